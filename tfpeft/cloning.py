@@ -1,0 +1,46 @@
+"""The same model again, from an edited configuration."""
+
+import keras
+
+
+def rebuild(model, edit, *, copy_weights=True):
+    """Returns a new model made from the configuration of `model`; `model` stays as it is.
+
+    Args:
+        model: A built `keras.Model`; a subclassed one needs `get_config`.
+        edit: A function of the configuration of one layer (a dict of constructor arguments,
+            `name` among them) that returns the new one. Nested layers are edited, too.
+        copy_weights: Whether the new model gets the weights; then shapes must not change. If
+            they do, what Keras remembers of the shapes it built with is left out as well.
+
+    Raises:
+        ValueError: if the model cannot be made from its configuration.
+    """
+    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    config = keras.saving.serialize_keras_object(model)
+    dropped = {"compile_config"} if copy_weights else {"compile_config", "build_config"}
+    try:
+        with keras.saving.custom_object_scope(classes):
+            new = keras.saving.deserialize_keras_object(
+                _edited(config, edit, dropped), safe_mode=False
+            )
+        if copy_weights:
+            new.set_weights(model.get_weights())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"Cannot make {model.name!r} again from its configuration, expected a functional or "
+            "Sequential model, or a subclassed one with `get_config` that builds all its layers "
+            f"in `__init__` or `build`. Received: {type(error).__name__}: {error}"
+        ) from error
+    return new
+
+
+def _edited(config, edit, dropped):
+    if isinstance(config, dict):
+        config = {k: _edited(v, edit, dropped) for k, v in config.items() if k not in dropped}
+        if isinstance(config.get("config"), dict) and "class_name" in config:
+            config["config"] = edit(config["config"])
+        return config
+    if isinstance(config, (list, tuple)):
+        return type(config)(_edited(v, edit, dropped) for v in config)
+    return config
