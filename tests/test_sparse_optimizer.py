@@ -341,3 +341,13 @@ def test_composes_with_itself_inside():
 def test_bad_input_names_the_argument(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_strip_keeps_what_preprocessing_was_adapted_to():
+    normalization = keras.layers.Normalization()
+    normalization.adapt(3 * X + 1)
+    model = keras.Sequential([keras.Input((6,)), normalization, keras.layers.Dense(3)])
+    compiled(model, pruning())
+    train(model)
+    stripped = tfpeft.strip_pruning(model)
+    np.testing.assert_array_equal(stripped.predict(X, verbose=0), model.predict(X, verbose=0))

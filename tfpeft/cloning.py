@@ -26,6 +26,7 @@ def rebuild(model, edit, *, copy_weights=True):
             )
         if copy_weights:
             new.set_weights(model.get_weights())
+            copy_adapted(model, new)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"Cannot make {model.name!r} again from its configuration, expected a functional or "
@@ -33,6 +34,18 @@ def rebuild(model, edit, *, copy_weights=True):
             f"in `__init__` or `build`. Received: {type(error).__name__}: {error}"
         ) from error
     return new
+
+
+def copy_adapted(model, new):
+    """Copies what preprocessing layers were adapted to, such as the mean of `Normalization`.
+
+    They keep more than weights, and prepare it when they load their state.
+    """
+    for old_layer, new_layer in zip(model._flatten_layers(), new._flatten_layers(), strict=True):
+        if hasattr(old_layer, "adapt"):
+            state = {}
+            old_layer.save_own_variables(state)
+            new_layer.load_own_variables(state)
 
 
 def _edited(config, edit, dropped):

@@ -248,10 +248,7 @@ def scale_width(model, width):
             "Received an invalid value for `model`, expected layers with `units` or `filters` "
             f"before the output layers. Received: {model.name!r} without any"
         )
-    for old_layer, new_layer in zip(model._flatten_layers(), new._flatten_layers(), strict=True):
-        if old_layer._layers or old_layer.trainable_weights or not old_layer.weights:
-            continue
-        new_layer.set_weights(old_layer.get_weights())
+    cloning.copy_adapted(model, new)
     return new
 
 

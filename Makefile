@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: run test lint format clean
+
+run: $(VENV)/installed
+	$(BIN)/python -m pipelines.compress
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# The stamp is written last: an installation that was cut off is done again.
+$(VENV)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]
+	touch $@

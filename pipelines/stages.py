@@ -1,0 +1,152 @@
+"""The stages of a run: each takes models and data, and returns a new model."""
+
+import math
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+import tfpeft
+from pipelines import common
+from pipelines.data import call
+from tfpeft.evaluation import are_logits
+from tfpeft.schedules import tfmot
+
+FLAGS = common.FLAGS
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Ends training with the weights of the epoch that was best on validation data.
+
+    Among equals the last one counts: on little data accuracies are coarse, and the later epoch
+    has the lower learning rate. Epochs that end before `first_step` updates do not count.
+    """
+
+    def __init__(self, first_step=0):
+        super().__init__()
+        self.first_step = first_step
+        self.best, self.weights = -math.inf, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = int(self.model.optimizer.iterations)
+        if done >= self.first_step and logs["val_accuracy"] >= self.best:
+            self.best, self.weights = logs["val_accuracy"], self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.weights)
+
+
+def fit(model, data, *, from_logits, sparsify=None, first_step=0):
+    """Compiles and trains `model` as the flags say; `sparsify` wraps the optimizer."""
+    optimizer = keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, total_steps(data))
+    )
+    model.compile(
+        optimizer=sparsify(optimizer) if sparsify else optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=["accuracy"],
+    )
+    model.fit(
+        *data.train,
+        validation_data=data.validation,
+        batch_size=FLAGS.batch_size,
+        epochs=FLAGS.epochs,
+        callbacks=[KeepBest(first_step)],
+        # A bar that redraws itself is for a terminal; a log gets a line an epoch.
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+def total_steps(data):
+    return FLAGS.epochs * math.ceil(len(data.train[1]) / FLAGS.batch_size)
+
+
+def answers_logits(model, data):
+    return are_logits(np.asarray(model(data.train[0][:256], training=False)))
+
+
+def teacher(data):
+    """Returns the model of a run that has none: a small CNN, or an MLP for flat data."""
+    x, _ = data.train
+    if x.ndim == 3:
+        x = x[..., None]
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    inputs = keras.Input(x.shape[1:])
+    hidden = normalization(inputs)
+    if x.ndim == 4:
+        for filters, dropout in ((32, 0.1), (64, 0.2), (128, 0.3)):
+            hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
+            hidden = keras.layers.BatchNormalization()(hidden)
+            hidden = keras.layers.ReLU()(hidden)
+            if min(hidden.shape[1:3]) >= 4:
+                hidden = keras.layers.MaxPooling2D()(hidden)
+            hidden = keras.layers.Dropout(dropout)(hidden)
+    hidden = keras.layers.Flatten()(hidden)
+    hidden = keras.layers.Dense(256, activation="relu")(hidden)
+    hidden = keras.layers.Dropout(0.4)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(data.classes)(hidden), name="teacher")
+    fit(model, data.for_model(model), from_logits=True)
+    return model
+
+
+def student(teacher_model, custom_objects):
+    """Returns what --student names: a file, a function, or a width of the teacher."""
+    value = FLAGS.student
+    if pathlib.Path(value).suffix in (".keras", ".h5"):
+        return common.load_model(value, "student", custom_objects)
+    if ":" in value:
+        model = call(value, "student")
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"Expected --student={value} to return a keras.Model. Received: {model!r}"
+            )
+        return model
+    try:
+        width = float(value)
+    except ValueError:
+        raise ValueError(
+            "Received an invalid value for --student, expected a .keras or .h5 file, "
+            f"module:function, or a width such as 0.5. Received: --student={value}"
+        ) from None
+    try:
+        return tfpeft.scale_width(teacher_model, width)
+    except ValueError as error:
+        raise ValueError(f"Cannot make --student={value} of the teacher: {error}") from error
+
+
+def distill(student_model, teacher_model, data):
+    data.for_model(student_model)
+    distiller = _distiller(teacher_model, student_model, data)
+    fit(distiller, data, from_logits=distiller.student_from_logits)
+    return student_model
+
+
+def prune(model, teacher_model, data):
+    """Prunes in the first 60% of the steps, in 20 updates, and tunes what is left in the rest."""
+    frequency = max(1, int(0.6 * total_steps(data)) // 20)
+    end_step = max(1, min(20 * frequency, total_steps(data)))
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        0.0, FLAGS.final_sparsity, begin_step=0, end_step=end_step, frequency=frequency
+    )
+    trained = _distiller(teacher_model, model, data) if teacher_model else model
+    fit(
+        trained,
+        data,
+        from_logits=answers_logits(model, data),
+        sparsify=lambda optimizer: tfpeft.MagnitudePruning(optimizer, schedule),
+        first_step=end_step,
+    )
+    return tfpeft.strip_pruning(model)
+
+
+def _distiller(teacher_model, student_model, data):
+    return tfpeft.Distiller(
+        teacher_model,
+        student_model,
+        alpha=FLAGS.alpha,
+        temperature=FLAGS.temperature,
+        teacher_from_logits=answers_logits(teacher_model, data),
+        student_from_logits=answers_logits(student_model, data),
+    )

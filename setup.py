@@ -1,0 +1,35 @@
+"""Installs tfpeft; `make` calls it with constraints.txt, the versions that were tested."""
+
+import pathlib
+import re
+
+import setuptools
+
+here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "tfpeft/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="tfpeft",
+    version=version,
+    description="Makes trained Keras 3 models small, and measures the exported file",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["tfpeft", "pipelines"],
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.13",
+        "tensorflow-model-optimization>=0.8.1",
+        "ai-edge-litert>=2.1",
+        "absl-py",
+        "scikit-learn",
+        "matplotlib",
+    ],
+    extras_require={
+        "text": ["keras-hub", "tensorflow-text", "safetensors"],
+        # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
+        "search": ["keras-tuner", "tensorboard"],
+        "dev": ["pytest", "ruff", "pillow"],
+    },
+)

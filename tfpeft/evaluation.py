@@ -1,0 +1,315 @@
+"""Quality and cost of a model or of a .tflite file, in the same figures."""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn import metrics
+
+from tfpeft import report, tflite
+from tfpeft.export import export_tflite
+
+_ROUNDS = 100  # of latency, at least; and at most this many seconds a file
+_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model or file; None where one cannot be had, with the reason in `notes`.
+
+    Attributes:
+        accuracy: Fraction in [0, 1].
+        precision: Mean over classes (macro); a class that is never answered counts as 0.
+        recall: Mean over classes.
+        f1: Mean over classes.
+        loss: Cross-entropy in nats, a sample.
+        parameters: Weights of a model; constants of a file.
+        nonzero_parameters: Those that are not zero.
+        macs: Multiply-accumulates of one sample, in convolutions and matrix products; biases,
+            activations and normalisation do not count.
+        size_bytes: Bytes of the .tflite file; of a Keras model: of its float32 export.
+        gzip_bytes: The same, compressed by gzip.
+        latency_ms: Median milliseconds of one sample on one thread, of that file here.
+        latency_p90_ms: The 90th percentile.
+        notes: Why a figure is missing.
+    """
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    loss: float
+    parameters: int
+    nonzero_parameters: int
+    macs: int | None
+    size_bytes: int | None
+    gzip_bytes: int | None
+    latency_ms: float | None
+    latency_p90_ms: float | None
+    notes: tuple = ()
+
+    def as_dict(self):
+        """Returns the figures as plain JSON values."""
+        return {**dataclasses.asdict(self), "notes": list(self.notes)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Several evaluations, by name: print it for a table."""
+
+    rows: dict
+
+    def __getitem__(self, name):
+        return self.rows[name]
+
+    def __str__(self):
+        return report.table(self._dicts())
+
+    def to_markdown(self):
+        """Returns the table in Markdown."""
+        return report.markdown_table(self._dicts())
+
+    def to_json(self):
+        """Returns all figures as a JSON text, by name."""
+        return json.dumps(self._dicts(), indent=2)
+
+    def _dicts(self):
+        return {name: row.as_dict() for name, row in self.rows.items()}
+
+
+def evaluate(model, data, *, from_logits=None):
+    """Returns the figures of one model or file; see `compare`.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    x, y = np.random.rand(64, 8), np.random.randint(0, 3, 64)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    print(tfpeft.evaluate(model, (x, y)).accuracy)
+    ```
+    """
+    return compare({"model": model}, data, from_logits=from_logits)["model"]
+
+
+def compare(models, data, *, from_logits=None):
+    """Measures models and files on the same data, and their latency in turn.
+
+    Cost is that of a .tflite file throughout: a Keras model stands for its own float32 export,
+    made in a temporary folder. Latencies are taken round robin, a run of each file in each
+    round, so that what else the machine does falls on all alike.
+
+    Args:
+        models: Name -> `keras.Model`, or a path of a .keras, .h5 or .tflite file.
+        data: Classes to predict: arrays (x, y), or a `tf.data.Dataset` of batches of them; y
+            are class numbers (samples,) or one-hot rows (samples, classes).
+        from_logits: Whether outputs are logits (True) or probabilities (False). None looks at
+            them: rows that are >= 0 and sum to 1 are probabilities.
+
+    Returns:
+        A `Comparison`; `print` it, or use `to_markdown()`, `to_json()` and `["name"]`.
+
+    Raises:
+        ValueError: for data that is empty, not finite, of two lengths, or with labels that the
+            outputs do not have; for outputs that are not finite; for a file that cannot be read.
+
+    What it does not give: the latency of another machine, or of several threads.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    x, y = np.random.rand(64, 8), np.random.randint(0, 3, 64)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    tfpeft.export_tflite(model, "m.tflite")
+    print(tfpeft.compare({"model": model, "file": "m.tflite"}, (x, y)))
+    ```
+    """
+    x, y = _arrays(data)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, files = {}, {}
+        for i, (name, model) in enumerate(models.items()):
+            rows[name], file = _measure(model, x, y, from_logits, pathlib.Path(folder) / str(i))
+            if file is not None:
+                files[name] = file
+        for name, (median, p90) in _latencies(files, x).items():
+            rows[name] |= {"latency_ms": median, "latency_p90_ms": p90}
+    return Comparison({name: Evaluation(**row) for name, row in rows.items()})
+
+
+def are_logits(outputs):
+    """Tells logits from probabilities: rows that are >= 0 and sum to 1 within 1%."""
+    outputs = np.asarray(outputs, "float32")
+    return not (np.all(outputs >= 0) and np.allclose(outputs.sum(-1), 1.0, atol=1e-2))
+
+
+def _arrays(data):
+    if isinstance(data, tf.data.Dataset):
+        batches = list(data.as_numpy_iterator())
+        data = [np.concatenate([batch[i] for batch in batches]) for i in (0, 1)] if batches else []
+    if len(data) != 2:
+        raise ValueError("Received invalid `data`, expected (x, y) with samples. Received none")
+    x, y = (np.asarray(each) for each in data)
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(
+            "Received invalid `data`, expected as many samples as labels, and one or more. "
+            f"Received: {len(x)} samples and {len(y)} labels"
+        )
+    if not np.all(np.isfinite(x)):
+        raise ValueError("Received invalid `data`, expected finite numbers. Received: NaN or inf")
+    if y.ndim == 2:
+        y = np.argmax(y, axis=1) if y.shape[1] > 1 else y[:, 0]
+    if y.ndim != 1 or np.any(y != np.floor(y)) or y.min() < 0:
+        raise ValueError(
+            "Received invalid `data`, expected labels that are whole numbers >= 0, or one-hot. "
+            f"Received: labels of shape {y.shape} and type {y.dtype} from {y.min()}"
+        )
+    return x.astype("float32") if np.issubdtype(x.dtype, np.floating) else x, y.astype("int64")
+
+
+def _measure(model, x, y, from_logits, file):
+    """Returns the figures without the latency, and the path of the file that has it, or None."""
+    if isinstance(model, keras.Model):
+        return _measure_model(model, x, y, from_logits, file)
+    path = pathlib.Path(model)
+    if path.suffix == ".tflite":
+        contents = tflite.inspect(path)
+        row = _quality(tflite.predict(path, x), y, from_logits, path)
+        for field in ("parameters", "nonzero_parameters", "macs", "size_bytes", "gzip_bytes"):
+            row[field] = getattr(contents, field)
+        return {**_no_latency(), **row}, path
+    if not path.is_file() or path.suffix not in (".keras", ".h5"):
+        raise ValueError(
+            "Received an invalid model, expected a keras.Model or a .keras, .h5 or .tflite file. "
+            f"Received: {model!r}"
+        )
+    return _measure_model(keras.models.load_model(path, compile=False), x, y, from_logits, file)
+
+
+def _measure_model(model, x, y, from_logits, file):
+    row = _quality(model.predict(x, batch_size=256, verbose=0), y, from_logits, model.name)
+    weights = [weight.numpy() for weight in model.weights]
+    notes = []
+    try:
+        exported = export_tflite(model, file, representative_data=x[:32])
+        size_bytes, gzip_bytes = exported.size_bytes, exported.gzip_bytes
+    except ValueError as error:
+        notes.append(f"no .tflite file, so no bytes and no latency: {error}")
+        file = size_bytes = gzip_bytes = None
+    macs = _macs(model, x)
+    if macs is None:
+        notes.append("no MACs: the model has loops, whose rounds its graph does not tell")
+    row |= {
+        "parameters": sum(weight.size for weight in weights),
+        "nonzero_parameters": sum(int(np.count_nonzero(weight)) for weight in weights),
+        "macs": macs,
+        "size_bytes": size_bytes,
+        "gzip_bytes": gzip_bytes,
+        "notes": tuple(notes),
+    }
+    return {**_no_latency(), **row}, file
+
+
+def _no_latency():
+    return {"latency_ms": None, "latency_p90_ms": None}
+
+
+def _quality(outputs, y, from_logits, name):
+    outputs = np.asarray(outputs, "float64")
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"Expected outputs of shape (samples, classes). Received: {name} with {outputs.shape}"
+        )
+    if not np.all(np.isfinite(outputs)):
+        raise ValueError(f"Expected finite outputs. Received: NaN or infinity from {name}")
+    classes = outputs.shape[1]
+    if y.max() >= classes:
+        raise ValueError(
+            f"Received labels out of range, expected 0 to {classes - 1} as {name} answers. "
+            f"Received: {y.max()}"
+        )
+    if are_logits(outputs) if from_logits is None else from_logits:
+        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    probabilities = outputs / outputs.sum(axis=1, keepdims=True)
+    answers = np.argmax(outputs, axis=1)
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        y, answers, average="macro", zero_division=0
+    )
+    loss = metrics.log_loss(y, probabilities, labels=np.arange(classes))
+    figures = {"precision": precision, "recall": recall, "f1": f1, "loss": loss}
+    return {
+        "accuracy": float(metrics.accuracy_score(y, answers)),
+        **{key: float(value) for key, value in figures.items()},
+    }
+
+
+def _macs(model, x):
+    """Counts in the graph that one sample runs through, so that every kind of model counts."""
+    traced = tf.function(functools.partial(model, training=False))
+    graph = traced.get_concrete_function(tf.TensorSpec([1, *x.shape[1:]], x.dtype)).graph
+    return _graph_macs(graph, graph)
+
+
+def _graph_macs(graph, outer):
+    total = 0
+    for op in graph.get_operations():
+        shapes = [each.shape.as_list() if each.shape.rank is not None else [] for each in op.inputs]
+        output = math.prod(op.outputs[0].shape.as_list() or [1]) if op.outputs else 0
+        match op.type:
+            case "MatMul":
+                total += output * shapes[0][0 if op.get_attr("transpose_a") else 1]
+            case "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
+                total += output * shapes[0][-2 if op.get_attr("adj_x") else -1]
+            case "Conv2D" | "Conv3D":
+                total += output * math.prod(shapes[1][:-1])
+            case "DepthwiseConv2dNative":
+                total += output * math.prod(shapes[1][:2])
+            case "Conv2DBackpropInput":
+                total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
+            case "Einsum":
+                letters = op.get_attr("equation").decode().replace("->", ",").split(",")
+                sides = dict(
+                    pair
+                    for term, shape in zip(letters, shapes, strict=False)
+                    for pair in zip(term, shape, strict=True)
+                )
+                total += math.prod(sides.values())
+            case "While" | "StatelessWhile":
+                return None
+            case "PartitionedCall" | "StatefulPartitionedCall":
+                inner = _graph_macs(outer._get_function(op.get_attr("f").name).graph, outer)
+                if inner is None:
+                    return None
+                total += inner
+    return total
+
+
+def _latencies(files, x):
+    """Returns name -> (median, 90th percentile) in ms, the files measured in turn."""
+    loaded = {name: tflite.interpreter(path) for name, path in files.items()}
+    for each in loaded.values():
+        details = each.get_input_details()[0]
+        each.set_tensor(details["index"], x[:1].astype(details["dtype"]))
+        each.invoke()
+    times = {name: [] for name in loaded}
+    started = time.perf_counter()
+    for _ in range(_ROUNDS):
+        for name, each in loaded.items():
+            before = time.perf_counter()
+            each.invoke()
+            times[name].append(1e3 * (time.perf_counter() - before))
+        if time.perf_counter() - started > _SECONDS * len(loaded):
+            break
+    return {
+        name: (float(np.median(each)), float(np.percentile(each, 90)))
+        for name, each in times.items()
+    }

@@ -1,0 +1,212 @@
+"""A .tflite file: what it holds, and running it."""
+
+import dataclasses
+import gzip
+import math
+import pathlib
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+_BORDER = ("QUANTIZE", "DEQUANTIZE")
+_LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
+_NUMPY = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+}
+_OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        size_bytes: Bytes of the file.
+        gzip_bytes: Bytes of the file compressed by gzip at level 9.
+        ops: Operator name -> how many there are.
+        int8_share: Fraction in [0, 1] of the operators, other than QUANTIZE and DEQUANTIZE, that
+            answer in int8.
+        parameters: Numbers among the constants; shapes and axes, which are integers without a
+            scale, do not count.
+        nonzero_parameters: Those that do not stand for zero.
+        macs: Multiply-accumulates of one sample in convolutions and matrix products; None for a
+            file with loops, whose rounds it does not tell.
+    """
+
+    size_bytes: int
+    gzip_bytes: int
+    ops: dict
+    int8_share: float
+    parameters: int
+    nonzero_parameters: int
+    macs: int | None
+
+
+def inspect(path):
+    """Returns the `Contents` of the file at `path`.
+
+    Raises:
+        ValueError: if there is no file, or it is not a .tflite file.
+    """
+    content = read(path)
+    model = schema.ModelT.InitFromPackedBuf(content)
+    codes = [_op_name(code) for code in model.operatorCodes]
+    ops, compute, in_int8 = {}, 0, 0
+    parameters = nonzero = 0
+    for graph in model.subgraphs:
+        weights = {}
+        for op in graph.operators or []:
+            name = codes[op.opcodeIndex]
+            ops[name] = ops.get(name, 0) + 1
+            if name not in _BORDER:
+                compute += 1
+                outputs = [graph.tensors[i] for i in op.outputs]
+                in_int8 += all(t.type == schema.TensorType.INT8 for t in outputs)
+            for index in op.inputs:
+                weights[index] = graph.tensors[index] if index >= 0 else None
+        for tensor in weights.values():
+            if tensor is not None:
+                count, count_nonzero = _count(tensor, model.buffers[tensor.buffer].data)
+                parameters += count
+                nonzero += count_nonzero
+    return Contents(
+        size_bytes=len(content),
+        gzip_bytes=len(gzip.compress(content, 9)),
+        ops=ops,
+        int8_share=in_int8 / compute if compute else 0.0,
+        parameters=parameters,
+        nonzero_parameters=nonzero,
+        macs=_macs(model.subgraphs[0], codes) if not set(_LOOPS) & set(ops) else None,
+    )
+
+
+def read(path):
+    """Returns the bytes of a .tflite file, its mark checked."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"Expected a .tflite file. Received: {path}, which is not there")
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"Expected a .tflite file. Received: {path}, which is something else")
+    return content
+
+
+def interpreter(path):
+    """Returns an Interpreter for the file, on one thread."""
+    content = read(path)
+    try:
+        loaded = Interpreter(model_content=content, num_threads=1)
+        loaded.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected a file of built-in operators. Received: {path}: {error}"
+        ) from error
+    return loaded
+
+
+def predict(path, x, *, batch_size=256):
+    """Returns the outputs (samples, ...) of a file with one input and one output, in float32.
+
+    Inputs and outputs of a file that is integer throughout are converted by its own scales.
+    """
+    loaded = interpreter(path)
+    inputs, outputs = loaded.get_input_details(), loaded.get_output_details()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "Expected a file of one input and one output. "
+            f"Received: {path} with {len(inputs)} and {len(outputs)}"
+        )
+    signature = tuple(inputs[0]["shape_signature"])
+    if signature[1:] != tuple(x.shape[1:]) and -1 not in signature[1:]:
+        raise ValueError(
+            f"Expected inputs of shape {signature[1:]}, as {path} has. Received: {x.shape[1:]}"
+        )
+    step = batch_size if signature[0] == -1 else int(signature[0])
+    answers = []
+    for start in range(0, len(x), step):
+        batch = x[start : start + step]
+        if signature[0] == -1:
+            loaded.resize_tensor_input(inputs[0]["index"], batch.shape)
+            loaded.allocate_tensors()
+        missing = max(step - len(batch), 0) if signature[0] != -1 else 0
+        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+        loaded.set_tensor(inputs[0]["index"], _quantize(filled, inputs[0]))
+        loaded.invoke()
+        answer = loaded.get_tensor(outputs[0]["index"])
+        answers.append(_dequantize(answer, outputs[0])[: len(batch)])
+    return np.concatenate(answers)
+
+
+def _quantize(values, details):
+    scale, zero_point = details["quantization"]
+    if not scale or np.issubdtype(details["dtype"], np.floating):
+        return values.astype(details["dtype"])
+    limits = np.iinfo(details["dtype"])
+    steps = np.round(values / scale) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantize(values, details):
+    scale, zero_point = details["quantization"]
+    if not scale or np.issubdtype(details["dtype"], np.floating):
+        return values.astype("float32")
+    return (values.astype("float32") - zero_point) * np.float32(scale)
+
+
+def _op_name(code):
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return f"custom {code.customCode.decode()}"
+    return _OP_NAMES[builtin]
+
+
+def _shape(tensor):
+    """Python integers: NumPy's would overflow in products, and are no JSON."""
+    return [int(side) for side in tensor.shape] if tensor.shape is not None else []
+
+
+def _count(tensor, data):
+    """Returns how many numbers a constant holds and how many are not zero; (0, 0) if it is none."""
+    scales = tensor.quantization.scale if tensor.quantization is not None else None
+    scaled = scales is not None and len(scales) > 0
+    integers = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
+    if data is None or len(data) == 0 or (tensor.type in integers and not scaled):
+        return 0, 0
+    size = math.prod(_shape(tensor))
+    data = np.asarray(data, np.uint8)
+    if tensor.type == schema.TensorType.INT4:
+        values = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)[:size]
+    elif tensor.type in _NUMPY:
+        values = data.view(_NUMPY[tensor.type])
+    else:
+        return 0, 0
+    zero_points = tensor.quantization.zeroPoint if scaled else None
+    zero = int(zero_points[0]) if zero_points is not None and len(zero_points) else 0
+    # A sparsely encoded tensor stores its non-zeros (and their padding) only.
+    return size, int(np.count_nonzero(values != zero))
+
+
+def _macs(graph, codes):
+    total = 0
+    for op in graph.operators or []:
+        shapes = [_shape(graph.tensors[i]) if i >= 0 else [] for i in op.inputs]
+        output = math.prod(_shape(graph.tensors[op.outputs[0]]))
+        match codes[op.opcodeIndex]:
+            case "CONV_2D" | "FULLY_CONNECTED":  # kernels (out, ..., in)
+                total += output * math.prod(shapes[1][1:])
+            case "DEPTHWISE_CONV_2D":  # (1, height, width, out)
+                total += output * math.prod(shapes[1][1:3])
+            case "CONV_3D":  # (depth, height, width, in, out)
+                total += output * math.prod(shapes[1][:4])
+            case "TRANSPOSE_CONV":  # inputs: the shape, the kernel, the values
+                total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
+            case "BATCH_MATMUL":
+                total += output * shapes[0][-2 if op.builtinOptions.adjX else -1]
+    return total
