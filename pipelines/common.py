@@ -7,12 +7,11 @@ import os
 import pathlib
 import shutil
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import warnings
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
 from pipelines import data
 
@@ -85,33 +84,54 @@ flags.register_validator(
 flags.register_validator("temperature", lambda t: t > 0.0, "expected a positive number")
 
 
-def use(*groups):
-    """Makes --help of the running script list the flags it reads; returns their names."""
-    names = [name for group in groups for name in group]
-    for name in names:
-        FLAGS[name].using_default_value  # noqa: B018  fails here for a name that is not defined
-        flags.declare_key_flag(name)
-    return names
-
-
-def run(main, *, takes_files=False):
+def run(main, reads, *, takes_files=False):
     """Runs `main` as a script: its value is the exit status; bad input is one line and 1.
 
-    `main` is called with nothing, or with the list of the files named after the flags.
+    Args:
+        main: Called with nothing, or with the list of the files named after the flags.
+        reads: Names of the flags that the script reads: --help lists them, others are refused.
+        takes_files: Whether there may be arguments that are no flags.
     """
+    for name in reads:
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+    ours = {flag.name for flags_ in _our_flags() for flag in flags_}
+
+    def parse(argv):
+        try:
+            return app.parse_flags_with_usage(argv) if _wants_help(argv) else FLAGS(argv)
+        except flags.Error as error:
+            sys.exit(_failed(error))
 
     def guarded(argv):
+        logging.set_verbosity(logging.ERROR)
+        tf.get_logger().setLevel("ERROR")
+        warnings.filterwarnings("ignore", module="tensorflow")
         try:
+            unread = sorted(n for n in ours if FLAGS[n].present and n not in reads)
+            if unread:
+                raise ValueError(f"Received --{unread[0]}, which this script does not read")
             if takes_files:
                 return main(argv[1:])
             if len(argv) > 1:
                 raise ValueError(f"Expected flags only. Received: {' '.join(argv[1:])}")
             return main()
         except (ValueError, OSError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 1
+            return _failed(error)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
+
+
+def _our_flags():
+    return [f for module, f in FLAGS.flags_by_module_dict().items() if "pipelines" in module]
+
+
+def _wants_help(argv):
+    return any(argument.lstrip("-").startswith("help") for argument in argv[1:])
+
+
+def _failed(error):
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
 
 
 def seed_everything(seed):

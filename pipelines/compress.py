@@ -162,5 +162,4 @@ def write_report(folder, comparison, samples):
 
 
 if __name__ == "__main__":
-    common.use(RUN_FLAGS, ["stages"], *STAGES.values())
-    common.run(main)
+    common.run(main, [*RUN_FLAGS, "stages", *sum(STAGES.values(), [])])

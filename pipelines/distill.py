@@ -14,5 +14,4 @@ def main():
 
 
 if __name__ == "__main__":
-    common.use(compress.RUN_FLAGS, common.DISTILL_FLAGS)
-    common.run(main)
+    common.run(main, [*compress.RUN_FLAGS, *common.DISTILL_FLAGS])

@@ -39,5 +39,6 @@ def main(paths):
 
 
 if __name__ == "__main__":
-    common.use(["dataset", "data_dir", "image_size", "custom_objects", "format"])
-    common.run(main, takes_files=True)
+    common.run(
+        main, ["dataset", "data_dir", "image_size", "custom_objects", "format"], takes_files=True
+    )

@@ -16,5 +16,6 @@ def main():
 
 
 if __name__ == "__main__":
-    common.use(common.DATA_FLAGS, common.MODEL_FLAGS, common.EXPORT_FLAGS, ["max_accuracy_drop"])
-    common.run(main)
+    common.run(
+        main, [*common.DATA_FLAGS, *common.MODEL_FLAGS, *common.EXPORT_FLAGS, "max_accuracy_drop"]
+    )

@@ -13,5 +13,4 @@ def main():
 
 
 if __name__ == "__main__":
-    common.use(common.DATA_FLAGS, common.TRAIN_FLAGS)
-    common.run(main)
+    common.run(main, [*common.DATA_FLAGS, *common.TRAIN_FLAGS])
