@@ -28,8 +28,8 @@ class ExportReport:
         size_bytes: Bytes of the file.
         gzip_bytes: Bytes of the file compressed by gzip at level 9.
         ops: Operator name -> how many there are.
-        int8_share: Fraction in [0, 1] of the operators, other than QUANTIZE and DEQUANTIZE at
-            the borders, that answer in int8.
+        int8_share: Fraction in [0, 1] of the operators that answer in int8; QUANTIZE and
+            DEQUANTIZE at the borders do not count, nor does what computes shapes.
         max_deviation: Largest |file - model| over the outputs of a sample, in their own unit.
     """
 

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
+_INTEGERS = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
 _NUMPY = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.FLOAT16: np.float16,
@@ -31,8 +32,8 @@ class Contents:
         size_bytes: Bytes of the file.
         gzip_bytes: Bytes of the file compressed by gzip at level 9.
         ops: Operator name -> how many there are.
-        int8_share: Fraction in [0, 1] of the operators, other than QUANTIZE and DEQUANTIZE, that
-            answer in int8.
+        int8_share: Fraction in [0, 1] of the operators that answer in int8; QUANTIZE and
+            DEQUANTIZE do not count, nor does what computes shapes, in int32.
         parameters: Numbers among the constants; shapes and axes, which are integers without a
             scale, do not count.
         nonzero_parameters: Those that do not stand for zero.
@@ -65,10 +66,10 @@ def inspect(path):
         for op in graph.operators or []:
             name = codes[op.opcodeIndex]
             ops[name] = ops.get(name, 0) + 1
-            if name not in _BORDER:
+            types = {graph.tensors[i].type for i in op.outputs}
+            if name not in _BORDER and not types <= set(_INTEGERS):
                 compute += 1
-                outputs = [graph.tensors[i] for i in op.outputs]
-                in_int8 += all(t.type == schema.TensorType.INT8 for t in outputs)
+                in_int8 += types == {schema.TensorType.INT8}
             for index in op.inputs:
                 weights[index] = graph.tensors[index] if index >= 0 else None
         for tensor in weights.values():
@@ -176,8 +177,7 @@ def _count(tensor, data):
     """Returns how many numbers a constant holds and how many are not zero; (0, 0) if it is none."""
     scales = tensor.quantization.scale if tensor.quantization is not None else None
     scaled = scales is not None and len(scales) > 0
-    integers = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
-    if data is None or len(data) == 0 or (tensor.type in integers and not scaled):
+    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not scaled):
         return 0, 0
     size = math.prod(_shape(tensor))
     data = np.asarray(data, np.uint8)

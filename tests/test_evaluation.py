@@ -1,0 +1,187 @@
+"""Figures of models and files against NumPy, scikit-learn's definitions and counts by hand."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfpeft
+from tfpeft import report
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(50, 6, 6, 2)).astype("float32")
+Y = rng.integers(0, 4, 50)
+
+
+def net(activation=None):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(3, 3, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation=activation),
+        ]
+    )
+
+
+def by_hand(logits, y):
+    logits = logits.astype("float64")
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    answers = p.argmax(1)
+    precision, recall, f1 = [], [], []
+    for c in range(p.shape[1]):
+        hits = np.sum((answers == c) & (y == c))
+        answered, there = np.sum(answers == c), np.sum(y == c)
+        precision.append(hits / answered if answered else 0.0)
+        recall.append(hits / there if there else 0.0)
+        total = precision[-1] + recall[-1]
+        f1.append(2 * precision[-1] * recall[-1] / total if total else 0.0)
+    return {
+        "accuracy": np.mean(answers == y),
+        "precision": np.mean(precision),
+        "recall": np.mean(recall),
+        "f1": np.mean(f1),
+        "loss": -np.mean(np.log(p[np.arange(len(y)), y])),
+    }
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_model_and_file_have_the_figures_of_numpy(activation, tmp_path):
+    model, logits = net(activation), net().predict(X, verbose=0)
+    path = tmp_path / "m.tflite"
+    exported = tfpeft.export_tflite(model, path, representative_data=X)
+    comparison = tfpeft.compare({"model": model, "file": path}, (X, Y))
+    for name in ("model", "file"):
+        for figure, expected in by_hand(logits, Y).items():
+            assert getattr(comparison[name], figure) == pytest.approx(expected, abs=1e-5)
+        assert comparison[name].macs == 16 * 3 * 18 + 48 * 4
+        assert comparison[name].gzip_bytes == pytest.approx(exported.gzip_bytes, rel=0.02)
+        assert 0 < comparison[name].latency_ms <= comparison[name].latency_p90_ms
+        assert comparison[name].notes == ()
+    assert comparison["file"].size_bytes == exported.size_bytes
+    assert comparison["model"].size_bytes == pytest.approx(exported.size_bytes, rel=0.02)
+    assert comparison["model"].parameters == model.count_params() == 57 + 12 + 196
+    # Normalisation of zero mean and unit scale: 9 ones; biases and means are zeros.
+    zeros = sum(int(np.sum(w.numpy() == 0)) for w in model.weights)
+    assert comparison["model"].nonzero_parameters == model.count_params() - zeros
+
+
+def test_accepts_one_hot_labels_datasets_and_paths(tmp_path):
+    model = net()
+    model.save(tmp_path / "m.keras")
+    expected = tfpeft.evaluate(model, (X, Y))
+    forms = [
+        (X, np.eye(4)[Y]),
+        (X, Y[:, None]),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(7),
+    ]
+    for form in forms:
+        assert tfpeft.evaluate(model, form).loss == pytest.approx(expected.loss)
+    loaded = tfpeft.evaluate(tmp_path / "m.keras", (X, Y))
+    assert loaded.loss == pytest.approx(expected.loss)
+
+
+class Attention(keras.Model):
+    """MACs by hand: 4 projections of 5x8 by 8x(2*3), scores and values of 2 heads, a head of 8."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = keras.layers.MultiHeadAttention(num_heads=2, key_dim=3)
+        self.head = keras.layers.Dense(4)
+
+    def call(self, inputs):
+        return self.head(keras.ops.mean(self.attention(inputs, inputs), axis=1))
+
+
+def test_macs_of_a_subclassed_model_agree_with_its_file(tmp_path):
+    x = rng.normal(size=(50, 5, 8)).astype("float32")
+    model = Attention()
+    model(x)
+    tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=x)
+    comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (x, Y))
+    expected = 4 * 5 * 8 * 6 + 2 * (2 * 5 * 5 * 3) + 8 * 4
+    assert [comparison[name].macs for name in ("model", "file")] == [expected, expected]
+
+
+def test_other_operators_count_the_same_in_model_and_file(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    hidden = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
+    hidden = keras.layers.Conv2DTranspose(3, 2, strides=2)(hidden)
+    hidden = keras.layers.SeparableConv2D(5, 3)(hidden)
+    hidden = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(hidden))
+    model = keras.Model(inputs, hidden)
+    tfpeft.export_tflite(model, tmp_path / "m.tflite")
+    comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (X, Y))
+    expected = 16 * 4 * 9 + 16 * 4 * 3 * 4 + 36 * 3 * 9 + 36 * 3 * 5 + 5 * 4
+    assert [comparison[name].macs for name in ("model", "file")] == [expected, expected]
+
+
+def test_what_cannot_be_had_is_none_with_its_reason():
+    model = keras.Sequential([keras.Input((6, 12)), keras.layers.LSTM(5), keras.layers.Dense(4)])
+    row = tfpeft.evaluate(model, (X.reshape(50, 6, 12), Y))
+    assert row.macs is None
+    assert any("loops" in note for note in row.notes)
+    assert "loops" in str(tfpeft.compare({"lstm": model}, (X.reshape(50, 6, 12), Y)))
+
+
+def test_the_model_is_left_as_it_is():
+    model = net()
+    model.compile("adam", "mse")
+    optimizer, before = model.optimizer, [w.numpy() for w in model.weights]
+    tfpeft.evaluate(model, (X, Y))
+    assert model.optimizer is optimizer
+    for expected, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
+
+
+def test_tables_json_and_plot(tmp_path):
+    comparison = tfpeft.compare({"one": net(), "two": net("softmax")}, (X, Y))
+    rows = json.loads(comparison.to_json())
+    assert rows["one"]["accuracy"] == comparison["one"].accuracy
+    table = str(comparison).splitlines()
+    assert table[0].split()[:2] == ["accuracy", "%"]
+    assert table[2].split()[:2] == ["one", f"{100 * comparison['one'].accuracy:.2f}"]
+    assert len({len(line) for line in table}) == 1
+    markdown = comparison.to_markdown().splitlines()
+    assert markdown[2].startswith("| one | ")
+    assert len({line.count("|") for line in markdown}) == 1
+    report.plot_accuracy_size(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X[:0], Y[:0]), "0 samples"),
+        ((X, Y[:10]), "50 samples and 10 labels"),
+        ((X * np.nan, Y), "finite"),
+        ((X, Y + 0.5), "whole numbers"),
+        ((X, Y - 1), "whole numbers >= 0.*-1"),
+        ((X, Y + 2), "0 to 3.*Received: 5"),
+    ],
+)
+def test_bad_data_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        tfpeft.evaluate(net(), data)
+
+
+def test_bad_models_are_refused(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"nothing of the kind")
+    for model, message in [
+        (tmp_path / "m.tflite", "m.tflite, which is something else"),
+        (tmp_path / "none.keras", "expected a keras.Model.*none.keras"),
+        (keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]), "Received labels"),
+    ]:
+        data = (X, Y + 100)
+        with pytest.raises(ValueError, match=message):
+            tfpeft.evaluate(model, data)
+    broken = net()
+    broken.layers[-1].bias.assign(np.full(4, np.nan))
+    with pytest.raises(ValueError, match="finite outputs"):
+        tfpeft.evaluate(broken, (X, Y))
