@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import sys
 import warnings
 
@@ -233,12 +232,10 @@ class RunFolder:
             else:
                 content(partial)
             os.replace(partial, self.path / name)
-        except BaseException:
+        except OSError as error:
+            raise OSError(f"Cannot write {self.path / name} (--output_dir): {error}") from error
+        finally:
             partial.unlink(missing_ok=True)
-            raise
-
-    def copy_of(self, name, path):
-        self.write(name, lambda partial: shutil.copyfile(path, partial))
 
 
 def load_data():

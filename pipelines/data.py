@@ -73,7 +73,8 @@ def load(dataset, *, data_dir=None, image_size=64):
         _check(splits, dataset)
         x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
         splits = {**splits, "train": (x, y), "validation": (x_validation, y_validation)}
-    return Data(**{s: splits[s] for s in _SPLITS}, classes=_check(splits, dataset))
+    classes = _check(splits, dataset)
+    return Data(**{s: splits[s] for s in _SPLITS}, classes=classes)
 
 
 def _check(splits, dataset):

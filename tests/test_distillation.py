@@ -172,6 +172,7 @@ class TestScaleWidth:
         branch = keras.layers.Conv2D(10, 1)(hidden)
         hidden = keras.layers.Add()([hidden, branch])
         hidden = keras.layers.BatchNormalization()(hidden)
+        hidden = keras.layers.Dropout(0.3)(hidden)
         hidden = keras.layers.SeparableConv2D(16, 3)(hidden)
         hidden = keras.layers.Dense(12, activation="relu")(keras.layers.Flatten()(hidden))
         outputs = keras.layers.Softmax()(keras.layers.Dense(4)(hidden))
@@ -183,6 +184,13 @@ class TestScaleWidth:
         assert [size for size in sizes if size] == [5, 5, 8, 6, 4]
         for expected, weight in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
+        rates = [
+            layer.rate
+            for each in (model, small)
+            for layer in each.layers
+            if "dropout" in layer.name
+        ]
+        assert rates == [0.3, 0.0]
         assert small.predict(np.zeros((1, 8, 8, 3)), verbose=0).shape == (1, 4)
 
     def test_nested_models_and_preprocessing(self):

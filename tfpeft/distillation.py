@@ -189,7 +189,9 @@ def scale_width(model, width):
     """Returns a new, untrained model: the architecture of `model` at another width.
 
     Every layer of `units` or `filters` gets `max(1, round(width * units))` of them, but for
-    those whose channels are the outputs of the model. Preprocessing state that no training
+    those whose channels are the outputs of the model. Dropout rates of a narrower model become
+    0: its size and its teacher regularise it, and on top of them dropout made students worse
+    (see benchmarks/README.md). Preprocessing state that no training
     changes (what `Normalization` was adapted to) is copied.
 
     What it does not give: other depths or kernel sizes. Layers that name a shape, such as
@@ -234,6 +236,8 @@ def scale_width(model, width):
             # A Sequential inside another model takes the width that it is given.
             layers = [each for each in config["layers"] if each["class_name"] != "InputLayer"]
             return {**config, "layers": layers, "build_input_shape": None}
+        if width < 1 and "rate" in config:
+            config = {**config, "rate": 0.0}
         for argument in _WIDTHS:
             if isinstance(config.get(argument), int) and config.get("name") not in kept:
                 groups = config.get("groups") or 1
