@@ -220,8 +220,8 @@ def test_models_of_a_plain_keras_script(plain, model, options):
     assert rows["distill"]["parameters"] < rows["teacher"]["parameters"]
     with np.load(plain / "data.npz") as file:
         test = (file["x_test"], file["y_test"])
-    script = {}
-    exec(compile(PLAIN_SCRIPT, "plain", "exec"), {"__name__": "plain"}, script)
+    script = {"__name__": "plain"}
+    exec(PLAIN_SCRIPT, script)
     given = keras.models.load_model(plain / model, custom_objects={"Net": script["Net"]})
     accuracy = np.mean(given.predict(test[0], verbose=0).argmax(-1) == test[1])
     assert rows["teacher"]["accuracy"] == pytest.approx(accuracy)

@@ -1,0 +1,85 @@
+"""The examples of the README and of the docstrings run as they stand."""
+
+import inspect
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tfpeft
+
+ROOT = pathlib.Path(__file__).parent.parent
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+EXAMPLES = {"README": BLOCK.search((ROOT / "README.md").read_text())[1]}
+for name in tfpeft.__all__:
+    for found in BLOCK.finditer(inspect.getdoc(getattr(tfpeft, name)) or ""):
+        EXAMPLES[name] = inspect.cleandoc(found[1])
+
+
+def test_what_needs_an_example_has_one():
+    assert set(EXAMPLES) >= {
+        "README",
+        "Distiller",
+        "MagnitudePruning",
+        "compare",
+        "evaluate",
+        "export_tflite",
+        "scale_width",
+    }
+    assert all((getattr(tfpeft, name).__doc__ or "").strip() for name in tfpeft.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "README"])
+def test_docstring(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(EXAMPLES[name], {"__name__": "example"})
+    if name == "MagnitudePruning":
+        assert capsys.readouterr().out == "0.5\n"
+    if name == "scale_width":
+        assert capsys.readouterr().out == "8\n"
+
+
+def test_readme(tmp_path):
+    (tmp_path / "example.py").write_text(
+        EXAMPLES["README"] + "\nimport tensorflow as tf\nassert tf.keras.Model is keras.Model\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    accuracies = {row[0]: float(row[1]) for row in rows if row and row[0] in ("teacher", "small")}
+    assert accuracies["teacher"] > 90
+    assert accuracies["small"] > accuracies["teacher"] - 5
+
+
+@pytest.mark.parametrize("legacy", [None, "0"])
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tfpeft; import tensorflow as tf; import keras",
+        "import tensorflow as tf; import keras; import tfpeft",
+        "import keras, tfpeft, tensorflow_model_optimization; import tensorflow as tf",
+        "import tensorflow as tf; tf.keras; import tfpeft; import keras",
+    ],
+)
+def test_import_changes_neither_tf_keras_nor_the_environment(imports, legacy):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    if legacy is not None:
+        environment["TF_USE_LEGACY_KERAS"] = legacy
+    check = (
+        f"import os; {imports}; assert tf.keras.Model is keras.Model; "
+        f"assert os.environ.get('TF_USE_LEGACY_KERAS') == {legacy!r}"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", check], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
