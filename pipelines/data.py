@@ -27,7 +27,7 @@ class Data:
         shape = getattr(model, "input_shape", None)
         data = self
         if isinstance(shape, tuple) and None not in shape[1:]:
-            if np.prod(shape[1:]) != np.prod(self.train[0].shape[1:]):
+            if not _same_but_for_ones(shape[1:], self.train[0].shape[1:]):
                 raise ValueError(
                     f"Received a model and a dataset that do not fit: --model expects inputs of "
                     f"shape {shape[1:]}. Received: --dataset with {self.train[0].shape[1:]}"
@@ -75,6 +75,13 @@ def load(dataset, *, data_dir=None, image_size=64):
         splits = {**splits, "train": (x, y), "validation": (x_validation, y_validation)}
     classes = _check(splits, dataset)
     return Data(**{s: splits[s] for s in _SPLITS}, classes=classes)
+
+
+def _same_but_for_ones(shape, other):
+    """Whether values can take the other shape and stay in place: channels first are not last."""
+    flat = 1 in (len(shape), len(other))
+    dense, other_dense = ([side for side in each if side != 1] for each in (shape, other))
+    return np.prod(shape) == np.prod(other) and (flat or dense == other_dense)
 
 
 def _check(splits, dataset):

@@ -13,6 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 from sklearn.datasets import load_digits
@@ -298,6 +299,8 @@ def test_flags_that_a_script_does_not_read_are_refused(tmp_path):
 def main(tmp_path, monkeypatch):
     """Calls compress with flags, in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    # It could not be turned off again, and XLA's tests cannot have it.
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
     x, y = load_digits(return_X_y=True)
 
     def call(*arguments, **arrays):
@@ -435,6 +438,11 @@ class TestData:
     def test_data_takes_the_shape_of_the_model(self):
         model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
         assert data.load("digits").for_model(model).test[0].shape == (360, 64)
+        swapped = keras.Sequential(
+            [keras.Input((4, 16)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        )
+        with pytest.raises(ValueError, match=r"\(4, 16\).*\(8, 8, 1\)"):
+            data.load("digits").for_model(swapped)
 
 
 def test_import_of_custom_objects_takes_keras_classes_only(plain):

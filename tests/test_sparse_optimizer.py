@@ -285,6 +285,7 @@ def test_compile_options_give_the_same_masks(options):
         keras.utils.set_random_seed(0)
         model = compiled(sequential(), pruning(), **each)
         train(model)
+        assert bool(model.jit_compile) == ("jit_compile" in each)
         results.append([w.numpy() for w in model.weights])
     for expected, weight in zip(*results, strict=True):
         np.testing.assert_array_equal(weight == 0, expected == 0)
