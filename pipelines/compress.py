@@ -49,9 +49,10 @@ def compress(job, names, own_flags=()):
     folder = common.RunFolder(job, [*RUN_FLAGS, *own_flags, *stage_flags])
     if not (folder / "report.json").exists():
         run_stages(folder, names)
-    print((folder / "report.md").read_text())
+    result = json.loads((folder / "report.json").read_text())
+    print(f"\n{headline(result)}\n\n{report.table(result['rows'])}\n")
     print(f"Report: {folder / 'report.md'}")
-    drop = json.loads((folder / "report.json").read_text())["accuracy_drop"]
+    drop = result["accuracy_drop"]
     if FLAGS.max_accuracy_drop is not None and drop > FLAGS.max_accuracy_drop:
         print(
             f"{folder / 'model.tflite'} is {drop:.2f} points of accuracy below the teacher, "
@@ -133,17 +134,21 @@ def run_stages(folder, names):
 def write_report(folder, comparison, samples):
     rows = {name: row.as_dict() for name, row in comparison.rows.items()}
     first, last = rows["teacher"], rows["model.tflite"]
-    ratio = first["size_bytes"] / last["size_bytes"]
-    drop = 100 * (first["accuracy"] - last["accuracy"])
     packages = ("tensorflow", "keras", "ai-edge-litert")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    result = {
+        "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
+        "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
+        "test_samples": samples,
+        "rows": rows,
+        "flags": folder.flags,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     text = "\n".join(
         [
             f"# {folder.path.name}",
             "",
-            f"model.tflite: {ratio:.1f}x smaller than the teacher's float32 file, accuracy "
-            f"{-drop:+.2f} points, on {samples} test samples.",
+            headline(result),
             "",
             comparison.to_markdown(),
             "",
@@ -156,9 +161,17 @@ def write_report(folder, comparison, samples):
     folder.write("accuracy_size.png", lambda path: report.plot_accuracy_size(rows, path))
     folder.write("report.md", text)
     # The last file, and so the sign that all of it is there.
-    summary = {"size_ratio": ratio, "accuracy_drop": drop, "test_samples": samples}
-    described = {**summary, "rows": rows, "flags": folder.flags, "versions": versions}
-    folder.write("report.json", json.dumps(described, indent=2))
+    folder.write("report.json", json.dumps(result, indent=2))
+
+
+def headline(result):
+    size = "of a teacher that has no .tflite file of its own"
+    if result["size_ratio"]:
+        size = f"{result['size_ratio']:.1f}x smaller than the teacher's float32 file"
+    return (
+        f"model.tflite: {size}, accuracy {-result['accuracy_drop']:+.2f} points, "
+        f"on {result['test_samples']} test samples."
+    )
 
 
 if __name__ == "__main__":

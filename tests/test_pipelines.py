@@ -128,7 +128,11 @@ def test_compress_writes_everything_it_says(digits_run):
     ]
     assert "[1/4] teacher" in output
     assert "Epoch 2/2" in output
-    assert (folder / "report.md").read_text() in output
+    report = json.loads((folder / "report.json").read_text())
+    assert compress.headline(report) in output
+    assert compress.headline(report) in (folder / "report.md").read_text()
+    table = [line.split()[0] for line in output.splitlines() if line.startswith(tuple("tdpm"))]
+    assert table[-4:] == ["teacher", "distill", "prune", "model.tflite"]
     assert errors == ""  # no native log, no warning
 
 
