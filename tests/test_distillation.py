@@ -244,3 +244,24 @@ def test_bad_input_names_the_argument(options, message):
     arguments = {"teacher": net(16), "student": net(), **options}
     with pytest.raises(ValueError, match=message):
         tfpeft.Distiller(**arguments)
+
+
+def test_mirrored_strategy_and_steps_per_execution_match_a_plain_fit(two_logical_cpus):
+    import tensorflow as tf
+
+    results = []
+    for strategy, steps in (
+        (tf.distribute.get_strategy(), 1),
+        (tf.distribute.get_strategy(), 3),
+        (tf.distribute.MirroredStrategy(two_logical_cpus), 1),
+    ):
+        keras.utils.set_random_seed(5)
+        with strategy.scope():
+            layers = [keras.Input((5,)), keras.layers.Dense(3, kernel_regularizer="l2")]
+            distiller = tfpeft.Distiller(net(16), keras.Sequential(layers), alpha=0.3)
+            distiller.compile(keras.optimizers.SGD(0.1), HARD, steps_per_execution=steps)
+        history = distiller.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        results.append([history.history["loss"][-1], *distiller.student.get_weights()])
+    for other in results[1:]:
+        for expected, value in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(value, expected, atol=1e-5)
