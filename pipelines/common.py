@@ -175,6 +175,9 @@ def load_model(path, flag="model", custom_objects=None):
         raise ValueError(f"Received an unreadable file, {wanted}: {error}") from error
 
 
+_PARTIAL = "tfpeft-partial."  # how the name of a file begins while it is being written
+
+
 class RunFolder:
     """One folder a run. A file in it is whole: written beside, then renamed.
 
@@ -192,19 +195,18 @@ class RunFolder:
 
     def _open(self, job):
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob("partial.*"):
+        for leftover in self.path.glob(f"{_PARTIAL}*"):
             leftover.unlink()
-        started = self.path / "run.json"
-        description = {"job": job, "flags": self.flags}
-        if not started.exists():
-            if any(self.path.iterdir()):
-                raise ValueError(
-                    "Expected an empty folder, or the folder of an earlier run. "
-                    f"Received: {self.path}, which holds other files"
-                )
-            self.write("run.json", json.dumps(description, indent=2))
+        present = {path.name for path in self.path.iterdir()}
+        if present <= {"run.json"}:  # new, or refused before its first stage ended
+            self.write("run.json", json.dumps({"job": job, "flags": self.flags}, indent=2))
             return
-        earlier = json.loads(started.read_text())
+        if "run.json" not in present:
+            raise ValueError(
+                "Expected an empty folder, or the folder of an earlier run. "
+                f"Received: {self.path}, which holds other files"
+            )
+        earlier = json.loads((self.path / "run.json").read_text())
         before = {"job": earlier["job"], **earlier["flags"]}
         now = {"job": job, **self.flags}
         changed = [
@@ -223,7 +225,7 @@ class RunFolder:
 
     def write(self, name, content):
         """Makes the file `name`: of a text, of a model, or by a function of a path."""
-        partial = self.path / f"partial.{name}"
+        partial = self.path / f"{_PARTIAL}{name}"
         try:
             if isinstance(content, str):
                 partial.write_text(content)

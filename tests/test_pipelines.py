@@ -188,7 +188,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_report(digits_run, tmp_pat
     status, output, errors = run("pipelines.compress", *QUICK, cwd=tmp_path)
     assert status == 0, errors
     assert read_report(folder) == read_report(digits_run[0])
-    assert not list(folder.glob("partial*"))
+    assert not list(folder.glob("*partial*"))
     # Finished, it only tells.
     status, output, _ = run("pipelines.compress", *QUICK, cwd=tmp_path)
     assert status == 0
@@ -376,6 +376,15 @@ def test_another_run_in_the_same_folder_is_refused(digits_run):
         with pytest.raises(ValueError, match=r"other flags.*--alpha was 0.1 and is 0.5$"):
             compress.main()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_refused_run_does_not_claim_its_folder(main, tmp_path):
+    with pytest.raises(ValueError, match="none.keras"):
+        main("--model=none.keras")
+    with pytest.raises(ValueError, match="other.keras"):
+        main("--model=other.keras")
+    written = json.loads((tmp_path / "saved_models/digits-compress/run.json").read_text())
+    assert written["flags"]["model"] == "other.keras"
 
 
 def test_a_folder_of_something_else_is_refused(main, tmp_path):
