@@ -47,9 +47,12 @@ def kth_largest(values, k):
     """
     # Adding 0.0 turns -0.0, whose bit pattern is negative, into 0.0.
     bits = tf.bitcast(values + 0.0, tf.int32)
-    threshold = tf.constant(0, tf.int32)
-    for position in range(30, -1, -1):
-        candidate = threshold | (1 << position)
+
+    def refine(position, threshold):
+        candidate = tf.bitwise.bitwise_or(threshold, tf.bitwise.left_shift(1, position))
         enough = tf.reduce_sum(tf.cast(bits >= candidate, tf.int32)) >= k
-        threshold = tf.where(enough, candidate, threshold)
+        return position - 1, tf.where(enough, candidate, threshold)
+
+    # A loop in the graph: 31 copies a kernel make large models slow to trace.
+    _, threshold = tf.while_loop(lambda position, _: position >= 0, refine, (30, 0))
     return tf.bitcast(threshold, tf.float32)
