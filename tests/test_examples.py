@@ -42,10 +42,11 @@ def test_docstring(name, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out == "8\n"
 
 
-def test_readme(tmp_path):
-    (tmp_path / "example.py").write_text(
-        EXAMPLES["README"] + "\nimport tensorflow as tf\nassert tf.keras.Model is keras.Model\n"
-    )
+@pytest.mark.parametrize("first", ["tfpeft", "tensorflow_model_optimization"])
+def test_readme(tmp_path, first):
+    check = "import tensorflow as tf\nassert (tf.keras.Model is keras.Model) == "
+    text = [f"import {first}", EXAMPLES["README"], check + str(first == "tfpeft")]
+    (tmp_path / "example.py").write_text("\n".join(text))
     result = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
