@@ -11,6 +11,7 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture
-def two_logical_cpus():
-    return ["CPU:0", "CPU:1"]
+@pytest.fixture(scope="session")
+def mirrored():
+    """One strategy for all tests: two in a process disagree about their collective operations."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -246,14 +246,14 @@ def test_bad_input_names_the_argument(options, message):
         tfpeft.Distiller(**arguments)
 
 
-def test_mirrored_strategy_and_steps_per_execution_match_a_plain_fit(two_logical_cpus):
+def test_mirrored_strategy_and_steps_per_execution_match_a_plain_fit(mirrored):
     import tensorflow as tf
 
     results = []
     for strategy, steps in (
         (tf.distribute.get_strategy(), 1),
         (tf.distribute.get_strategy(), 3),
-        (tf.distribute.MirroredStrategy(two_logical_cpus), 1),
+        (mirrored, 1),
     ):
         keras.utils.set_random_seed(5)
         with strategy.scope():

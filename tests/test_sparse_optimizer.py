@@ -292,11 +292,11 @@ def test_compile_options_give_the_same_masks(options):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-def test_mirrored_strategy_matches_one_device(two_logical_cpus):
+def test_mirrored_strategy_matches_one_device(mirrored):
     results = []
     for strategy in (
         tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(two_logical_cpus),
+        mirrored,
     ):
         keras.utils.set_random_seed(0)
         with strategy.scope():
