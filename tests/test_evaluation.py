@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
-from tfpeft import report
+from tfpeft import report, tflite
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 6, 6, 2)).astype("float32")
@@ -121,11 +121,84 @@ def test_other_operators_count_the_same_in_model_and_file(tmp_path):
     assert [comparison[name].macs for name in ("model", "file")] == [expected, expected]
 
 
+def test_sides_that_follow_from_a_free_batch_count_in_full(tmp_path):
+    """Dense on a sequence is run as (batch * 36, 2), a dilated convolution as more batches."""
+    x = X.reshape(50, 36, 2)
+    model = keras.Sequential(
+        [
+            keras.Input((36, 2)),
+            keras.layers.Dense(5),
+            keras.layers.EinsumDense("...x,xy->...y", output_shape=(3,)),
+            keras.layers.Conv1D(4, 3, dilation_rate=2, padding="same"),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    expected = 36 * 2 * 5 + 36 * 5 * 3 + 36 * 3 * 3 * 4
+    for quantization in ("none", "float16", "int8"):
+        path = tmp_path / f"{quantization}.tflite"
+        tfpeft.export_tflite(model, path, quantization=quantization, representative_data=x)
+        assert tflite.inspect(path).macs == expected
+    assert tfpeft.evaluate(model, (x, Y)).macs == expected
+
+
+def test_texts_of_a_free_length(tmp_path):
+    tokens = rng.integers(0, 20, (50, 7))
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            keras.layers.Embedding(20, 8),
+            keras.layers.Dense(6),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(4),
+        ]
+    )
+    tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=tokens)
+    assert tflite.inspect(tmp_path / "m.tflite").macs is None
+    comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (tokens, Y))
+    for row in comparison.rows.values():
+        assert row.macs == 7 * 8 * 6 + 6 * 4
+        assert row.latency_ms > 0
+    with pytest.raises(ValueError, match="Expected inputs of shape"):
+        tfpeft.evaluate(tmp_path / "m.tflite", (X, Y))
+
+
+def test_a_file_of_a_fixed_batch(tmp_path):
+    model = keras.Sequential([keras.Input((72,)), keras.layers.Dense(4)])
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", model, input_signature=[tf.TensorSpec([8, 72], "float32")])
+    archive.write_out(tmp_path / "saved", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved"), signature_keys=["serve"]
+    )
+    (tmp_path / "m.tflite").write_bytes(converter.convert())
+    x = X.reshape(50, 72)
+    comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (x, Y))
+    assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
+    assert comparison["file"].macs == 72 * 4
+    assert comparison["file"].latency_ms > 0
+
+
+def test_probabilities_that_int8_rounds_away_from_one(tmp_path):
+    x, classes = rng.normal(size=(200, 16)).astype("float32"), 100
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(classes, "softmax")])
+    y = np.argmax(model.predict(x, verbose=0), axis=1)
+    path = tmp_path / "m.tflite"
+    tfpeft.export_tflite(model, path, quantization="int8", representative_data=x)
+    sums = tflite.predict(path, x).sum(axis=1)
+    assert np.max(np.abs(sums - 1)) > 0.01
+    loss = tfpeft.evaluate(path, (x, y)).loss
+    assert loss == pytest.approx(tfpeft.evaluate(model, (x, y)).loss, abs=0.05)
+    assert loss == tfpeft.evaluate(path, (x, y), from_logits=False).loss
+
+
 def test_what_cannot_be_had_is_none_with_its_reason():
     model = keras.Sequential([keras.Input((6, 12)), keras.layers.LSTM(5), keras.layers.Dense(4)])
     row = tfpeft.evaluate(model, (X.reshape(50, 6, 12), Y))
     assert row.macs is None
+    assert row.latency_ms is None
     assert any("loops" in note for note in row.notes)
+    assert any("'tf.TensorListReserve' op requires" in note for note in row.notes)
     assert "loops" in str(tfpeft.compare({"lstm": model}, (X.reshape(50, 6, 12), Y)))
 
 
@@ -162,6 +235,11 @@ def test_tables_json_and_plot(tmp_path):
         ((X, Y[:10]), "50 samples and 10 labels"),
         ((X * np.nan, Y), "finite"),
         ((X, Y + 0.5), "whole numbers"),
+        ((X, np.full((50, 4), 0.25)), "one-hot"),
+        ((X, Y.astype(str)), "one array of numbers"),
+        (({"x": X}, Y), "one array of numbers"),
+        (X, "a ndarray of 50"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(7).repeat(), "it repeats"),
         ((X, Y - 1), "whole numbers >= 0.*-1"),
         ((X, Y + 2), "0 to 3.*Received: 5"),
     ],
@@ -169,6 +247,12 @@ def test_tables_json_and_plot(tmp_path):
 def test_bad_data_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         tfpeft.evaluate(net(), data)
+
+
+def test_no_models_are_refused():
+    for models in ({}, [net()]):
+        with pytest.raises(ValueError, match="`models`"):
+            tfpeft.compare(models, (X, Y))
 
 
 def test_bad_models_are_refused(tmp_path):

@@ -70,6 +70,7 @@ def test_the_file_answers_as_the_model_does(model, tmp_path, quantization, toler
     contents = tflite.inspect(path)
     assert contents.parameters == 112 + 40 + 325
     assert contents.macs == 64 * 4 * 27 + 16 * 4 * 9 + 64 * 5
+    assert contents.is_softmax
 
 
 def test_weights_take_the_bytes_that_they_should(tmp_path):
@@ -159,8 +160,9 @@ def test_subclassed_models_need_data_for_their_shape(tmp_path):
     )
 
 
-def test_mixed_precision_becomes_float32(tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+def test_other_precisions_become_float32(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
     try:
         model = keras.Sequential(
             [
@@ -173,11 +175,27 @@ def test_mixed_precision_becomes_float32(tmp_path):
     finally:
         keras.config.set_dtype_policy("float32")
     report = tfpeft.export_tflite(model, tmp_path / "m.tflite")
-    assert report.max_deviation < 1e-2
+    assert report.max_deviation < 5e-2
     interpreter = tflite.interpreter(tmp_path / "m.tflite")
     assert interpreter.get_input_details()[0]["dtype"] is np.float32
     assert interpreter.get_output_details()[0]["dtype"] is np.float32
-    assert model.layers[0].compute_dtype == "float16"
+    assert model.layers[0].compute_dtype == policy.removeprefix("mixed_")
+
+
+class WithoutConfig(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.dense = keras.layers.Dense(units, dtype="mixed_float16")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_mixed_precision_that_cannot_be_made_again_is_refused(tmp_path):
+    model, data = WithoutConfig(3), X[:, 0, :, 0]
+    model(data)
+    with pytest.raises(ValueError, match="Cannot make .* again from its configuration"):
+        tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=data)
 
 
 class NeedsFlex(keras.layers.Layer):
@@ -192,7 +210,7 @@ def test_operators_that_tflite_lacks_are_named_and_nothing_is_harmed(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(b"an earlier file")
     model = keras.Sequential([keras.Input((4,)), NeedsFlex()])
-    with pytest.raises(ValueError, match="expected operators that TFLite has.*Betainc"):
+    with pytest.raises(ValueError, match="built in. Received: Betainc"):
         tfpeft.export_tflite(model, path)
     assert path.read_bytes() == b"an earlier file"
     assert list(tmp_path.iterdir()) == [path]
@@ -235,6 +253,16 @@ def test_bad_input_names_the_argument(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         tfpeft.export_tflite(**{"model": model, "path": tmp_path / "m.tflite", **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files(model, tmp_path):
+    path = tmp_path / "m.tflite"
+    tfpeft.export_tflite(model, path)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 3], content[:8] + b"\xff" * 300):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="m.tflite, which is damaged"):
+            tflite.inspect(path)
 
 
 def test_a_file_of_something_else(tmp_path):

@@ -17,9 +17,9 @@ def rebuild(model, edit, *, copy_weights=True):
         ValueError: if the model cannot be made from its configuration.
     """
     classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
-    config = keras.saving.serialize_keras_object(model)
     dropped = {"compile_config"} if copy_weights else {"compile_config", "build_config"}
     try:
+        config = keras.saving.serialize_keras_object(model)
         with keras.saving.custom_object_scope(classes):
             new = keras.saving.deserialize_keras_object(
                 _edited(config, edit, dropped), safe_mode=False

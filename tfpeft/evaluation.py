@@ -16,8 +16,13 @@ from sklearn import metrics
 from tfpeft import report, tflite
 from tfpeft.export import export_tflite
 
-_ROUNDS = 100  # of latency, at least; and at most this many seconds a file
+_ROUNDS = 100  # of latency, at most; and at most this many seconds a file
 _SECONDS = 5.0
+_NO_MACS = "no MACs: the graph does not tell the rounds of its loops or all of its shapes"
+_PRODUCTS = (
+    *("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Evaluation:
             activations and normalisation do not count.
         size_bytes: Bytes of the .tflite file; of a Keras model: of its float32 export.
         gzip_bytes: The same, compressed by gzip.
-        latency_ms: Median milliseconds of one sample on one thread, of that file here.
+        latency_ms: Median milliseconds of one run on one thread, of that file here: of one sample,
+            unless the file insists on a larger batch.
         latency_p90_ms: The 90th percentile.
         notes: Why a figure is missing.
     """
@@ -112,7 +118,8 @@ def compare(models, data, *, from_logits=None):
         data: Classes to predict: arrays (x, y), or a `tf.data.Dataset` of batches of them; y
             are class numbers (samples,) or one-hot rows (samples, classes).
         from_logits: Whether outputs are logits (True) or probabilities (False). None looks at
-            them: rows that are >= 0 and sum to 1 are probabilities.
+            them: rows that are >= 0 and sum to 1 are probabilities, and so is what a file has
+            from a SOFTMAX, where int8 rounds the sum away from 1.
 
     Returns:
         A `Comparison`; `print` it, or use `to_markdown()`, `to_json()` and `["name"]`.
@@ -134,6 +141,11 @@ def compare(models, data, *, from_logits=None):
     print(tfpeft.compare({"model": model, "file": "m.tflite"}, (x, y)))
     ```
     """
+    if not isinstance(models, dict) or not models:
+        raise ValueError(
+            "Received an invalid value for `models`, expected a dict of name -> model or path, "
+            f"one or more. Received: models={models!r}"
+        )
     x, y = _arrays(data)
     with tempfile.TemporaryDirectory() as folder:
         rows, files = {}, {}
@@ -154,11 +166,24 @@ def are_logits(outputs):
 
 def _arrays(data):
     if isinstance(data, tf.data.Dataset):
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("Received invalid `data`, expected an end. Received: it repeats")
         batches = list(data.as_numpy_iterator())
         data = [np.concatenate([batch[i] for batch in batches]) for i in (0, 1)] if batches else []
     if len(data) != 2:
-        raise ValueError("Received invalid `data`, expected (x, y) with samples. Received none")
+        raise ValueError(
+            "Received invalid `data`, expected (x, y) with samples. "
+            f"Received: a {type(data).__name__} of {len(data)}"
+        )
     x, y = (np.asarray(each) for each in data)
+    for each in (x, y):
+        if each.ndim == 0 or not (
+            np.issubdtype(each.dtype, np.number) or np.issubdtype(each.dtype, np.bool_)
+        ):
+            raise ValueError(
+                "Received invalid `data`, expected one array of numbers for x and one for y. "
+                f"Received: type {each.dtype} of shape {each.shape}"
+            )
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(
             "Received invalid `data`, expected as many samples as labels, and one or more. "
@@ -166,8 +191,10 @@ def _arrays(data):
         )
     if not np.all(np.isfinite(x)):
         raise ValueError("Received invalid `data`, expected finite numbers. Received: NaN or inf")
-    if y.ndim == 2:
-        y = np.argmax(y, axis=1) if y.shape[1] > 1 else y[:, 0]
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
+        y = np.argmax(y, axis=1)
     if y.ndim != 1 or np.any(y != np.floor(y)) or y.min() < 0:
         raise ValueError(
             "Received invalid `data`, expected labels that are whole numbers >= 0, or one-hot. "
@@ -182,10 +209,14 @@ def _measure(model, x, y, from_logits, file):
         return _measure_model(model, x, y, from_logits, file)
     path = pathlib.Path(model)
     if path.suffix == ".tflite":
-        contents = tflite.inspect(path)
+        contents = tflite.inspect(path, sample_shape=x.shape[1:])
+        if from_logits is None and contents.is_softmax:
+            from_logits = False
         row = _quality(tflite.predict(path, x), y, from_logits, path)
         for field in ("parameters", "nonzero_parameters", "macs", "size_bytes", "gzip_bytes"):
             row[field] = getattr(contents, field)
+        if contents.macs is None:
+            row["notes"] = (_NO_MACS,)
         return {**_no_latency(), **row}, path
     if not path.is_file() or path.suffix not in (".keras", ".h5"):
         raise ValueError(
@@ -207,7 +238,7 @@ def _measure_model(model, x, y, from_logits, file):
         file = size_bytes = gzip_bytes = None
     macs = _macs(model, x)
     if macs is None:
-        notes.append("no MACs: the model has loops, whose rounds its graph does not tell")
+        notes.append(_NO_MACS)
     row |= {
         "parameters": sum(weight.size for weight in weights),
         "nonzero_parameters": sum(int(np.count_nonzero(weight)) for weight in weights),
@@ -262,8 +293,12 @@ def _macs(model, x):
 def _graph_macs(graph, outer):
     total = 0
     for op in graph.get_operations():
-        shapes = [each.shape.as_list() if each.shape.rank is not None else [] for each in op.inputs]
-        output = math.prod(op.outputs[0].shape.as_list() or [1]) if op.outputs else 0
+        shapes, output = [], 0
+        if op.type in _PRODUCTS:
+            if not all(each.shape.is_fully_defined() for each in (*op.inputs, *op.outputs)):
+                return None
+            shapes = [each.shape.as_list() for each in op.inputs]
+            output = math.prod(op.outputs[0].shape.as_list())
         match op.type:
             case "MatMul":
                 total += output * shapes[0][0 if op.get_attr("transpose_a") else 1]
@@ -276,13 +311,7 @@ def _graph_macs(graph, outer):
             case "Conv2DBackpropInput":
                 total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
             case "Einsum":
-                letters = op.get_attr("equation").decode().replace("->", ",").split(",")
-                sides = dict(
-                    pair
-                    for term, shape in zip(letters, shapes, strict=False)
-                    for pair in zip(term, shape, strict=True)
-                )
-                total += math.prod(sides.values())
+                total += _einsum_macs(op.get_attr("equation").decode(), shapes)
             case "While" | "StatelessWhile":
                 return None
             case "PartitionedCall" | "StatefulPartitionedCall":
@@ -293,12 +322,22 @@ def _graph_macs(graph, outer):
     return total
 
 
+def _einsum_macs(equation, shapes):
+    sides = {}
+    for term, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
+        before, _, after = term.partition("...")
+        # What an ellipsis stands for is aligned at its end, and broadcasts.
+        hidden = range(len(before) + len(after) - len(shape), 0)
+        for letter, side in zip([*before, *hidden, *after], shape, strict=True):
+            sides[letter] = max(sides.get(letter, 1), side)
+    return math.prod(sides.values())
+
+
 def _latencies(files, x):
     """Returns name -> (median, 90th percentile) in ms, the files measured in turn."""
     loaded = {name: tflite.interpreter(path) for name, path in files.items()}
     for each in loaded.values():
-        details = each.get_input_details()[0]
-        each.set_tensor(details["index"], x[:1].astype(details["dtype"]))
+        tflite.feed(each, x[:1])
         each.invoke()
     times = {name: [] for name in loaded}
     started = time.perf_counter()

@@ -16,6 +16,7 @@ from tfpeft import cloning, tflite
 QUANTIZATIONS = ("none", "dynamic_range", "float16", "int8")
 _SIGNATURE = "serving_default"
 _SAMPLES = 200
+_OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _input_specs(model, data):
         dtype = keras.backend.standardize_dtype(each.dtype)
         return tf.TensorSpec(
             [None, *each.shape[1:]],
-            "float32" if dtype in ("float64", "float16", "bfloat16") else dtype,
+            "float32" if dtype in _OTHER_FLOATS else dtype,
             name=next(names),
         )
 
@@ -212,14 +213,19 @@ def _flat_data(data, specs):
     ]
 
 
+def _computes_in_float32(model):
+    return not any(layer.compute_dtype in _OTHER_FLOATS for layer in model._flatten_layers())
+
+
 def _in_float32(model):
-    """TFLite computes in float32; a model of mixed precision is made again in it."""
-    if all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers()):
+    """TFLite computes in float32; a model of another precision is made again in it."""
+    if _computes_in_float32(model):
         return model
 
     def edit(config):
         policy = config.get("dtype")
-        if isinstance(policy, dict) and str(policy["config"].get("name")).startswith("mixed"):
+        name = policy["config"].get("name") if isinstance(policy, dict) else policy
+        if str(name).removeprefix("mixed_") in _OTHER_FLOATS:
             return {**config, "dtype": "float32"}
         return config
 
@@ -261,8 +267,8 @@ def _convert(model, specs, quantization, flat_data):
         try:
             return converter.convert()
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
-            named = re.findall(r"(?:Flex|Custom) ops: ([^\n]*)", str(error))
-            reason = ", ".join(named) or str(error).strip().splitlines()[0]
+            named = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]*)", str(error))
+            reason = ", ".join(named) or str(error).strip().splitlines()[0].rsplit("): ", 1)[-1]
             raise ValueError(
                 f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "
                 f"operators that TFLite has built in. Received: {reason}"
@@ -283,7 +289,7 @@ def _compare(model, path, specs, flat_data, quantization):
         peak = max(1.0, float(np.max(np.abs(wanted))))
         spread = max(float(np.ptp(wanted)), 1e-3 * peak)
         allowed = {"none": 1e-3 * peak, "float16": 2e-2 * peak}.get(quantization, spread)
-        if any(layer.compute_dtype != layer.variable_dtype for layer in model._flatten_layers()):
+        if not _computes_in_float32(model):
             allowed = spread  # the model itself computed in half precision
         if answer.shape != wanted.shape or not np.all(np.isfinite(answer)):
             raise ValueError(

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
@@ -37,8 +37,9 @@ class Contents:
         parameters: Numbers among the constants; shapes and axes, which are integers without a
             scale, do not count.
         nonzero_parameters: Those that do not stand for zero.
-        macs: Multiply-accumulates of one sample in convolutions and matrix products; None for a
-            file with loops, whose rounds it does not tell.
+        macs: Multiply-accumulates of one sample in convolutions and matrix products; None where
+            the file does not tell: loops, custom operators, free sides other than the batch.
+        is_softmax: Whether what it answers comes from a SOFTMAX.
     """
 
     size_bytes: int
@@ -48,15 +49,31 @@ class Contents:
     parameters: int
     nonzero_parameters: int
     macs: int | None
+    is_softmax: bool
 
 
-def inspect(path):
+def inspect(path, *, sample_shape=None):
     """Returns the `Contents` of the file at `path`.
+
+    Args:
+        path: The file.
+        sample_shape: Shape of one sample, for the MACs of a file of one input whose sides are
+            free, such as the length of a text.
 
     Raises:
         ValueError: if there is no file, or it is not a .tflite file.
     """
     content = read(path)
+    try:
+        return _contents(content, sample_shape)
+    except Exception as error:  # whatever reading bytes at random places may raise
+        raise ValueError(
+            f"Expected a .tflite file. Received: {path}, which is damaged "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _contents(content, sample_shape):
     model = schema.ModelT.InitFromPackedBuf(content)
     codes = [_op_name(code) for code in model.operatorCodes]
     ops, compute, in_int8 = {}, 0, 0
@@ -77,6 +94,7 @@ def inspect(path):
                 count, count_nonzero = _count(tensor, model.buffers[tensor.buffer].data)
                 parameters += count
                 nonzero += count_nonzero
+    untold = any(name in _LOOPS or name.startswith("custom") for name in ops)
     return Contents(
         size_bytes=len(content),
         gzip_bytes=len(gzip.compress(content, 9)),
@@ -84,7 +102,8 @@ def inspect(path):
         int8_share=in_int8 / compute if compute else 0.0,
         parameters=parameters,
         nonzero_parameters=nonzero,
-        macs=_macs(model.subgraphs[0], codes) if not set(_LOOPS) & set(ops) else None,
+        macs=None if untold else _macs(content, model.subgraphs[0], codes, sample_shape),
+        is_softmax=_is_softmax(model.subgraphs[0], codes),
     )
 
 
@@ -124,25 +143,42 @@ def predict(path, x, *, batch_size=256):
             "Expected a file of one input and one output. "
             f"Received: {path} with {len(inputs)} and {len(outputs)}"
         )
-    signature = tuple(inputs[0]["shape_signature"])
-    if signature[1:] != tuple(x.shape[1:]) and -1 not in signature[1:]:
+    signature = [int(side) for side in inputs[0]["shape_signature"]]
+    fits = len(signature) == x.ndim and all(
+        side in (-1, wanted) for side, wanted in zip(signature[1:], x.shape[1:], strict=True)
+    )
+    if not fits:
         raise ValueError(
-            f"Expected inputs of shape {signature[1:]}, as {path} has. Received: {x.shape[1:]}"
+            f"Expected inputs of shape {tuple(signature[1:])}, as {path} has. "
+            f"Received: {x.shape[1:]}"
         )
-    step = batch_size if signature[0] == -1 else int(signature[0])
+    step = fixed_batch(loaded) or batch_size
     answers = []
     for start in range(0, len(x), step):
         batch = x[start : start + step]
-        if signature[0] == -1:
-            loaded.resize_tensor_input(inputs[0]["index"], batch.shape)
-            loaded.allocate_tensors()
-        missing = max(step - len(batch), 0) if signature[0] != -1 else 0
-        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-        loaded.set_tensor(inputs[0]["index"], _quantize(filled, inputs[0]))
+        feed(loaded, batch)
         loaded.invoke()
         answer = loaded.get_tensor(outputs[0]["index"])
         answers.append(_dequantize(answer, outputs[0])[: len(batch)])
     return np.concatenate(answers)
+
+
+def fixed_batch(loaded):
+    """Returns the batch that an interpreter's file insists on, or None if it is free."""
+    details = loaded.get_input_details()[0]
+    first = [int(side) for side in details["shape_signature"][:1]]
+    return None if first in ([], [-1]) else first[0]
+
+
+def feed(loaded, batch):
+    """Sets the one input; a batch that is too small for the file is filled with its first."""
+    details = loaded.get_input_details()[0]
+    missing = max((fixed_batch(loaded) or 0) - len(batch), 0)
+    batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+    if tuple(details["shape"]) != batch.shape:
+        loaded.resize_tensor_input(details["index"], batch.shape)
+        loaded.allocate_tensors()
+    loaded.set_tensor(details["index"], _quantize(batch, details))
 
 
 def _quantize(values, details):
@@ -173,11 +209,26 @@ def _shape(tensor):
     return [int(side) for side in tensor.shape] if tensor.shape is not None else []
 
 
+def _is_scaled(tensor):
+    scales = tensor.quantization.scale if tensor.quantization is not None else None
+    return scales is not None and len(scales) > 0
+
+
+def _is_softmax(graph, codes):
+    """Looks through what may stand between a SOFTMAX and the end."""
+    makers = {index: op for op in graph.operators or [] for index in op.outputs}
+    index = graph.outputs[0]
+    while index in makers:
+        name = codes[makers[index].opcodeIndex]
+        if name not in ("RESHAPE", *_BORDER):
+            return name == "SOFTMAX"
+        index = makers[index].inputs[0]
+    return False
+
+
 def _count(tensor, data):
     """Returns how many numbers a constant holds and how many are not zero; (0, 0) if it is none."""
-    scales = tensor.quantization.scale if tensor.quantization is not None else None
-    scaled = scales is not None and len(scales) > 0
-    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not scaled):
+    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not _is_scaled(tensor)):
         return 0, 0
     size = math.prod(_shape(tensor))
     data = np.asarray(data, np.uint8)
@@ -187,17 +238,55 @@ def _count(tensor, data):
         values = data.view(_NUMPY[tensor.type])
     else:
         return 0, 0
-    zero_points = tensor.quantization.zeroPoint if scaled else None
+    zero_points = tensor.quantization.zeroPoint if _is_scaled(tensor) else None
     zero = int(zero_points[0]) if zero_points is not None and len(zero_points) else 0
     # A sparsely encoded tensor stores its non-zeros (and their padding) only.
     return size, int(np.count_nonzero(values != zero))
 
 
-def _macs(graph, codes):
+def _run_shapes(content, sample_shape):
+    """Returns the batch, and the shape that each tensor has while the file runs, by its index.
+
+    The file itself writes 1 for every side that follows from a free batch, also where it is a
+    multiple of it. Returns (None, None) where the shape of the input is not known, or does not
+    fit.
+    """
+    loaded = Interpreter(
+        model_content=content,
+        num_threads=1,
+        experimental_preserve_all_tensors=True,
+        # A delegate would take tensors out of the graph.
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    inputs = loaded.get_input_details()
+    for details in inputs:
+        shape = [int(side) for side in details["shape_signature"]]
+        shape[:1] = [1 if side == -1 else side for side in shape[:1]]
+        if -1 in shape[1:]:
+            if sample_shape is None or len(inputs) != 1:
+                return None, None
+            shape[1:] = sample_shape
+        loaded.resize_tensor_input(details["index"], shape)
+    try:
+        loaded.allocate_tensors()
+        for details in loaded.get_input_details():
+            loaded.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
+        loaded.invoke()
+    except (ValueError, RuntimeError):  # not of this shape: `predict` says so in clear words
+        return None, None
+    batch = fixed_batch(loaded) or 1
+    shapes = {each["index"]: each["shape"].tolist() for each in loaded.get_tensor_details()}
+    return batch, shapes
+
+
+def _macs(content, graph, codes, sample_shape):
+    batch, run_shapes = _run_shapes(content, sample_shape)
+    if run_shapes is None:
+        return None
     total = 0
     for op in graph.operators or []:
-        shapes = [_shape(graph.tensors[i]) if i >= 0 else [] for i in op.inputs]
-        output = math.prod(_shape(graph.tensors[op.outputs[0]]))
+        shapes = [run_shapes[i] if i >= 0 else [] for i in op.inputs]
+        output = math.prod(run_shapes[op.outputs[0]])
         match codes[op.opcodeIndex]:
             case "CONV_2D" | "FULLY_CONNECTED":  # kernels (out, ..., in)
                 total += output * math.prod(shapes[1][1:])
@@ -209,4 +298,4 @@ def _macs(graph, codes):
                 total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
             case "BATCH_MATMUL":
                 total += output * shapes[0][-2 if op.builtinOptions.adjX else -1]
-    return total
+    return total // batch
