@@ -69,11 +69,15 @@ def load(dataset, *, data_dir=None, image_size=64):
             ".npz file, a folder of one folder an image class, or module:function. "
             f"Received: --dataset={dataset}"
         )
+    classes = _check(splits, dataset)
     if "validation" not in splits:
-        _check(splits, dataset)
         x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
         splits = {**splits, "train": (x, y), "validation": (x_validation, y_validation)}
-    classes = _check(splits, dataset)
+    else:
+        # Sorted by class, the first samples, which calibrate int8, would be of one class.
+        x, y = splits["train"]
+        order = np.random.default_rng(0).permutation(len(y))
+        splits = {**splits, "train": (x[order], y[order])}
     return Data(**{s: splits[s] for s in _SPLITS}, classes=classes)
 
 

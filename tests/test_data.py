@@ -37,6 +37,16 @@ def test_own_validation_data_is_used(tmp_path):
     np.testing.assert_array_equal(splits.validation[1], y[:4])
 
 
+def test_training_data_sorted_by_class_is_mixed(tmp_path):
+    x, y = np.arange(400.0).reshape(200, 2), np.repeat([0, 1], 100)
+    arrays = {f"{a}_{s}": v for s in ("train", "test", "val") for a, v in (("x", x), ("y", y))}
+    np.savez(tmp_path / "a.npz", **arrays)
+    x_train, y_train = data.load(str(tmp_path / "a.npz")).train
+    assert 0.3 < y_train[:50].mean() < 0.7
+    np.testing.assert_array_equal(np.sort(x_train[:, 0]), x[:, 0])
+    np.testing.assert_array_equal(y_train, x_train[:, 0] >= 200)  # each with its own label
+
+
 def test_a_folder_of_images(tmp_path):
     rng = np.random.default_rng(0)
     for name, brightness in (("dark", 20), ("light", 220)):
