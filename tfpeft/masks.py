@@ -1,8 +1,10 @@
 """Scores to masks. Pure functions of tensors; no state lives here.
 
-A mask is boolean and has the shape of its weight: True where the weight is kept.
+A mask is boolean and has the shape of its weight: True where the weight is kept. Scores are
+finite floats of any sign; the highest are kept.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -16,43 +18,142 @@ def kept_count(size, sparsity):
 
 
 def layer_mask(scores, sparsity):
-    """Keeps the highest scores of one tensor: exactly `kept_count(size, sparsity)` of them.
+    """Keeps the highest scores of one tensor: exactly `kept_count(size, sparsity)` of them."""
+    return top_mask(scores, kept_count(tf.size(scores), sparsity))
+
+
+def global_masks(scores, sparsity):
+    """Keeps the highest scores of several tensors taken together, with one threshold.
+
+    Nothing keeps a layer from losing all of its weights.
+
+    Returns:
+        A list of masks, in the shapes of the list `scores`.
+    """
+    sizes = [int(np.prod(each.shape)) for each in scores]
+    together = tf.concat([tf.reshape(tf.cast(each, tf.float32), [-1]) for each in scores], 0)
+    parts = tf.split(layer_mask(together, sparsity), sizes)
+    return [tf.reshape(part, each.shape) for part, each in zip(parts, scores, strict=True)]
+
+
+def top_mask(scores, count):
+    """Keeps exactly the `count` highest scores of one tensor.
 
     Where scores are equal at the threshold, those that come first in row-major order stay, so
     the number of zeros is exact whatever the scores are.
-
-    Args:
-        scores: Float tensor of any shape, >= 0, and finite.
-        sparsity: Scalar in [0, 1), the fraction to remove.
-
-    Returns:
-        A boolean tensor of the shape of `scores`.
     """
     flat = tf.reshape(tf.cast(scores, tf.float32), [-1])
-    kept = kept_count(tf.size(flat), sparsity)
-    threshold = kth_largest(flat, kept)
-    above = flat > threshold
-    ties = flat == threshold
-    wanted = kept - tf.reduce_sum(tf.cast(above, tf.int32))
-    mask = above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
+    threshold = kth_largest(flat, tf.maximum(count, 1))
+    reached = flat >= threshold
+
+    def cut_ties():
+        ties = flat == threshold
+        above = reached & ~ties
+        wanted = count - _count(above)
+        return above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
+
+    mask = tf.cond(_count(reached) == count, lambda: reached, cut_ties)
     return tf.reshape(mask, tf.shape(scores))
 
 
 def kth_largest(values, k):
-    """Returns the k-th largest of a flat tensor of floats >= 0, exactly, without sorting.
+    """Returns the k-th largest of a flat tensor of finite floats, exactly, without sorting.
 
-    Floats >= 0 are ordered as their bit patterns are, so the answer is found a bit at a time,
-    from the highest: 31 counting passes, whatever the size. Sorting costs more from a few
-    thousand values on, and XLA has no top_k for a k that it learns while running.
+    Floats are ordered as their bit patterns are, once those of negative ones are turned round.
+    So the answer is found a bit at a time, from the highest: 32 counting passes, whatever the
+    size. Sorting costs more from a few thousand values on, and XLA has no top_k for a k that it
+    learns while running.
     """
-    # Adding 0.0 turns -0.0, whose bit pattern is negative, into 0.0.
-    bits = tf.bitcast(values + 0.0, tf.int32)
+    # Adding 0.0 turns -0.0, whose bit pattern is that of a negative number, into 0.0.
+    bits = tf.bitcast(tf.cast(values, tf.float32) + 0.0, tf.int32)
+    keys = _turned(bits)
 
     def refine(position, threshold):
         candidate = tf.bitwise.bitwise_or(threshold, tf.bitwise.left_shift(1, position))
-        enough = tf.reduce_sum(tf.cast(bits >= candidate, tf.int32)) >= k
-        return position - 1, tf.where(enough, candidate, threshold)
+        return position - 1, tf.where(_count(keys >= candidate) >= k, candidate, threshold)
 
+    start = tf.where(_count(keys >= 0) >= k, 0, tf.int32.min)
     # A loop in the graph: 31 copies a kernel make large models slow to trace.
-    _, threshold = tf.while_loop(lambda position, _: position >= 0, refine, (30, 0))
-    return tf.bitcast(threshold, tf.float32)
+    _, threshold = tf.while_loop(lambda position, _: position >= 0, refine, (30, start))
+    return tf.bitcast(_turned(threshold), tf.float32)
+
+
+def _turned(bits):
+    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, tf.int32.max), bits)
+
+
+def _count(condition):
+    return tf.reduce_sum(tf.cast(condition, tf.int32))
+
+
+def scaled_densities(weights, sizes, sparsity):
+    """Returns a density a layer, `min(1, scale * weight)`, that give `sparsity` over all layers.
+
+    Args:
+        weights: Positive numbers, one a layer, of any scale.
+        sizes: How many weights each layer has.
+        sparsity: Scalar (or scalar tensor) in [0, 1).
+
+    Returns:
+        A float32 tensor with a density in (0, 1] for each layer.
+    """
+    weights, sizes = np.asarray(weights, "float64"), np.asarray(sizes, "float64")
+    order = np.argsort(-weights)
+    # Entry i is the scale where exactly the first i layers of the order are dense; the right
+    # one is the first at which no other layer goes past 1.
+    capped = np.concatenate([[0.0], np.cumsum(sizes[order])])[:-1]
+    others = np.cumsum((weights * sizes)[order][::-1])[::-1]
+    kept = (1.0 - tf.cast(sparsity, tf.float64)) * sizes.sum()
+    scales = (kept - capped) / others
+    # A first index exists but for rounding at sparsity 0, where all layers are dense.
+    fits = tf.concat([scales * weights[order] <= 1.0, [True]], 0)
+    scales = tf.concat([scales, [1.0 / weights.min()]], 0)
+    scale = scales[tf.argmax(tf.cast(fits, tf.int32))]
+    return tf.cast(tf.minimum(scale * weights, 1.0), tf.float32)
+
+
+def erk_densities(shapes, sparsity):
+    """Returns the Erdos-Renyi-Kernel densities of kernels: small layers stay denser.
+
+    `density = min(1, scale * sum(shape) / prod(shape))`, with the `scale` that gives `sparsity`
+    over all kernels.
+
+    Reference: Evci et al., "Rigging the Lottery", 2020, https://arxiv.org/abs/1911.11134
+    """
+    sizes = [np.prod(shape) for shape in shapes]
+    return scaled_densities(
+        [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)], sizes, sparsity
+    )
+
+
+def pool_blocks(scores, block_size):
+    """Returns the mean score of each block of (height, width) in the last two axes."""
+    height, width = block_size
+    *leading, rows, columns = scores.shape
+    blocks = tf.reshape(scores, [*leading, rows // height, height, columns // width, width])
+    return tf.reduce_mean(blocks, axis=[-3, -1])
+
+
+def spread_blocks(mask, block_size):
+    """The inverse of `pool_blocks` for masks: each entry becomes a block of its own value."""
+    height, width = block_size
+    return tf.repeat(tf.repeat(mask, height, axis=-2), width, axis=-1)
+
+
+def prefer_n_m(scores, n, m):
+    """Returns scores by which the best `n` of each `m` come before all others.
+
+    Groups are of `m` neighbours along the second last axis, which is that of the inputs in
+    kernels of Dense and convolutions. So the highest `n / m` of these scores are exactly the
+    pattern n:m, and keeping more adds the best of the others.
+    """
+    *leading, rows, columns = scores.shape
+    groups = tf.reshape(scores, [*leading, rows // m, m, columns])
+    # Rank within a group: how many are higher, or equal and earlier.
+    here, there = groups[..., :, None, :], groups[..., None, :, :]
+    earlier = tf.constant(np.tril(np.ones((m, m), bool), -1)[:, :, None])
+    ahead = (there > here) | ((there == here) & earlier)
+    first = tf.reduce_sum(tf.cast(ahead, tf.int32), axis=-2) < n
+    above = groups - tf.reduce_min(groups)
+    lifted = 1.0 + 2.0 * tf.reduce_max(above)
+    return tf.reshape(tf.where(first, lifted, above), scores.shape)

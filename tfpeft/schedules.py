@@ -9,6 +9,8 @@ import os
 import keras
 import tensorflow as tf
 
+from tfpeft.arguments import check_positive_integer, check_sparsity, invalid
+
 
 def _import_tfmot():
     """Imports TFMOT without its side effects.
@@ -31,6 +33,131 @@ def _import_tfmot():
 tfmot = _import_tfmot()
 
 _LAST_STEP = 2**31 - 1
+
+
+def polynomial_decay(
+    final_sparsity,
+    *,
+    begin,
+    end,
+    steps_per_epoch=None,
+    total_steps=None,
+    initial_sparsity=0.0,
+    frequency=100,
+    power=3.0,
+):
+    """Returns TFMOT's `PolynomialDecay` for a part of the run, with its last update at the end.
+
+    `sparsity = final + (initial - final) * (1 - (step - begin) / (end - begin))^power`
+
+    `begin` and `end` are epochs where `steps_per_epoch` is given, and fractions of the run, in
+    [0, 1], where `total_steps` is. TFMOT's schedule updates at begin_step + k * frequency only;
+    here begin_step is moved later, by less than `frequency`, so that one of these is end_step.
+
+    Args:
+        final_sparsity: Number in [0, 1), reached at `end`.
+        begin, end: Numbers, `begin < end`.
+        steps_per_epoch: Integer, the updates in an epoch.
+        total_steps: Integer, the updates in the whole run. Exactly one of both is given.
+        initial_sparsity: Number in [0, 1), from which it starts.
+        frequency: Integer, the updates from one change of the masks to the next.
+        power: Positive number; 3 prunes fast first, 1 evenly.
+
+    Raises:
+        ValueError: if an argument is out of range, or the schedule would end before it begins.
+
+    Example:
+
+    ```python
+    import tfpeft
+
+    schedule = tfpeft.polynomial_decay(0.8, begin=2, end=8, steps_per_epoch=469)
+    print(schedule.begin_step, schedule.end_step)  # 952 3752
+    ```
+
+    Reference: Zhu & Gupta, "To prune, or not to prune", 2017, https://arxiv.org/abs/1710.01878
+    """
+    check_sparsity("final_sparsity", final_sparsity)
+    check_sparsity("initial_sparsity", initial_sparsity)
+    if power <= 0:
+        raise invalid("power", "a positive number", power)
+    begin_step, end_step, frequency = _steps(begin, end, steps_per_epoch, total_steps, frequency)
+    return tfmot.sparsity.keras.PolynomialDecay(
+        initial_sparsity, final_sparsity, begin_step, end_step, power=power, frequency=frequency
+    )
+
+
+def constant_sparsity(
+    target_sparsity, *, begin, end=None, steps_per_epoch=None, total_steps=None, frequency=100
+):
+    """Returns TFMOT's `ConstantSparsity` for a part of the run, with its last update at the end.
+
+    Args:
+        target_sparsity: Number in [0, 1), from `begin` on.
+        begin, end: Numbers, `begin < end`, in epochs or fractions of the run as in
+            `polynomial_decay`. Masks change until `end`; None is forever.
+        steps_per_epoch: Integer, the updates in an epoch.
+        total_steps: Integer, the updates in the whole run. Exactly one of both is given.
+        frequency: Integer, the updates from one change of the masks to the next.
+
+    Raises:
+        ValueError: if an argument is out of range, or the schedule would end before it begins.
+
+    Example:
+
+    ```python
+    import tfpeft
+
+    print(tfpeft.constant_sparsity(0.8, begin=0.25, total_steps=1000).begin_step)  # 250
+    ```
+    """
+    check_sparsity("target_sparsity", target_sparsity)
+    if end is None:
+        begin_step, _, _ = _steps(begin, begin + 1, steps_per_epoch, total_steps, 1, bounded=False)
+        check_positive_integer("frequency", frequency)
+        end_step = -1
+    else:
+        begin_step, end_step, frequency = _steps(
+            begin, end, steps_per_epoch, total_steps, frequency
+        )
+    return tfmot.sparsity.keras.ConstantSparsity(
+        target_sparsity, begin_step, end_step, frequency=frequency
+    )
+
+
+def _steps(begin, end, steps_per_epoch, total_steps, frequency, bounded=True):
+    """Returns (begin_step, end_step, frequency), the span a multiple of the frequency."""
+    if (steps_per_epoch is None) == (total_steps is None):
+        raise ValueError(
+            "Expected exactly one of `steps_per_epoch` and `total_steps`. "
+            f"Received: steps_per_epoch={steps_per_epoch}, total_steps={total_steps}"
+        )
+    unit_name = "total_steps" if steps_per_epoch is None else "steps_per_epoch"
+    unit = total_steps if steps_per_epoch is None else steps_per_epoch
+    check_positive_integer(unit_name, unit)
+    check_positive_integer("frequency", frequency)
+    if begin < 0:
+        raise invalid("begin", "a number of at least 0", begin)
+    if end <= begin:
+        raise invalid("end", f"a number above begin={begin}", end)
+    if total_steps is not None and bounded and end > 1:
+        raise invalid("end", "a fraction of the run in [0, 1]", end)
+    begin_step, end_step = round(begin * unit), round(end * unit)
+    if end_step == begin_step:
+        raise invalid("end", f"at least one update after begin={begin}", end)
+    frequency = min(frequency, end_step - begin_step)
+    return begin_step + (end_step - begin_step) % frequency, end_step, frequency
+
+
+def check_schedule(schedule):
+    """Raises unless `schedule` is a callable that ends with a sparsity in [0, 1)."""
+    if not callable(schedule):
+        raise invalid(
+            "schedule", "a callable of a step such as tfpeft.polynomial_decay(...)", schedule
+        )
+    sparsity = promised_sparsity(schedule)
+    if not 0.0 <= sparsity < 1.0:
+        raise invalid("schedule", "one that ends with a sparsity in [0, 1)", sparsity)
 
 
 def evaluate_schedule(schedule, step):

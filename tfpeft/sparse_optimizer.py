@@ -1,28 +1,36 @@
 """The base of everything that acts on weights after an update."""
 
 import fnmatch
+import typing
 
 import keras
 import tensorflow as tf
 
-from tfpeft import schedules
+from tfpeft.arguments import invalid
 
 # Variables of rank 2 and more that are no kernels, by parts of their names.
 _NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora")
 
 
+class Kernel(typing.NamedTuple):
+    """What a technique sees of one kernel while a step runs, on one replica."""
+
+    index: int
+    weight: tf.Variable
+    gradient: tf.Tensor | None
+    """The gradient over all replicas, where the technique asks for it by `uses_gradients`."""
+    state: dict
+    """What `add_state` made for this kernel: name -> tf.Variable, such as "mask"."""
+
+
 class SparseOptimizer(keras.optimizers.Optimizer):
-    """An optimizer that wraps an optimizer and keeps part of the weights at exactly zero.
+    """An optimizer that wraps an optimizer and acts on the kernels after each of its updates.
 
-    After each update of the wrapped optimizer, in the same graph:
-
-    1. where `schedule` says so, `mask <- calculate_mask(weight, sparsity)`,
-    2. `weight <- mask * weight`.
-
-    A technique is a subclass that overrides `calculate_mask`. It trains what any Keras
-    optimizer trains: in `fit`, in a loop of one's own through `apply`, with mixed precision,
-    with `steps_per_execution`, under `tf.distribute`. Masks and steps are optimizer variables:
-    they are saved with the model and resumed with it. They cost one byte a weight.
+    A technique is a subclass: `add_states` makes what it remembers, `before_update` and
+    `after_update` change weights, in the same graph as the update itself. It trains what any
+    Keras optimizer trains: in `fit`, in a loop of one's own through `apply`, with mixed
+    precision, with `steps_per_execution`, under `tf.distribute`. What it remembers are optimizer
+    variables: they are saved with the model and resumed with it.
 
     Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
     do not. `skipped` says why, a variable each.
@@ -31,58 +39,81 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     compressed files smaller.
 
     Args:
-        optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`.
-        schedule: A callable `step -> (update_now, sparsity)`, such as TFMOT's
-            `PolynomialDecay` or `ConstantSparsity`. `step` counts updates.
+        optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
+            another technique.
         exclude: Layer or variable names, or patterns such as `"head_*"`, to leave alone.
         name: The optimizer's name.
 
     Raises:
-        ValueError: if `optimizer` or `schedule` is not of its kind; and on the first update if
-            no kernel takes part, or if an entry of `exclude` matches nothing.
+        ValueError: if an argument is not of its kind; and on the first update if no kernel
+            takes part, or if an entry of `exclude` matches nothing.
+        tf.errors.InvalidArgumentError: (`ValueError` where it runs eagerly) while training, if
+            a gradient is NaN or infinite, before anything has changed. Not where
+            `jit_compile=True`, as XLA leaves assertions out, nor with a `LossScaleOptimizer`
+            inside, which skips such steps by itself.
     """
 
-    def __init__(self, optimizer, schedule, *, exclude=(), name=None):
+    uses_gradients = False
+    """Whether `Kernel.gradient` is wanted. It costs a sum over the replicas, if there are any."""
+
+    masks_gradients = False
+    """Whether the wrapped optimizer is shown gradients of kept weights only."""
+
+    def __init__(self, optimizer, *, exclude=(), name=None):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ValueError(
-                "Received an invalid value for `optimizer`, expected a keras.optimizers.Optimizer "
-                f"instance. Received: optimizer={optimizer!r}"
-            )
-        if not callable(schedule):
-            raise ValueError(
-                "Received an invalid value for `schedule`, expected a callable of a step such as "
-                "tfmot.sparsity.keras.PolynomialDecay(...). "
-                f"Received: schedule={schedule!r}"
+            raise invalid("optimizer", "a keras.optimizers.Optimizer instance", optimizer)
+        if any(type(inner) is type(self) for inner in _wrapped(optimizer)):
+            raise invalid(
+                "optimizer", f"one that {type(self).__name__} does not wrap already", optimizer
             )
         if isinstance(exclude, str):
-            raise ValueError(
-                "Received an invalid value for `exclude`, expected a list or tuple of names. "
-                f"Received: exclude={exclude!r}"
-            )
+            raise invalid("exclude", "a list or tuple of names", exclude)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
-        self.schedule = schedule
         self.exclude = tuple(exclude)
         self.skipped = {}
 
-    def calculate_mask(self, weight, sparsity):
-        """Returns a boolean tensor of the shape of `weight`, True where it is kept.
+    def add_states(self):
+        """Makes what the technique remembers, by `add_state`, when the kernels are known."""
 
-        Args:
-            weight: Tensor, a kernel as the wrapped optimizer left it.
-            sparsity: Scalar tensor in [0, 1).
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define `calculate_mask`.")
+    def before_update(self, kernels, step):
+        """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
+
+    def after_update(self, kernels, step):
+        """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps."""
+
+    def skip_reason(self, variable):
+        """Returns why a kernel does not suit the technique; None if it does."""
+
+    def promised_zeros(self):
+        """Returns what training ends with: pairs (variables, zeros they have at least)."""
+        return []
 
     @property
     def sparse_variables(self):
-        """The variables that take part, in the order of the masks; known once built."""
+        """The variables that take part; known once built."""
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
-    @property
-    def promised_sparsity(self):
-        """The fraction of zeros in [0, 1) that each kernel has when the schedule has ended."""
-        return schedules.promised_sparsity(self.schedule)
+    def add_state(self, name, *, dtype="float32", initial=None):
+        """Adds a variable for each kernel, of its shape.
+
+        Args:
+            name: The key in `Kernel.state`.
+            dtype: Of the variables.
+            initial: A function `(index, kernel) -> values`; zeros where it is not given.
+        """
+
+        def make(index, variable):
+            values = (lambda shape, dtype: initial(index, variable)) if initial else "zeros"
+            with self._distribution_strategy.extended.colocate_vars_with(_tf_variable(variable)):
+                return self.add_variable(
+                    shape=variable.shape,
+                    dtype=dtype,
+                    initializer=values,
+                    name=f"{_path(variable).replace('/', '_')}_{name}",
+                )
+
+        self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
 
     def build(self, variables):
         if self.built:
@@ -99,7 +130,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 f"{type(self).__name__} found no kernel to work on, expected at least one "
                 f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
             )
-        self._masks = tuple(self._add_mask(variable) for variable in self.sparse_variables)
+        self._states = {}
+        self.add_states()
         for variable in self.sparse_variables:
             # `strip_pruning` asks the weight who promised zeros: the model may have been
             # trained inside another one, or in a loop that never compiled it.
@@ -119,6 +151,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 reasons[path] = f"`{names[-1]}`: no kernel"
             elif matched:
                 reasons[path] = f"excluded by {sorted(matched)[0]!r}"
+            elif self.skip_reason(variable):
+                reasons[path] = self.skip_reason(variable)
         if unmatched:
             raise ValueError(
                 "Received an invalid value for `exclude`, expected names or patterns of layers "
@@ -127,59 +161,109 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             )
         return reasons
 
-    def _add_mask(self, variable):
-        value = variable.value if isinstance(variable, keras.Variable) else variable
-        with self._distribution_strategy.extended.colocate_vars_with(value):
-            return self.add_variable(
-                shape=variable.shape,
-                dtype="bool",
-                initializer="ones",
-                name=f"{_path(variable).replace('/', '_')}_mask",
-            )
-
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(list(trainable_variables))
-        self.inner_optimizer.apply(grads, trainable_variables)
-        update, sparsity = schedules.evaluate_schedule(
-            self.schedule, tf.cast(self.iterations, tf.int64)
+        variables = self._trainable_variables
+        if trainable_variables is not None:
+            variables = list(trainable_variables)
+        grads = self._checked(list(grads), variables)
+        by_kernel = self._gradients_of_kernels(grads, variables)
+        if self.masks_gradients:
+            grads = self._masked(grads, variables)
+        self._run(self.before_update, by_kernel)
+        self.inner_optimizer.apply(grads, variables)
+        self._run(self.after_update, by_kernel)
+
+    def _checked(self, grads, variables):
+        """Returns `grads`, of which the step that reads them learns that they are finite."""
+        if self._scales_loss():
+            return grads
+        known = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        # A sum is finite only if each of its terms is, and costs one pass that writes nothing.
+        sums = tf.stack([_sum(gradient) for gradient, _ in known])
+        finite = tf.math.is_finite(sums)
+        message = "Received an invalid value for `grads`, expected finite gradients. Received: "
+        if tf.executing_eagerly():
+            for (_, variable), good in zip(known, finite.numpy(), strict=True):
+                if not good:
+                    raise ValueError(f"{message}NaN or infinite at {_path(variable)}")
+            return grads
+        names = ", ".join(_path(variable) for _, variable in known)
+        check = tf.debugging.Assert(
+            tf.reduce_all(finite), [f"{message}these sums over {names}:", sums], summarize=1000
         )
+        with tf.control_dependencies([check] if check is not None else []):
+            return [g if g is None else tf.nest.map_structure(tf.identity, g) for g in grads]
+
+    def _scales_loss(self):
+        optimizers = _wrapped(self.inner_optimizer)
+        return any(isinstance(each, keras.optimizers.LossScaleOptimizer) for each in optimizers)
+
+    def _gradients_of_kernels(self, grads, variables):
+        if not self.uses_gradients:
+            return [None] * len(self._sparse_indices)
+        summed = self._all_reduce_sum_gradients(
+            [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        )
+        found = {id(v): self._unscaled(tf.convert_to_tensor(g)) for g, v in summed}
+        return [
+            found[id(v)] if id(v) in found else tf.zeros(v.shape) for v in self.sparse_variables
+        ]
+
+    def _unscaled(self, gradient):
+        # A LossScaleOptimizer inside gets gradients that are scaled up, at times to infinity.
+        gradient = gradient / tf.cast(self.scale_loss(tf.constant(1.0)), gradient.dtype)
+        if self._scales_loss():
+            gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+        return gradient
+
+    def _masked(self, grads, variables):
+        masks = {id(v): m for v, m in zip(self.sparse_variables, self._states["mask"], strict=True)}
+        return [
+            tf.where(masks[id(v)].value, tf.convert_to_tensor(g), tf.zeros(v.shape, g.dtype))
+            if g is not None and id(v) in masks
+            else g
+            for g, v in zip(grads, variables, strict=True)
+        ]
+
+    def _run(self, method, gradients):
         # Like Keras's own update step: variables change outside the replicas, all at once.
+        step = tf.cast(self.iterations, tf.int64)
         tf.__internal__.distribute.interim.maybe_merge_call(
-            self._sparsify, self._distribution_strategy, update, sparsity
+            lambda distribution, *args: self._run_on_replicas(distribution, method, *args),
+            self._distribution_strategy,
+            gradients,
+            step,
         )
 
-    def _sparsify(self, distribution, update, sparsity):
-        def update_masks():
-            for mask, weight in zip(self._masks, self.sparse_variables, strict=True):
-                distribution.extended.update(
-                    _tf_variable(mask),
-                    lambda mask, weight, sparsity: mask.assign(
-                        self.calculate_mask(tf.convert_to_tensor(weight), sparsity)
-                    ),
-                    args=(_tf_variable(weight), sparsity),
-                    group=False,
-                )
-            return tf.constant(True)
+    def act(self, method):
+        """Calls `method(kernels, step)` outside of a training step."""
+        step = tf.cast(self.iterations, tf.int64)
+        gradients = [None] * len(self._sparse_indices)
+        self._run_on_replicas(self._distribution_strategy, method, gradients, step)
 
-        update = distribution.experimental_local_results(update)[0]
-        tf.cond(update, update_masks, lambda: tf.constant(False))
-        self._project(distribution)
+    def _run_on_replicas(self, distribution, method, gradients, step):
+        weights = [_tf_variable(variable) for variable in self.sparse_variables]
+        states = {name: [_tf_variable(v) for v in each] for name, each in self._states.items()}
 
-    def _project(self, distribution):
-        for weight, mask in zip(self.sparse_variables, self._masks, strict=True):
-            distribution.extended.update(
-                _tf_variable(weight),
-                # Not a product: 0 * inf is not zero, and -1 * 0 is the zero that gzip dislikes.
-                lambda weight, mask: weight.assign(tf.where(mask, weight, tf.zeros_like(weight))),
-                args=(_tf_variable(mask),),
-                group=False,
-            )
+        def run(_, weights, states, gradients, step):
+            kernels = [
+                Kernel(i, weight, gradient, {name: each[i] for name, each in states.items()})
+                for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True))
+            ]
+            method(kernels, step)
+
+        distribution.extended.update(
+            weights[0], run, args=(weights, states, gradients, step), group=False
+        )
 
     def finalize_variable_values(self, var_list):
         # With `use_ema` the averages replace the weights here; they are not sparse by themselves.
+        zeros = [tf.convert_to_tensor(v) == 0 for v in self.sparse_variables]
         self.inner_optimizer.finalize_variable_values(var_list)
-        self._project(self._distribution_strategy)
+        for variable, zero in zip(self.sparse_variables, zeros, strict=True):
+            variable.assign(tf.where(zero, tf.zeros_like(zero, variable.dtype), variable))
 
     @property
     def variables(self):
@@ -212,6 +296,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
+    def accumulated_steps(self):
+        """How many steps the wrapped optimizer gathers gradients for an update, or None."""
+        each = (inner.gradient_accumulation_steps for inner in _wrapped(self.inner_optimizer))
+        return next(filter(None, each), None)
+
+    @property
     def loss_scale_factor(self):
         return self.inner_optimizer.loss_scale_factor
 
@@ -227,7 +317,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def get_config(self):
         return {
             "optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "schedule": schedules.serialize_schedule(self.schedule),
             "exclude": list(self.exclude),
             "name": self.name,
         }
@@ -238,8 +327,94 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         config["optimizer"] = keras.saving.deserialize_keras_object(
             config["optimizer"], custom_objects=custom_objects
         )
-        config["schedule"] = schedules.deserialize_schedule(config["schedule"])
         return cls(**config)
+
+
+class MaskedOptimizer(SparseOptimizer):
+    """A sparse optimizer that remembers which weights it keeps: one byte a weight.
+
+    After each update of the wrapped optimizer:
+
+    1. where `update_masks` says so, it has put new masks into `Kernel.state["mask"]`,
+    2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
+    """
+
+    keeps_dense = False
+    """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
+
+    def add_states(self):
+        self.add_state("mask", dtype="bool", initial=self.initial_mask)
+        if self.keeps_dense:
+            self.add_state("dense")
+
+    def initial_mask(self, index, variable):
+        """Returns the mask that a kernel begins with; all weights are kept by default."""
+        return tf.ones(variable.shape, tf.bool)
+
+    def update_masks(self, kernels, step):
+        """Assigns new masks to `Kernel.state["mask"]`, or leaves them."""
+
+    def after_update(self, kernels, step):
+        self.update_masks(kernels, step)
+        self.project(kernels)
+
+    def project(self, kernels):
+        for kernel in kernels:
+            # Not a plain product: 0 * inf is not zero, and -1 * 0 is the zero that gzip dislikes.
+            mask = tf.cast(kernel.state["mask"], kernel.weight.dtype)
+            kernel.weight.assign(tf.math.multiply_no_nan(kernel.weight, mask))
+
+    def remember(self, kernel):
+        """Stores the values of all weights, before those that are not kept become zero."""
+        kernel.state["dense"].assign(kernel.weight)
+
+    def restore(self, kernel):
+        """Puts the values of pruned weights back."""
+        kept = tf.where(kernel.state["mask"], kernel.weight, kernel.state["dense"])
+        kernel.weight.assign(kept)
+
+
+class SparsityLogger(keras.callbacks.Callback):
+    """Adds `sparsity` to the logs of each epoch: for the progress bar's end, History, TensorBoard.
+
+    `sparsity` is the fraction of zeros, in [0, 1], in all kernels that the model's sparse
+    optimizer works on. Give it before the callbacks that are to see it.
+
+    Raises:
+        ValueError: when training begins, if the optimizer is no `SparseOptimizer`.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.compile(tfpeft.StaticSparse(keras.optimizers.Adam(1e-3), 0.5), loss="mse")
+    history = model.fit(
+        np.ones((8, 8)), np.ones((8, 4)), verbose=0, callbacks=[tfpeft.SparsityLogger()]
+    )
+    print(history.history["sparsity"])  # [0.5]
+    ```
+    """
+
+    def on_train_begin(self, logs=None):
+        self._optimizer = sparse_optimizer_of(self.model.optimizer)
+        if self._optimizer is None:
+            raise ValueError(
+                "SparsityLogger expected a model that was compiled with a SparseOptimizer. "
+                f"Received: {type(self.model.optimizer).__name__}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        kernels = self._optimizer.sparse_variables
+        zeros = sum(float(tf.math.zero_fraction(k)) * int(tf.size(k)) for k in kernels)
+        logs["sparsity"] = zeros / sum(int(tf.size(k)) for k in kernels)
+
+
+def sparse_optimizer_of(optimizer):
+    """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
+    found = [each for each in _wrapped(optimizer) if isinstance(each, SparseOptimizer)]
+    return found[0] if found else None
 
 
 def _path(variable):
@@ -248,3 +423,17 @@ def _path(variable):
 
 def _tf_variable(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _wrapped(optimizer):
+    """Returns `optimizer` and those inside it."""
+    found = []
+    while optimizer is not None:
+        found.append(optimizer)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return found
+
+
+def _sum(gradient):
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    return tf.reduce_sum(tf.cast(values, tf.float32))

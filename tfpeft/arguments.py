@@ -1,0 +1,35 @@
+"""How a bad argument is reported: by its name, what was expected and what came."""
+
+
+def invalid(name, expected, received):
+    return ValueError(
+        f"Received an invalid value for `{name}`, expected {expected}. "
+        f"Received: {name}={received!r}"
+    )
+
+
+def check_sparsity(name, sparsity):
+    """Raises unless `sparsity` is a number in [0, 1)."""
+    if not isinstance(sparsity, (int, float)) or not 0.0 <= sparsity < 1.0:
+        raise invalid(name, "a number in [0, 1)", sparsity)
+
+
+def check_rate(name, rate):
+    """Raises unless `rate` is a number in (0, 1]."""
+    if not isinstance(rate, (int, float)) or not 0.0 < rate <= 1.0:
+        raise invalid(name, "a number in (0, 1]", rate)
+
+
+def check_positive(name, value):
+    if not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+        raise invalid(name, "a positive number", value)
+
+
+def check_positive_integer(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise invalid(name, "an integer of at least 1", value)
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        raise invalid(name, f"one of {', '.join(map(repr, choices))}", value)

@@ -1,0 +1,534 @@
+"""Sparse training: weights at zero from the first steps on, and only the others updated."""
+
+import fnmatch
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfpeft import cloning, masks
+from tfpeft.arguments import (
+    check_choice,
+    check_positive,
+    check_positive_integer,
+    check_rate,
+    check_sparsity,
+    invalid,
+)
+from tfpeft.sparse_optimizer import MaskedOptimizer, SparseOptimizer
+
+
+def l1_regularize(model, l1, *, exclude=()):
+    """Returns a new model whose kernels have the classic L1 penalty in their loss.
+
+    `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize. An L1 or L2
+    penalty that is already there stays, added up.
+
+    What it does not give: exact zeros. The gradient of the penalty pushes weights past zero and
+    back, so they end near zero; `ProximalL1` reaches it. Side by side, for one weight w = 0.25
+    and a loss that does not depend on it, l1 = 1, SGD with a learning rate of 0.1:
+
+    | step | penalty | proximal |
+    |---|---|---|
+    | 1 | 0.15 | 0.15 |
+    | 2 | 0.05 | 0.05 |
+    | 3 | -0.05 | 0.0 |
+    | 4 | 0.05 | 0.0 |
+
+    Args:
+        model: A `keras.Model`; a subclassed one needs `get_config`. It stays as it is.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone.
+
+    Returns:
+        A new, uncompiled model with the weights of `model`.
+
+    Raises:
+        ValueError: if `l1` is not positive, if no layer has a kernel to regularize, or if one
+            has a regularizer that is neither L1 nor L2.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.layers[0].kernel.assign([[1.0], [-2.0]])
+    print(float(tfpeft.l1_regularize(model, 0.1).losses[0]))  # 0.3
+    ```
+
+    Reference: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996
+    """
+    if not isinstance(model, keras.Model):
+        raise invalid("model", "a keras.Model", model)
+    check_positive("l1", l1)
+    if isinstance(exclude, str):
+        raise invalid("exclude", "a list or tuple of names", exclude)
+    layers, regularized = [], []
+
+    def edit(config):
+        keys = [key for key in config if key in _KERNEL_REGULARIZERS]
+        layers.append(config.get("name", ""))
+        if not keys or any(fnmatch.fnmatchcase(layers[-1], pattern) for pattern in exclude):
+            return config
+        regularized.extend(keys)
+        return {**config, **{key: _with_l1(config[key], l1, layers[-1]) for key in keys}}
+
+    new = cloning.rebuild(model, edit)
+    unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
+    if unmatched:
+        raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)
+    if not regularized:
+        raise ValueError(
+            "l1_regularize found no kernel to regularize, expected layers with a "
+            f"kernel_regularizer. Received: {layers}"
+        )
+    return new
+
+
+_KERNEL_REGULARIZERS = (
+    "kernel_regularizer",
+    "depthwise_regularizer",
+    "pointwise_regularizer",
+    "recurrent_regularizer",
+)
+
+
+def _with_l1(config, l1, layer):
+    regularizer = keras.regularizers.get(config)
+    if regularizer is None:
+        new = keras.regularizers.L1(l1)
+    elif isinstance(
+        regularizer, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+    ):
+        here = {key: float(value) for key, value in regularizer.get_config().items()}
+        new = keras.regularizers.L1L2(here.get("l1", 0.0) + l1, here.get("l2", 0.0))
+    else:
+        raise invalid("model", f"an L1 or L2 regularizer, if any, on layer {layer}", regularizer)
+    return keras.saving.serialize_keras_object(new)
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class ProximalL1(SparseOptimizer):
+    """Soft-thresholds the kernels after each update, which ends in exact zeros.
+
+    `w <- sign(w) * max(|w| - learning_rate * l1, 0)`
+
+    That minimizes `loss + l1 * sum |w|` (proximal gradient descent) where the wrapped optimizer
+    is SGD; adaptive ones rescale gradients, but not this step. How many weights end at zero
+    follows from `l1`, and is found by trying: 1e-5 to 1e-3 are usual. A weight at zero comes
+    back if one update moves it further than `learning_rate * l1`. `l1_regularize`, the penalty
+    alone, never reaches zero: it has both side by side.
+
+    Memory: nothing.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.compile(tfpeft.ProximalL1(keras.optimizers.SGD(0.1), l1=1.0), loss="mse")
+    model.fit(np.zeros((8, 8)), np.zeros((8, 4)), batch_size=1, epochs=2, verbose=0)
+    print(np.mean(model.layers[0].kernel == 0))  # 1.0
+    ```
+
+    Reference: Parikh & Boyd, "Proximal Algorithms", 2014,
+    https://web.stanford.edu/~boyd/papers/prox_algs.html
+    """
+
+    def __init__(self, optimizer, l1, *, exclude=(), name=None):
+        super().__init__(optimizer, exclude=exclude, name=name)
+        check_positive("l1", l1)
+        self.l1 = float(l1)
+
+    def shrink(self, weight, threshold):
+        """Returns the new weights; `threshold` is `learning_rate * l1`, a scalar tensor."""
+        # What is inside the threshold is taken from itself, which leaves an exact 0.0.
+        return weight - tf.clip_by_value(weight, -threshold, threshold)
+
+    def after_update(self, kernels, step):
+        threshold = tf.cast(self.learning_rate, tf.float32) * self.l1
+        if self.accumulated_steps:
+            threshold = tf.where(step % self.accumulated_steps == 0, threshold, 0.0)
+        for kernel in kernels:
+            weight = kernel.weight
+            weight.assign(self.shrink(weight, tf.cast(threshold, weight.dtype)))
+
+    def get_config(self):
+        return {**super().get_config(), "l1": self.l1}
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class ProximalGroupL1(ProximalL1):
+    """Soft-thresholds whole output channels after each update: they vanish together.
+
+    `w_c <- w_c * max(1 - learning_rate * l1 * sqrt(n) / ||w_c||_2, 0)`, where `w_c` are the `n`
+    weights of one output channel, one entry of the last axis (group lasso). A kernel with only
+    one entry there, such as that of a depthwise convolution, is skipped.
+
+    What it does not give: biases and normalisation after a channel are left as they are, so a
+    channel without weights may still put out a constant; the model keeps its shape.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone; the last layer's channels are the
+            model's outputs.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(1, name="last")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    optimizer = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), l1=0.1, exclude=["last"])
+    model.compile(optimizer, loss="mse")
+    x = np.random.default_rng(0).normal(size=(256, 4))
+    model.fit(x, x[:, :1], epochs=20, verbose=0)
+    print(np.all(layers[0].kernel == 0, axis=0))  # channels that vanished are True
+    ```
+
+    Reference: Yuan & Lin, "Model selection and estimation in regression with grouped variables",
+    2006; Wen et al., "Learning Structured Sparsity in Deep Neural Networks", 2016,
+    https://arxiv.org/abs/1608.03665
+    """
+
+    def shrink(self, weight, threshold):
+        axes = list(range(len(weight.shape) - 1))
+        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=axes, keepdims=True))
+        threshold = threshold * math.sqrt(np.prod(weight.shape[:-1]))
+        # Not 1 - threshold / norm, of which a channel of zeros would make 0 / 0.
+        return weight * tf.math.divide_no_nan(tf.maximum(norm - threshold, 0.0), norm)
+
+    def skip_reason(self, variable):
+        return "one channel" if variable.shape[-1] == 1 else None
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class TargetedDropout(MaskedOptimizer):
+    """Drops weights of low magnitude at random while training, so that losing them is harmless.
+
+    Every `frequency` updates, in each kernel by itself: dropped weights get their values back;
+    the round(size * target_fraction) of lowest magnitude are the targets; each of them is
+    dropped, `w = 0`, with probability `drop_rate`. Dropped weights get no gradient. From
+    `end_step` on, or where that is None when `fit` ends, all targets are dropped for good.
+
+    In between, what `fit` says of validation data is of the model with some targets dropped.
+    The paper takes its fraction in each output unit; here it is of the kernel, as in the pruning
+    that it prepares for.
+
+    Memory: 5 bytes a weight, for the mask and the values that were dropped.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        drop_rate: Number in (0, 1], the probability that a target is dropped.
+        target_fraction: Number in [0, 1), the fraction of weights that are targets; the sparsity
+            in the end.
+        end_step: The update, counted from 1, at which the targets are dropped for good; None
+            for the end of `fit` (in a loop of one's own, call `finalize_variable_values`).
+        frequency: Integer, the updates from one draw to the next.
+        exclude: Names or patterns of layers to leave alone.
+        seed: An integer.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    optimizer = tfpeft.TargetedDropout(keras.optimizers.Adam(1e-3), 0.5, 0.75)
+    model.compile(optimizer, loss="mse")
+    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
+    print(np.mean(model.layers[0].kernel == 0))  # 0.75
+    ```
+
+    Reference: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", 2019,
+    https://arxiv.org/abs/1905.13678
+    """
+
+    masks_gradients = True
+    keeps_dense = True
+
+    def __init__(
+        self,
+        optimizer,
+        drop_rate,
+        target_fraction,
+        *,
+        end_step=None,
+        frequency=1,
+        exclude=(),
+        seed=0,
+        name=None,
+    ):
+        super().__init__(optimizer, exclude=exclude, name=name)
+        check_rate("drop_rate", drop_rate)
+        check_sparsity("target_fraction", target_fraction)
+        if end_step is not None:
+            check_positive_integer("end_step", end_step)
+        check_positive_integer("frequency", frequency)
+        self.drop_rate = drop_rate
+        self.target_fraction = target_fraction
+        self.end_step = end_step
+        self.frequency = frequency
+        self.seed = seed
+
+    def update_masks(self, kernels, step):
+        end_step = np.iinfo("int64").max if self.end_step is None else self.end_step
+
+        def draw():
+            self._draw(kernels, step, drop_rate=tf.where(step < end_step, self.drop_rate, 1.0))
+            return True
+
+        due = (step % self.frequency == 0) & (step < end_step)
+        tf.cond(due | (step == end_step), draw, lambda: False)
+
+    def _draw(self, kernels, step, drop_rate):
+        for kernel in kernels:
+            self.restore(kernel)
+            kept = masks.layer_mask(tf.abs(kernel.weight), self.target_fraction)
+            spared = _noise(self.seed, kernel.index, kernel.weight.shape, step) >= drop_rate
+            kernel.state["mask"].assign(kept | spared)
+            self.remember(kernel)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if self.end_step is None:
+            self.act(self._drop_for_good)
+
+    def _drop_for_good(self, kernels, step):
+        self._draw(kernels, step, drop_rate=1.0)
+        self.project(kernels)
+
+    def promised_zeros(self):
+        sizes = [int(np.prod(v.shape)) for v in self.sparse_variables]
+        kept = [int(masks.kept_count(size, self.target_fraction)) for size in sizes]
+        return [
+            ([v], size - count)
+            for v, size, count in zip(self.sparse_variables, sizes, kept, strict=True)
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "drop_rate": self.drop_rate,
+            "target_fraction": self.target_fraction,
+            "end_step": self.end_step,
+            "frequency": self.frequency,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class StaticSparse(MaskedOptimizer):
+    """Trains a random sparse network that never changes: the baseline of sparse training.
+
+    `mask` is drawn once, `w <- mask * w` from the first step on. The wrapped optimizer sees
+    gradients of the kept weights only.
+
+    Memory: 1 byte a weight.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        sparsity: Number in [0, 1), the fraction of zeros over all kernels.
+        distribution: "erk", Erdos-Renyi-Kernel: `density = min(1, scale * sum(shape) /
+            prod(shape))`, small layers stay denser; or "uniform", the same in each kernel.
+        exclude: Names or patterns of layers to leave dense.
+        seed: An integer.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+
+    Example: see `RigL`, which takes these arguments and more.
+
+    Reference: Evci et al., "Rigging the Lottery", 2020, https://arxiv.org/abs/1911.11134
+    """
+
+    masks_gradients = True
+
+    def __init__(self, optimizer, sparsity, *, distribution="erk", exclude=(), seed=0, name=None):
+        super().__init__(optimizer, exclude=exclude, name=name)
+        check_sparsity("sparsity", sparsity)
+        check_choice("distribution", distribution, ("erk", "uniform"))
+        self.sparsity = sparsity
+        self.distribution = distribution
+        self.seed = seed
+
+    def kept_counts(self):
+        """Returns how many weights each kernel keeps, in the order of `sparse_variables`."""
+        shapes = [v.shape for v in self.sparse_variables]
+        densities = [1.0 - self.sparsity] * len(shapes)
+        if self.distribution == "erk":
+            densities = masks.erk_densities(shapes, self.sparsity).numpy()
+        return [
+            int(masks.kept_count(np.prod(shape), 1.0 - density))
+            for shape, density in zip(shapes, densities, strict=True)
+        ]
+
+    def add_states(self):
+        with tf.init_scope():
+            self._kept_counts = self.kept_counts()
+        super().add_states()
+
+    def initial_mask(self, index, variable):
+        return masks.top_mask(_noise(self.seed, index, variable.shape, 0), self._kept_counts[index])
+
+    def promised_zeros(self):
+        return [
+            ([v], int(np.prod(v.shape)) - count)
+            for v, count in zip(self.sparse_variables, self._kept_counts, strict=True)
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "sparsity": self.sparsity,
+            "distribution": self.distribution,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class SET(StaticSparse):
+    """Sparse evolutionary training: weak connections make way for new ones, drawn at random.
+
+    Every `frequency` updates until `end_step`, in each kernel of `k` kept weights by itself:
+    the `n = k * drop_fraction / 2 * (1 + cos(pi * step / end_step))` kept weights of smallest
+    magnitude are dropped, and `n` of the weights at zero take their places, starting at zero.
+    The number of zeros never changes. A kernel that is dense stays as it is.
+
+    Memory: 1 byte a weight.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        sparsity: Number in [0, 1), the fraction of zeros over all kernels.
+        end_step: Integer, the update from which connections stay; 75% of the run is usual.
+        frequency: Integer, the updates from one change to the next.
+        drop_fraction: Number in (0, 1], of the kept weights, at the start.
+        distribution: "erk" or "uniform", as in `StaticSparse`.
+        exclude: Names or patterns of layers to leave dense.
+        seed: An integer.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+
+    Example: see `RigL`, which takes the same arguments.
+
+    Reference: Mocanu et al., "Scalable training of artificial neural networks with adaptive
+    sparse connectivity inspired by network science", 2018, https://arxiv.org/abs/1707.04780
+    (which drops a constant fraction)
+    """
+
+    def __init__(
+        self,
+        optimizer,
+        sparsity,
+        *,
+        end_step,
+        frequency=100,
+        drop_fraction=0.3,
+        distribution="erk",
+        exclude=(),
+        seed=0,
+        name=None,
+    ):
+        super().__init__(
+            optimizer, sparsity, distribution=distribution, exclude=exclude, seed=seed, name=name
+        )
+        check_positive_integer("end_step", end_step)
+        check_positive_integer("frequency", frequency)
+        check_rate("drop_fraction", drop_fraction)
+        self.end_step = end_step
+        self.frequency = frequency
+        self.drop_fraction = drop_fraction
+
+    def grow_scores(self, kernel, step):
+        """Returns a tensor of numbers >= 0; weights at zero with the highest ones are grown."""
+        # Not the noise that drew the first mask, which those at zero were the lowest of.
+        return _noise(self.seed, kernel.index, kernel.weight.shape, step)
+
+    def update_masks(self, kernels, step):
+        def rewire():
+            progress = tf.cast(step, tf.float32) / self.end_step
+            fraction = self.drop_fraction / 2 * (1 + tf.cos(math.pi * progress))
+            for kernel in kernels:
+                self._rewire(kernel, fraction, step)
+            return True
+
+        due = (step % self.frequency == 0) & (step < self.end_step)
+        tf.cond(due, rewire, lambda: False)
+
+    def _rewire(self, kernel, fraction, step):
+        kept = self._kept_counts[kernel.index]
+        zeros = int(np.prod(kernel.weight.shape)) - kept
+        count = tf.minimum(tf.cast(fraction * kept, tf.int32), zeros)
+        active = tf.convert_to_tensor(kernel.state["mask"])
+        stays = masks.top_mask(tf.where(active, tf.abs(kernel.weight), -1.0), kept - count)
+        grown = masks.top_mask(tf.where(stays, -1.0, self.grow_scores(kernel, step)), count)
+        kernel.state["mask"].assign(stays | grown)
+        kernel.weight.assign(tf.where(stays, kernel.weight, tf.zeros_like(kernel.weight)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "end_step": self.end_step,
+            "frequency": self.frequency,
+            "drop_fraction": self.drop_fraction,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class RigL(SET):
+    """Rigging the lottery: new connections grow where the gradient is largest.
+
+    As `SET`, which has the formula, the arguments and the memory; but of the weights at zero
+    those with the highest `|dL/dw|` of this step's batch take the places.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    optimizer = tfpeft.RigL(keras.optimizers.Adam(1e-3), 0.75, end_step=6, frequency=2)
+    model.compile(optimizer, loss="mse")
+    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=1, verbose=0)
+    print(np.mean(tfpeft.strip_pruning(model).layers[0].kernel == 0))  # 0.75
+    ```
+
+    Reference: Evci et al., "Rigging the Lottery", 2020, https://arxiv.org/abs/1911.11134
+    """
+
+    uses_gradients = True
+
+    def grow_scores(self, kernel, step):
+        return tf.abs(kernel.gradient)
+
+
+def _noise(seed, index, shape, step):
+    """Uniform numbers in [0, 1) that depend on nothing but the arguments: resumable."""
+    seed = tf.stack([tf.constant(seed * 1_000_003 + index, tf.int64), tf.cast(step, tf.int64)])
+    # One algorithm by name, as "auto_select" differs from device to device.
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
