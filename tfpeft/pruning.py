@@ -349,7 +349,7 @@ class RandomPruning(Pruning):
 
     def calculate_scores(self, kernel):
         seed = (self.seed, kernel.index)
-        return tf.random.stateless_uniform(kernel.weight.shape, seed, alg="philox")
+        return tf.random.stateless_uniform(kernel.weight.shape, seed)
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

@@ -131,7 +131,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
             )
         self._states = {}
-        self.add_states()
+        # At once, where a function is being traced: what a technique begins with may be asked for
+        # before that function runs.
+        with tf.init_scope():
+            self.add_states()
         for variable in self.sparse_variables:
             # `strip_pruning` asks the weight who promised zeros: the model may have been
             # trained inside another one, or in a loop that never compiled it.

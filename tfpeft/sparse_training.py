@@ -382,13 +382,12 @@ class StaticSparse(MaskedOptimizer):
         if self.distribution == "erk":
             densities = masks.erk_densities(shapes, self.sparsity).numpy()
         return [
-            int(masks.kept_count(np.prod(shape), 1.0 - density))
+            int(masks.kept_count(np.prod(shape), 1.0 - density).numpy())
             for shape, density in zip(shapes, densities, strict=True)
         ]
 
     def add_states(self):
-        with tf.init_scope():
-            self._kept_counts = self.kept_counts()
+        self._kept_counts = self.kept_counts()
         super().add_states()
 
     def initial_mask(self, index, variable):
@@ -530,5 +529,4 @@ class RigL(SET):
 def _noise(seed, index, shape, step):
     """Uniform numbers in [0, 1) that depend on nothing but the arguments: resumable."""
     seed = tf.stack([tf.constant(seed * 1_000_003 + index, tf.int64), tf.cast(step, tf.int64)])
-    # One algorithm by name, as "auto_select" differs from device to device.
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
+    return tf.random.stateless_uniform(shape, seed)
