@@ -10,7 +10,7 @@ run: $(VENV)/installed
 	$(BIN)/python -m pipelines.compress
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -30,6 +30,6 @@ setuptools.setup(
         "text": ["keras-hub", "tensorflow-text", "safetensors"],
         # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
         "search": ["keras-tuner", "tensorboard"],
-        "dev": ["pytest", "ruff", "pillow"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "pillow", "tensorboard"],
     },
 )

@@ -96,7 +96,7 @@ class Pruning(MaskedOptimizer):
             for kernel in kernels:
                 self.restore(kernel)
 
-    def update_masks(self, kernels, step):
+    def update_masks(self, kernels, step, updated):
         update, sparsity = schedules.evaluate_schedule(self.schedule, step)
 
         def update_now():
@@ -105,7 +105,7 @@ class Pruning(MaskedOptimizer):
                 kernel.state["mask"].assign(mask)
             return True
 
-        tf.cond(update, update_now, lambda: False)
+        tf.cond(update & updated, update_now, lambda: False)
         if self.straight_through:
             for kernel in kernels:
                 self.remember(kernel)

@@ -79,8 +79,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def before_update(self, kernels, step):
         """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
 
-    def after_update(self, kernels, step):
-        """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps."""
+    def after_update(self, kernels, step, updated):
+        """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps.
+
+        `updated` is whether it has just done one: it may have gathered gradients only, or
+        skipped a step that overflowed.
+        """
 
     def skip_reason(self, variable):
         """Returns why a kernel does not suit the technique; None if it does."""
@@ -94,12 +98,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """The variables that take part; known once built."""
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
-    def add_state(self, name, *, dtype="float32", initial=None):
+    def add_state(self, name, *, dtype=None, initial=None):
         """Adds a variable for each kernel, of its shape.
 
         Args:
             name: The key in `Kernel.state`.
-            dtype: Of the variables.
+            dtype: Of the variables; that of the kernel where it is not given.
             initial: A function `(index, kernel) -> values`; zeros where it is not given.
         """
 
@@ -108,7 +112,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             with self._distribution_strategy.extended.colocate_vars_with(_tf_variable(variable)):
                 return self.add_variable(
                     shape=variable.shape,
-                    dtype=dtype,
+                    dtype=dtype or variable.dtype,
                     initializer=values,
                     name=f"{_path(variable).replace('/', '_')}_{name}",
                 )
@@ -174,9 +178,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         by_kernel = self._gradients_of_kernels(grads, variables)
         if self.masks_gradients:
             grads = self._masked(grads, variables)
-        self._run(self.before_update, by_kernel)
+        before = tf.cast(self.iterations, tf.int64)
+        self._run(self.before_update, by_kernel, before)
         self.inner_optimizer.apply(grads, variables)
-        self._run(self.after_update, by_kernel)
+        step = tf.cast(self.iterations, tf.int64)
+        self._run(self.after_update, by_kernel, step, step > before)
 
     def _checked(self, grads, variables):
         """Returns `grads`, of which the step that reads them learns that they are finite."""
@@ -209,9 +215,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         summed = self._all_reduce_sum_gradients(
             [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
         )
-        found = {id(v): self._unscaled(tf.convert_to_tensor(g)) for g, v in summed}
+        found = {
+            id(v): tf.cast(self._unscaled(tf.convert_to_tensor(g)), v.dtype) for g, v in summed
+        }
         return [
-            found[id(v)] if id(v) in found else tf.zeros(v.shape) for v in self.sparse_variables
+            found[id(v)] if id(v) in found else tf.zeros(v.shape, v.dtype)
+            for v in self.sparse_variables
         ]
 
     def _unscaled(self, gradient):
@@ -230,14 +239,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             for g, v in zip(grads, variables, strict=True)
         ]
 
-    def _run(self, method, gradients):
+    def _run(self, method, *args):
         # Like Keras's own update step: variables change outside the replicas, all at once.
-        step = tf.cast(self.iterations, tf.int64)
         tf.__internal__.distribute.interim.maybe_merge_call(
             lambda distribution, *args: self._run_on_replicas(distribution, method, *args),
             self._distribution_strategy,
-            gradients,
-            step,
+            *args,
         )
 
     def act(self, method):
@@ -246,19 +253,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         gradients = [None] * len(self._sparse_indices)
         self._run_on_replicas(self._distribution_strategy, method, gradients, step)
 
-    def _run_on_replicas(self, distribution, method, gradients, step):
+    def _run_on_replicas(self, distribution, method, gradients, *args):
         weights = [_tf_variable(variable) for variable in self.sparse_variables]
         states = {name: [_tf_variable(v) for v in each] for name, each in self._states.items()}
 
-        def run(_, weights, states, gradients, step):
+        def run(_, weights, states, gradients, *args):
             kernels = [
                 Kernel(i, weight, gradient, {name: each[i] for name, each in states.items()})
                 for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True))
             ]
-            method(kernels, step)
+            method(kernels, *args)
 
         distribution.extended.update(
-            weights[0], run, args=(weights, states, gradients, step), group=False
+            weights[0], run, args=(weights, states, gradients, *args), group=False
         )
 
     def finalize_variable_values(self, var_list):
@@ -297,12 +304,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def accumulated_steps(self):
-        """How many steps the wrapped optimizer gathers gradients for an update, or None."""
-        each = (inner.gradient_accumulation_steps for inner in _wrapped(self.inner_optimizer))
-        return next(filter(None, each), None)
 
     @property
     def loss_scale_factor(self):
@@ -354,11 +355,11 @@ class MaskedOptimizer(SparseOptimizer):
         """Returns the mask that a kernel begins with; all weights are kept by default."""
         return tf.ones(variable.shape, tf.bool)
 
-    def update_masks(self, kernels, step):
+    def update_masks(self, kernels, step, updated):
         """Assigns new masks to `Kernel.state["mask"]`, or leaves them."""
 
-    def after_update(self, kernels, step):
-        self.update_masks(kernels, step)
+    def after_update(self, kernels, step, updated):
+        self.update_masks(kernels, step, updated)
         self.project(kernels)
 
     def project(self, kernels):

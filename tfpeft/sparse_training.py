@@ -157,10 +157,9 @@ class ProximalL1(SparseOptimizer):
         # What is inside the threshold is taken from itself, which leaves an exact 0.0.
         return weight - tf.clip_by_value(weight, -threshold, threshold)
 
-    def after_update(self, kernels, step):
+    def after_update(self, kernels, step, updated):
         threshold = tf.cast(self.learning_rate, tf.float32) * self.l1
-        if self.accumulated_steps:
-            threshold = tf.where(step % self.accumulated_steps == 0, threshold, 0.0)
+        threshold = tf.where(updated, threshold, 0.0)
         for kernel in kernels:
             weight = kernel.weight
             weight.assign(self.shrink(weight, tf.cast(threshold, weight.dtype)))
@@ -293,7 +292,7 @@ class TargetedDropout(MaskedOptimizer):
         self.frequency = frequency
         self.seed = seed
 
-    def update_masks(self, kernels, step):
+    def update_masks(self, kernels, step, updated):
         end_step = np.iinfo("int64").max if self.end_step is None else self.end_step
 
         def draw():
@@ -301,7 +300,7 @@ class TargetedDropout(MaskedOptimizer):
             return True
 
         due = (step % self.frequency == 0) & (step < end_step)
-        tf.cond(due | (step == end_step), draw, lambda: False)
+        tf.cond(updated & (due | (step == end_step)), draw, lambda: False)
 
     def _draw(self, kernels, step, drop_rate):
         for kernel in kernels:
@@ -468,7 +467,7 @@ class SET(StaticSparse):
         # Not the noise that drew the first mask, which those at zero were the lowest of.
         return _noise(self.seed, kernel.index, kernel.weight.shape, step)
 
-    def update_masks(self, kernels, step):
+    def update_masks(self, kernels, step, updated):
         def rewire():
             progress = tf.cast(step, tf.float32) / self.end_step
             fraction = self.drop_fraction / 2 * (1 + tf.cos(math.pi * progress))
@@ -477,15 +476,17 @@ class SET(StaticSparse):
             return True
 
         due = (step % self.frequency == 0) & (step < self.end_step)
-        tf.cond(due, rewire, lambda: False)
+        tf.cond(updated & due, rewire, lambda: False)
 
     def _rewire(self, kernel, fraction, step):
         kept = self._kept_counts[kernel.index]
         zeros = int(np.prod(kernel.weight.shape)) - kept
         count = tf.minimum(tf.cast(fraction * kept, tf.int32), zeros)
         active = tf.convert_to_tensor(kernel.state["mask"])
-        stays = masks.top_mask(tf.where(active, tf.abs(kernel.weight), -1.0), kept - count)
-        grown = masks.top_mask(tf.where(stays, -1.0, self.grow_scores(kernel, step)), count)
+        magnitudes = tf.cast(tf.abs(kernel.weight), tf.float32)
+        stays = masks.top_mask(tf.where(active, magnitudes, -1.0), kept - count)
+        growth = tf.cast(self.grow_scores(kernel, step), tf.float32)
+        grown = masks.top_mask(tf.where(stays, -1.0, growth), count)
         kernel.state["mask"].assign(stays | grown)
         kernel.weight.assign(tf.where(stays, kernel.weight, tf.zeros_like(kernel.weight)))
 

@@ -1,0 +1,132 @@
+"""Masks against TFMOT, NumPy and numbers worked by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfpeft import masks, schedules  # before TFMOT itself: see schedules.py
+
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
+    pruning_impl,
+)
+
+tfmot = schedules.tfmot
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.25, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("shape", [(7, 5), (3, 3, 4, 6), (200, 50)])
+def test_masks_are_those_of_tfmot(sparsity, shape):
+    """On equal weights, element by element, through TFMOT's own pruning of one step."""
+    weights = np.random.default_rng(2).normal(size=shape).astype("float32")
+    pruner = pruning_impl.Pruning(
+        training_step_fn=lambda: tf.constant(0, tf.int64),
+        pruning_vars=[],
+        pruning_schedule=tfmot.sparsity.keras.ConstantSparsity(sparsity, 0),
+        block_size=(1, 1),
+        block_pooling_type="AVG",
+    )
+    _, expected = pruner._update_mask(tf.constant(weights))
+    mask = masks.layer_mask(tf.abs(weights), sparsity)
+    np.testing.assert_array_equal(mask.numpy(), expected.numpy().astype(bool))
+
+
+def test_ties_are_cut_to_the_exact_number():
+    mask = masks.layer_mask(tf.ones((4, 5)), 0.6)
+    np.testing.assert_array_equal(mask.numpy().reshape(-1), [True] * 8 + [False] * 12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 500, 999, 1000])
+def test_kth_largest_equals_sorting(k):
+    values = np.abs(np.random.default_rng(3).standard_cauchy(1000)).astype("float32")
+    values[:100] = 0.0
+    values[100:110] = -0.0
+    assert float(masks.kth_largest(tf.constant(values), k)) == np.sort(values)[-k]
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 500, 999, 1000])
+def test_kth_largest_of_negative_numbers_equals_sorting(k):
+    values = np.random.default_rng(4).standard_cauchy(1000).astype("float32")
+    values[:100] = np.repeat([0.0, -0.0], 50)
+    assert float(masks.kth_largest(tf.constant(values), k)) == np.sort(values)[-k]
+
+
+def test_top_mask_keeps_none_some_or_all():
+    scores = tf.constant([[3.0, -1.0], [-2.0, 3.0]])
+    for count, kept in ((0, []), (1, [0]), (2, [0, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])):
+        mask = masks.top_mask(scores, count).numpy().reshape(-1)
+        assert np.flatnonzero(mask).tolist() == kept
+
+
+def test_global_masks_have_one_threshold():
+    small, large = np.array([[1.0, 2.0, 3.0]]), np.array([[2.5], [4.0], [5.0]])
+    first, second = masks.global_masks([tf.constant(small), tf.constant(large)], 0.5)
+    np.testing.assert_array_equal(first, [[False, False, True]])
+    np.testing.assert_array_equal(second, [[False], [True], [True]])
+
+
+def test_erk_densities_by_hand():
+    # sum(shape) / prod(shape) = 30/200 = .15, 12/20 = .6, 3/2 = 1.5: half of 222 is 111.
+    # Were none dense, scale = 111 / 45 = 2.47 would make the last two denser than 1; so they
+    # are, and the first keeps 111 - 22 = 89 of 200.
+    densities = masks.erk_densities([(10, 20), (2, 10), (1, 2)], 0.5)
+    np.testing.assert_allclose(densities, [89 / 200, 1.0, 1.0], rtol=1e-6)
+    # 22.2 weights at 90%, scale 22.2 / 45: none is dense.
+    densities = masks.erk_densities([(10, 20), (2, 10), (1, 2)], 0.9)
+    np.testing.assert_allclose(densities, [0.074, 0.296, 0.74], rtol=1e-6)
+    np.testing.assert_array_equal(masks.erk_densities([(10, 20), (2, 10)], 0.0), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9, 0.99])
+def test_scaled_densities_give_the_sparsity(sparsity):
+    sizes = np.array([1000, 50, 20, 400])
+    densities = masks.scaled_densities([0.3, 1.0, 0.02, 0.3], sizes, sparsity).numpy()
+    assert np.all((densities > 0) & (densities <= 1))
+    np.testing.assert_allclose(np.sum(densities * sizes), (1 - sparsity) * sizes.sum(), rtol=1e-5)
+    free = densities < 1
+    scales = densities[free] / np.array([0.3, 1.0, 0.02, 0.3])[free]
+    np.testing.assert_allclose(scales, scales[:1].repeat(len(scales)), rtol=1e-5)
+
+
+def test_blocks_are_pooled_and_spread():
+    scores = np.arange(24.0).reshape(4, 6)
+    pooled = masks.pool_blocks(tf.constant(scores), (2, 3))
+    np.testing.assert_array_equal(pooled, [[4.0, 7.0], [16.0, 19.0]])
+    spread = masks.spread_blocks(tf.constant([[True, False], [False, True]]), (2, 3))
+    expected = np.kron([[1, 0], [0, 1]], np.ones((2, 3))).astype(bool)
+    np.testing.assert_array_equal(spread, expected)
+
+
+def test_blocks_are_those_of_tfmot():
+    weights = np.random.default_rng(5).normal(size=(8, 12)).astype("float32")
+    pruner = pruning_impl.Pruning(
+        training_step_fn=lambda: tf.constant(0, tf.int64),
+        pruning_vars=[],
+        pruning_schedule=tfmot.sparsity.keras.ConstantSparsity(0.75, 0),
+        block_size=(2, 4),
+        block_pooling_type="AVG",
+    )
+    _, expected = pruner._maybe_update_block_mask(tf.constant(weights))
+    pooled = masks.pool_blocks(tf.abs(weights), (2, 4))
+    mask = masks.spread_blocks(masks.layer_mask(pooled, 0.75), (2, 4))
+    np.testing.assert_array_equal(mask.numpy(), expected.numpy().astype(bool))
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (3, 3, 16, 2)])
+@pytest.mark.parametrize("n_m", [(2, 4), (1, 4), (3, 8)])
+def test_n_m_is_that_of_tfmot(shape, n_m):
+    if shape[-2] % n_m[1]:
+        pytest.skip("the pattern does not divide this shape")
+    n, m = n_m
+    weights = np.random.default_rng(6).normal(size=shape).astype("float32")
+    pruner = pruning_impl.Pruning(lambda: 0, [], None, (1, 1), "AVG")
+    # TFMOT says how many of m are zero.
+    expected = pruner._update_mask_sparsity_m_by_n(tf.constant(weights), (m - n, m))
+    mask = masks.layer_mask(masks.prefer_n_m(tf.abs(weights), n, m), 1 - n / m)
+    np.testing.assert_array_equal(mask.numpy(), expected.numpy().astype(bool))
+
+
+def test_n_m_on_the_way_keeps_the_pattern_and_the_best_others():
+    scores = np.array([[9.0, 8.0, 7.0, 1.0, 2.0, 3.0, 4.0, 5.0]]).T
+    at = {s: masks.layer_mask(masks.prefer_n_m(tf.constant(scores), 2, 4), s) for s in (0.25, 0.5)}
+    assert np.flatnonzero(at[0.5]).tolist() == [0, 1, 6, 7]
+    assert np.flatnonzero(at[0.25]).tolist() == [0, 1, 2, 5, 6, 7]

@@ -1,0 +1,319 @@
+"""Sparse training against NumPy and numbers worked by hand."""
+
+import keras
+import networks
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import X, Y, compiled, sequential, train, zeros
+
+import tfpeft
+
+KERNEL = np.array([[0.9, -0.1], [0.05, -0.8], [0.3, 0.2]], "float32")
+
+
+def variable(kernel=KERNEL, dtype="float32"):
+    return keras.Variable(kernel, name="kernel", dtype=dtype)
+
+
+def test_proximal_l1_reaches_zero_where_the_penalty_alone_does_not():
+    """One weight, a loss that does not depend on it: the table in the docstring."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.layers[0].kernel.assign([[0.25]])
+    penalized = tfpeft.l1_regularize(model, 1.0)
+    penalized.compile(keras.optimizers.SGD(0.1), "mse")
+    weight = variable([[0.25]])
+    proximal = tfpeft.ProximalL1(keras.optimizers.SGD(0.1), 1.0)
+    table = []
+    for _ in range(4):
+        penalized.fit(np.zeros((1, 1)), np.zeros((1, 1)), verbose=0)
+        proximal.apply([tf.zeros((1, 1))], [weight])
+        table.append((float(penalized.layers[0].kernel.numpy()[0, 0]), float(weight.numpy()[0, 0])))
+    expected = [(0.15, 0.15), (0.05, 0.05), (-0.05, 0.0), (0.05, 0.0)]
+    np.testing.assert_allclose(table, expected, atol=1e-6)
+    assert [proximal_value == 0.0 for _, proximal_value in table] == [False, False, True, True]
+    for step, (penalty, shrunk) in enumerate(expected, start=1):
+        assert f"| {step} | {penalty} | {shrunk} |" in tfpeft.l1_regularize.__doc__
+    assert model.layers[0].kernel.numpy()[0, 0] == 0.25
+    assert not model.losses
+
+
+def test_proximal_l1_against_numpy():
+    gradient = np.array([[0.1, 5.0], [-0.4, 0.0], [0.1, 0.4]], "float32")
+    weight = variable()
+    tfpeft.ProximalL1(keras.optimizers.SGD(0.1), 2.0).apply([gradient], [weight])
+    moved = KERNEL - 0.1 * gradient
+    expected = np.sign(moved) * np.maximum(np.abs(moved) - 0.2, 0)
+    np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
+    assert zeros(weight) == 2
+    assert not np.any(np.signbit(weight.numpy()[weight.numpy() == 0]))
+
+
+def test_proximal_l1_finds_the_lasso():
+    """Proximal gradient descent converges to what scikit-learn's coordinate descent finds."""
+    from sklearn.linear_model import Lasso
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 12)).astype("float32")
+    y = x[:, :3] @ np.array([2.0, -1.0, 0.5]) + 0.1 * rng.normal(size=200)
+    expected = Lasso(alpha=0.2, fit_intercept=False, tol=1e-8).fit(x, y).coef_
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1, use_bias=False)])
+    # Lasso minimizes mse / 2 + alpha |w|.
+    model.compile(tfpeft.ProximalL1(keras.optimizers.SGD(0.1), 0.4), "mse")
+    model.fit(x, y, batch_size=200, epochs=200, verbose=0)
+    coefficients = model.layers[0].kernel.numpy()[:, 0]
+    np.testing.assert_allclose(coefficients, expected, atol=1e-4)
+    np.testing.assert_array_equal(coefficients == 0, expected == 0)
+
+
+def test_proximal_l1_waits_for_accumulated_gradients():
+    weight = variable()
+    inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    technique = tfpeft.ProximalL1(inner, 1.0)
+    technique.apply([tf.zeros((3, 2))], [weight])
+    np.testing.assert_array_equal(weight.numpy(), KERNEL)
+    technique.apply([tf.zeros((3, 2))], [weight])
+    expected = np.sign(KERNEL) * np.maximum(np.abs(KERNEL) - 0.1, 0)
+    np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
+
+
+def test_proximal_group_l1_against_numpy():
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(3, 3, 4, 5)).astype("float32") * [0.01, 0.05, 0.2, 1.0, 0.0]
+    weight = variable(kernel)
+    technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), 1.0)
+    technique.apply([tf.zeros(kernel.shape)], [weight])
+    norms = np.sqrt(np.sum(np.square(kernel), axis=(0, 1, 2)))
+    factors = np.maximum(1 - 0.1 * np.sqrt(36) / np.maximum(norms, 1e-9), 0)
+    np.testing.assert_allclose(weight.numpy(), kernel * factors, atol=1e-6)
+    assert np.all(weight.numpy() == 0, axis=(0, 1, 2)).tolist() == [True, True, False, False, True]
+
+
+def test_channels_vanish_together():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    hidden = keras.layers.Dense(16, activation="relu")
+    model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(1, name="last")])
+    optimizer = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), 0.1, exclude=["last"])
+    model.compile(optimizer, "mse")
+    model.fit(x, x[:, :1], epochs=20, verbose=0)
+    gone = np.all(hidden.kernel.numpy() == 0, axis=0)
+    assert 0 < gone.sum() < 16
+    assert np.all(hidden.kernel.numpy()[:, ~gone] != 0)
+
+
+def test_one_channel_is_skipped_by_the_group_penalty():
+    model = networks.convolutional()
+    optimizer = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), 0.1)
+    optimizer.build(model.trainable_variables)
+    skipped = {path: why for path, why in optimizer.skipped.items() if why == "one channel"}
+    assert len(skipped) == 1
+    assert "depthwise" in next(iter(skipped))
+
+
+def test_l1_regularize_adds_the_penalty_and_keeps_what_is_there():
+    model = sequential()  # its first layer has L2(0.01)
+    regularized = tfpeft.l1_regularize(model, 0.1)
+    first, second = (layer.kernel.numpy() for layer in model.layers)
+    expected = [
+        0.1 * np.abs(first).sum() + 0.01 * np.square(first).sum(),
+        0.1 * np.abs(second).sum(),
+    ]
+    np.testing.assert_allclose([float(v) for v in regularized.losses], expected, rtol=1e-5)
+    assert len(model.losses) == 1
+    np.testing.assert_array_equal(regularized.predict(X, verbose=0), model.predict(X, verbose=0))
+    head_only = tfpeft.l1_regularize(model, 0.1, exclude=["hid*"])
+    np.testing.assert_allclose(float(head_only.losses[1]), expected[1], rtol=1e-5)
+    np.testing.assert_allclose(float(head_only.losses[0]), 0.01 * np.square(first).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("build", networks.MODELS)
+def test_l1_regularize_reaches_every_model(build):
+    model = build()
+    if build is networks.subclassed:  # its layers are not in its configuration
+        with pytest.raises(ValueError, match="no kernel to regularize"):
+            tfpeft.l1_regularize(model, 0.1)
+        return
+    layers = {id(w): w for w in model.trainable_weights if len(w.shape) > 1}
+    total = sum(0.1 * np.abs(w.numpy()).sum() for w in layers.values())
+    found = sum(float(v) for v in tfpeft.l1_regularize(model, 0.1).losses)
+    np.testing.assert_allclose(found - sum(float(v) for v in model.losses), total, rtol=1e-4)
+
+
+def test_targeted_dropout_drops_targets_only_and_gives_them_back():
+    rng = np.random.default_rng(2)
+    kernel = rng.normal(size=(40, 50)).astype("float32")
+    weight = variable(kernel)
+    technique = tfpeft.TargetedDropout(keras.optimizers.SGD(0.0), 0.3, 0.6, end_step=50)
+    targets = np.abs(kernel) < np.sort(np.abs(kernel).reshape(-1))[1200]
+    drops = []
+    for _ in range(49):
+        technique.apply([tf.ones(kernel.shape)], [weight])
+        drops.append(weight.numpy() == 0)
+        assert not np.any(drops[-1] & ~targets)
+        np.testing.assert_array_equal(weight.numpy()[~drops[-1]], kernel[~drops[-1]])
+    np.testing.assert_allclose(np.mean([d[targets].mean() for d in drops]), 0.3, atol=0.01)
+    assert np.all(np.any(drops, axis=0)[targets])
+    technique.apply([tf.ones(kernel.shape)], [weight])
+    np.testing.assert_array_equal(weight.numpy() == 0, targets)
+    technique.apply([tf.ones(kernel.shape)], [weight])
+    np.testing.assert_array_equal(weight.numpy() == 0, targets)
+
+
+def test_targeted_dropout_trains_what_is_not_dropped():
+    """SGD and a drop at each second update, written out in NumPy."""
+    technique = tfpeft.TargetedDropout(keras.optimizers.SGD(0.1), 1.0, 0.5, frequency=2)
+    weight, dense, mask = variable(), KERNEL, np.ones_like(KERNEL, bool)
+    rng = np.random.default_rng(3)
+    for step in range(1, 8):
+        gradient = rng.normal(size=(3, 2)).astype("float32")
+        technique.apply([gradient], [weight])
+        dense = dense - 0.1 * gradient * mask
+        if step % 2 == 0:
+            mask = np.abs(dense) >= np.sort(np.abs(dense).reshape(-1))[3]
+        np.testing.assert_allclose(weight.numpy(), dense * mask, atol=1e-6)
+
+
+@pytest.mark.parametrize("distribution", ["erk", "uniform"])
+def test_static_sparse_counts_by_hand(distribution):
+    model = compiled(
+        sequential(),
+        tfpeft.StaticSparse(keras.optimizers.Adam(1e-2), 0.6, distribution=distribution),
+    )
+    train(model, epochs=1)
+    # 36 of 90 stay. ERK: 16/60 and 13/30; scale = 36 / 29, densities .331 and .538.
+    wanted = {"erk": [60 - 20, 30 - 16], "uniform": [36, 18]}[distribution]
+    masks = [mask.numpy() for mask in model.optimizer._states["mask"]]
+    assert [int((~mask).sum()) for mask in masks] == wanted
+    train(model)
+    for before, mask in zip(masks, model.optimizer._states["mask"], strict=True):
+        np.testing.assert_array_equal(mask.numpy(), before)
+
+
+def test_seeds_draw_the_masks():
+    def drawn(seed):
+        technique = tfpeft.StaticSparse(keras.optimizers.SGD(), 0.5, seed=seed)
+        technique.build([variable(np.ones((20, 20)))])
+        return technique._states["mask"][0].numpy()
+
+    np.testing.assert_array_equal(drawn(1), drawn(1))
+    assert np.any(drawn(1) != drawn(2))
+
+
+def rewired(technique_class, gradient, steps):
+    """Yields (mask, kernel) after each update, from a kernel whose sizes count up."""
+    kernel = np.arange(1.0, 41.0).reshape(5, 8).astype("float32")
+    weight = variable(kernel)
+    technique = technique_class(
+        keras.optimizers.SGD(0.0), 0.5, end_step=8, frequency=2, drop_fraction=0.4
+    )
+    technique.build([weight])
+    for _ in range(steps):
+        technique.apply([gradient], [weight])
+        yield technique._states["mask"][0].numpy(), weight.numpy()
+
+
+def test_rigl_drops_the_smallest_and_grows_by_gradient():
+    gradient = np.random.default_rng(4).normal(size=(5, 8)).astype("float32")
+    magnitude = np.arange(40)
+    states = list(rewired(tfpeft.RigL, gradient, 9))
+    for step in range(2, 10):
+        (before, _), (after, kernel) = states[step - 2 : step]
+        if step % 2 or step >= 8:
+            np.testing.assert_array_equal(after, before)
+            continue
+        # n = 20 * 0.4 / 2 * (1 + cos(pi * step / 8)), rounded down
+        count = int(20 * 0.2 * (1 + np.cos(np.pi * step / 8)))
+        assert count == {2: 6, 4: 4, 6: 1}[step]
+        # Weights that were grown are still 0, and so the smallest.
+        sizes = np.where(states[step - 2][1] != 0, 1.0 + magnitude.reshape(5, 8), 0.0)
+        ranked = sorted(np.flatnonzero(before), key=lambda i: sizes.reshape(-1)[i])
+        stays = np.setdiff1d(np.flatnonzero(before), ranked[:count])
+        others = np.setdiff1d(np.arange(40), stays)
+        best = sorted(others, key=lambda i: -abs(gradient.reshape(-1)[i]))[:count]
+        expected = np.zeros(40, bool)
+        expected[[*stays, *best]] = True
+        np.testing.assert_array_equal(after.reshape(-1), expected)
+        assert np.all(kernel.reshape(-1)[np.setdiff1d(best, stays)] == 0)
+
+
+def test_set_grows_at_random_and_keeps_the_count():
+    states = list(rewired(tfpeft.SET, np.ones((5, 8), "float32"), 7))
+    assert {int(mask.sum()) for mask, _ in states} == {20}
+    changed = [int(np.sum(a[0] & ~b[0])) for a, b in zip(states[:-1], states[1:], strict=True)]
+    assert changed[1] == changed[3] == changed[5] == 0
+    assert 0 < changed[0] <= 6
+    assert 0 < changed[2] <= 4
+    again = list(rewired(tfpeft.SET, np.ones((5, 8), "float32"), 7))
+    np.testing.assert_array_equal(again[-1][0], states[-1][0])
+
+
+def test_a_dense_kernel_stays_as_it_is():
+    """ERK makes small kernels dense; there is nothing to drop and grow in them."""
+    large, small = variable(np.ones((40, 40))), keras.Variable(np.ones((2, 2)), name="small_kernel")
+    technique = tfpeft.RigL(keras.optimizers.SGD(0.0), 0.9, end_step=10, frequency=1)
+    for _ in range(5):
+        technique.apply([tf.ones((40, 40)), tf.ones((2, 2))], [large, small])
+    np.testing.assert_array_equal(small.numpy(), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_kernels_of_another_precision(dtype):
+    for make in (
+        lambda inner: tfpeft.TargetedDropout(inner, 0.5, 0.5, end_step=2),
+        lambda inner: tfpeft.RigL(inner, 0.5, end_step=8, frequency=2),
+        lambda inner: tfpeft.SET(inner, 0.5, end_step=8, frequency=2),
+        lambda inner: tfpeft.ProximalL1(inner, 2.0),
+        lambda inner: tfpeft.ProximalGroupL1(inner, 4.0),
+    ):
+        weight = variable(dtype=dtype)
+        technique = make(keras.optimizers.SGD(0.1))
+        for _ in range(2):
+            technique.apply([tf.cast(0.1 * KERNEL, dtype)], [weight])
+        assert zeros(weight) >= 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda o: tfpeft.ProximalL1(o, 0.0), "`l1`.*positive.*0.0"),
+        (lambda o: tfpeft.ProximalGroupL1(o, -1.0), "`l1`.*-1.0"),
+        (lambda o: tfpeft.TargetedDropout(o, 0.0, 0.5), r"`drop_rate`.*\(0, 1\].*0.0"),
+        (lambda o: tfpeft.TargetedDropout(o, 0.5, 1.0), r"`target_fraction`.*\[0, 1\).*1.0"),
+        (lambda o: tfpeft.TargetedDropout(o, 0.5, 0.5, end_step=0), "`end_step`.*0"),
+        (lambda o: tfpeft.StaticSparse(o, 1.0), r"`sparsity`.*\[0, 1\).*1.0"),
+        (lambda o: tfpeft.StaticSparse(o, 0.5, distribution="even"), "`distribution`.*'even'"),
+        (lambda o: tfpeft.SET(o, 0.5, end_step=0.5), "`end_step`.*0.5"),
+        (lambda o: tfpeft.RigL(o, 0.5, end_step=5, frequency=0), "`frequency`.*0"),
+        (lambda o: tfpeft.RigL(o, 0.5, end_step=5, drop_fraction=2), "`drop_fraction`.*2"),
+        (lambda o: tfpeft.l1_regularize("model", 0.1), "`model`.*'model'"),
+        (lambda o: tfpeft.l1_regularize(sequential(), 0.0), "`l1`.*0.0"),
+        (lambda o: tfpeft.l1_regularize(sequential(), 0.1, exclude="head"), "`exclude`.*'head'"),
+        (lambda o: tfpeft.l1_regularize(sequential(), 0.1, exclude=["tail"]), "`exclude`.*tail"),
+        (
+            lambda o: tfpeft.l1_regularize(
+                keras.Sequential(
+                    [keras.Input((2,)), keras.layers.Dense(1, kernel_regularizer=_odd)]
+                ),
+                0.1,
+            ),
+            "`model`.*L1 or L2",
+        ),
+    ],
+)
+def test_bad_input_names_the_argument(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(keras.optimizers.SGD())
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def _odd(weight):
+    return keras.ops.sum(weight)
+
+
+def test_targeted_dropout_ends_sparse_with_fit_and_goes_on():
+    model = compiled(sequential(), tfpeft.TargetedDropout(keras.optimizers.Adam(1e-2), 0.5, 0.5))
+    for _ in range(2):
+        model.fit(X, Y, batch_size=8, verbose=0)
+        assert [zeros(layer.kernel) for layer in model.layers] == [30, 15]
+        tfpeft.strip_pruning(model)
