@@ -35,19 +35,24 @@ def test_ties_are_cut_to_the_exact_number():
     np.testing.assert_array_equal(mask.numpy().reshape(-1), [True] * 8 + [False] * 12)
 
 
-@pytest.mark.parametrize("k", [1, 2, 500, 999, 1000])
-def test_kth_largest_equals_sorting(k):
-    values = np.abs(np.random.default_rng(3).standard_cauchy(1000)).astype("float32")
-    values[:100] = 0.0
-    values[100:110] = -0.0
-    assert float(masks.kth_largest(tf.constant(values), k)) == np.sort(values)[-k]
-
-
-@pytest.mark.parametrize("k", [1, 2, 7, 500, 999, 1000])
-def test_kth_largest_of_negative_numbers_equals_sorting(k):
-    values = np.random.default_rng(4).standard_cauchy(1000).astype("float32")
+@pytest.mark.parametrize("count", [1, 2, 7, 450, 500, 890, 899, 900, 910, 999, 1000])
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_threshold_equals_sorting(count, negative, jit_compile):
+    values = np.random.default_rng(3).standard_cauchy(1000).astype("float32")
+    if not negative:
+        values = np.abs(values)
     values[:100] = np.repeat([0.0, -0.0], 50)
-    assert float(masks.kth_largest(tf.constant(values), k)) == np.sort(values)[-k]
+    values[100:110] = values[110]
+    compiled = tf.function(masks.threshold, jit_compile=jit_compile)
+    threshold = compiled(tf.constant(values), tf.constant(count)).numpy()
+    ordered = np.sort(values)[::-1]
+    equal = count < 1000 and ordered[count] == ordered[count - 1]
+    if equal:
+        # TensorFlow takes the smallest floats for zero.
+        assert threshold == pytest.approx(ordered[count - 1], abs=1e-37)
+    else:
+        np.testing.assert_array_equal(values >= threshold, values >= ordered[count - 1])
 
 
 def test_top_mask_keeps_none_some_or_all():

@@ -43,11 +43,11 @@ def top_mask(scores, count):
     the number of zeros is exact whatever the scores are.
     """
     flat = tf.reshape(tf.cast(scores, tf.float32), [-1])
-    threshold = kth_largest(flat, tf.maximum(count, 1))
-    reached = flat >= threshold
+    limit = threshold(flat, tf.maximum(count, 1))
+    reached = flat >= limit
 
     def cut_ties():
-        ties = flat == threshold
+        ties = flat == limit
         above = reached & ~ties
         wanted = count - _count(above)
         return above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
@@ -56,26 +56,55 @@ def top_mask(scores, count):
     return tf.reshape(mask, tf.shape(scores))
 
 
-def kth_largest(values, k):
-    """Returns the k-th largest of a flat tensor of finite floats, exactly, without sorting.
+def threshold(values, count):
+    """Returns a number that exactly `count` of `values` reach, without sorting.
 
-    Floats are ordered as their bit patterns are, once those of negative ones are turned round.
-    So the answer is found a bit at a time, from the highest: 32 counting passes, whatever the
-    size. Sorting costs more from a few thousand values on, and XLA has no top_k for a k that it
-    learns while running.
+    Where there is none, because values are equal, it is the value that is equal.
+
+    Floats are searched by their rank among all floats: where between two ranks the wanted one
+    is, is guessed from the counts of values that reach these two, and halved in every second
+    turn, which bounds the number of turns. About 15 counting passes find it among millions of
+    weights. Sorting costs more from a few thousand values on, and XLA has no top_k for a number
+    that it learns while running.
+
+    Args:
+        values: Flat float32 tensor of finite numbers.
+        count: Scalar integer tensor, from 1 to the number of values.
     """
-    # Adding 0.0 turns -0.0, whose bit pattern is that of a negative number, into 0.0.
-    bits = tf.bitcast(tf.cast(values, tf.float32) + 0.0, tf.int32)
-    keys = _turned(bits)
 
-    def refine(position, threshold):
-        candidate = tf.bitwise.bitwise_or(threshold, tf.bitwise.left_shift(1, position))
-        return position - 1, tf.where(_count(keys >= candidate) >= k, candidate, threshold)
+    def refine(turn, low, high, at_low, at_high):
+        share = tf.cast(at_low - count, tf.float64) + 0.5
+        share = tf.where(turn % 2 == 0, share / tf.cast(at_low - at_high, tf.float64), 0.5)
+        guess = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64)
+        guess = tf.clip_by_value(guess, low + 1, high - 1)
+        here = _count(values >= _float_of(guess))
+        enough = here >= count
+        return (
+            turn + 1,
+            tf.where(enough, guess, low),
+            tf.where(enough, high, guess),
+            tf.where(enough, here, at_low),
+            tf.where(enough, at_high, here),
+        )
 
-    start = tf.where(_count(keys >= 0) >= k, 0, tf.int32.min)
-    # A loop in the graph: 31 copies a kernel make large models slow to trace.
-    _, threshold = tf.while_loop(lambda position, _: position >= 0, refine, (30, start))
-    return tf.bitcast(_turned(threshold), tf.float32)
+    low = _rank_of(tf.reduce_min(values))
+    high = _rank_of(tf.reduce_max(values)) + 1
+    _, low, *_ = tf.while_loop(
+        lambda _, low, high, at_low, at_high: (at_low != count) & (high - low > 1),
+        refine,
+        (0, low, high, tf.size(values), 0),
+    )
+    return _float_of(low)
+
+
+def _rank_of(value):
+    """Floats are ordered as their bits are, once those of negative ones are turned round."""
+    # Adding 0.0 turns -0.0, whose bits are those of a negative number, into 0.0.
+    return tf.cast(_turned(tf.bitcast(value + 0.0, tf.int32)), tf.int64)
+
+
+def _float_of(rank):
+    return tf.bitcast(_turned(tf.cast(rank, tf.int32)), tf.float32)
 
 
 def _turned(bits):

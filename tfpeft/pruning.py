@@ -29,7 +29,7 @@ class Pruning(MaskedOptimizer):
     it is compressed. 90% zeros make a compressed file about 5x smaller. ARM's sparse kernels do
     skip zeros, in some networks: see `prune_for_xnnpack`.
 
-    Memory: 1 byte a weight for the mask; 4 more with `straight_through`, and what the criterion
+    Memory: 4 bytes a weight for the mask, 4 more with `straight_through`, and what the criterion
     says.
 
     Args:
@@ -97,15 +97,15 @@ class Pruning(MaskedOptimizer):
                 self.restore(kernel)
 
     def update_masks(self, kernels, step, updated):
-        update, sparsity = schedules.evaluate_schedule(self.schedule, step)
-
         def update_now():
+            sparsity = schedules.sparsity_at(self.schedule, step)
             scores = [self.calculate_scores(kernel) for kernel in kernels]
             for kernel, mask in zip(kernels, self._masks_of(scores, sparsity), strict=True):
-                kernel.state["mask"].assign(mask)
+                self.set_mask(kernel, mask)
             return True
 
-        tf.cond(update & updated, update_now, lambda: False)
+        due = schedules.updates_at(self.schedule, step)
+        tf.cond(due & updated, update_now, lambda: False)
         if self.straight_through:
             for kernel in kernels:
                 self.remember(kernel)
@@ -362,7 +362,7 @@ class FixedMask(MaskedOptimizer):
     `mask = (w != 0)` as training begins, then `w <- mask * w` after each update. The wrapped
     optimizer sees gradients of the kept weights only.
 
-    Memory: 1 byte a weight.
+    Memory: 4 bytes a weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -388,7 +388,7 @@ class FixedMask(MaskedOptimizer):
     masks_gradients = True
 
     def initial_mask(self, index, variable):
-        return tf.not_equal(variable, 0)
+        return tf.cast(tf.not_equal(variable, 0), variable.dtype)
 
     def before_update(self, kernels, step):
         # Not when it is built: loading a model builds its optimizer before the weights are there.
@@ -401,7 +401,7 @@ class FixedMask(MaskedOptimizer):
 
     def promised_zeros(self):
         return [
-            ([variable], int(np.sum(~mask.numpy())))
+            ([variable], int(np.sum(mask.numpy() == 0)))
             for variable, mask in zip(self.sparse_variables, self._states["mask"], strict=True)
         ]
 

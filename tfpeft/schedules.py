@@ -7,6 +7,7 @@ A schedule is a callable `step -> (update_now, sparsity)` over an int64 scalar t
 import os
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfpeft.arguments import check_positive_integer, check_sparsity, invalid
@@ -160,16 +161,28 @@ def check_schedule(schedule):
         raise invalid("schedule", "one that ends with a sparsity in [0, 1)", sparsity)
 
 
-def evaluate_schedule(schedule, step):
-    """Returns (update_now, sparsity) after `step` updates, as scalar tensors.
+def updates_at(schedule, step):
+    """Returns whether the schedule updates after `step` updates of the optimizer.
 
     An optimizer acts after an update, so it first asks at step 1; what a schedule says of
     step 0, where TFMOT asks before the first update, is taken there too.
     """
-    update, sparsity = schedule(step)
-    first_update, first_sparsity = schedule(tf.zeros_like(step))
-    at_start = (step == 1) & first_update & ~tf.convert_to_tensor(update)
-    return update | at_start, tf.where(at_start, first_sparsity, sparsity)
+    return tf.logical_or(schedule(step)[0], _stands_for_zero(schedule, step))
+
+
+def sparsity_at(schedule, step):
+    """Returns the sparsity of an update at `step`, as `updates_at` counts."""
+    step = tf.where(_stands_for_zero(schedule, step), tf.zeros_like(step), step)
+    return schedule(step)[1]
+
+
+def _stands_for_zero(schedule, step):
+    with tf.init_scope():
+        if not np.asarray(schedule(tf.constant(0, tf.int64))[0]):
+            return False
+        if np.asarray(schedule(tf.constant(1, tf.int64))[0]):
+            return False
+    return step == 1
 
 
 def promised_sparsity(schedule):

@@ -189,8 +189,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if self._scales_loss():
             return grads
         known = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
-        # A sum is finite only if each of its terms is, and costs one pass that writes nothing.
-        sums = tf.stack([_sum(gradient) for gradient, _ in known])
+        # A sum is finite only if each of its terms is.
+        sums = tf.stack([_telling_sum(gradient) for gradient, _ in known])
         finite = tf.math.is_finite(sums)
         message = "Received an invalid value for `grads`, expected finite gradients. Received: "
         if tf.executing_eagerly():
@@ -233,7 +233,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _masked(self, grads, variables):
         masks = {id(v): m for v, m in zip(self.sparse_variables, self._states["mask"], strict=True)}
         return [
-            tf.where(masks[id(v)].value, tf.convert_to_tensor(g), tf.zeros(v.shape, g.dtype))
+            tf.convert_to_tensor(g) * tf.cast(masks[id(v)], g.dtype)
             if g is not None and id(v) in masks
             else g
             for g, v in zip(grads, variables, strict=True)
@@ -273,6 +273,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         zeros = [tf.convert_to_tensor(v) == 0 for v in self.sparse_variables]
         self.inner_optimizer.finalize_variable_values(var_list)
         for variable, zero in zip(self.sparse_variables, zeros, strict=True):
+            # This makes zeros positive, too: -1 * 0 leaves a negative one, which gzip dislikes.
             variable.assign(tf.where(zero, tf.zeros_like(zero, variable.dtype), variable))
 
     @property
@@ -335,11 +336,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
 
 class MaskedOptimizer(SparseOptimizer):
-    """A sparse optimizer that remembers which weights it keeps: one byte a weight.
+    """A sparse optimizer that remembers which weights it keeps: 4 bytes a weight.
 
     After each update of the wrapped optimizer:
 
-    1. where `update_masks` says so, it has put new masks into `Kernel.state["mask"]`,
+    1. `update_masks` takes new masks, where its technique says so,
     2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
     """
 
@@ -347,16 +348,16 @@ class MaskedOptimizer(SparseOptimizer):
     """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
 
     def add_states(self):
-        self.add_state("mask", dtype="bool", initial=self.initial_mask)
+        self.add_state("mask", initial=self.initial_mask)
         if self.keeps_dense:
             self.add_state("dense")
 
     def initial_mask(self, index, variable):
         """Returns the mask that a kernel begins with; all weights are kept by default."""
-        return tf.ones(variable.shape, tf.bool)
+        return tf.ones(variable.shape, variable.dtype)
 
     def update_masks(self, kernels, step, updated):
-        """Assigns new masks to `Kernel.state["mask"]`, or leaves them."""
+        """Gives kernels new masks by `set_mask`, or leaves them."""
 
     def after_update(self, kernels, step, updated):
         self.update_masks(kernels, step, updated)
@@ -364,9 +365,11 @@ class MaskedOptimizer(SparseOptimizer):
 
     def project(self, kernels):
         for kernel in kernels:
-            # Not a plain product: 0 * inf is not zero, and -1 * 0 is the zero that gzip dislikes.
-            mask = tf.cast(kernel.state["mask"], kernel.weight.dtype)
-            kernel.weight.assign(tf.math.multiply_no_nan(kernel.weight, mask))
+            kernel.weight.assign(kernel.weight * kernel.state["mask"])
+
+    def set_mask(self, kernel, mask):
+        # Numbers of the kernel's own type: a byte a weight has to be cast first, in every step.
+        kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
 
     def remember(self, kernel):
         """Stores the values of all weights, before those that are not kept become zero."""
@@ -374,7 +377,7 @@ class MaskedOptimizer(SparseOptimizer):
 
     def restore(self, kernel):
         """Puts the values of pruned weights back."""
-        kept = tf.where(kernel.state["mask"], kernel.weight, kernel.state["dense"])
+        kept = tf.where(kernel.state["mask"] > 0, kernel.weight, kernel.state["dense"])
         kernel.weight.assign(kept)
 
 
@@ -438,6 +441,17 @@ def _wrapped(optimizer):
     return found
 
 
-def _sum(gradient):
-    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-    return tf.reduce_sum(tf.cast(values, tf.float32))
+def _telling_sum(gradient):
+    """Returns the sum of a part of `gradient` that is not finite if the gradient is not.
+
+    A gradient is a sum of products of what goes into a layer and what comes back to it. NaN in
+    one of its inputs makes all it is multiplied with NaN, up to the last axis; NaN in what comes
+    back does so from the first axis on. So of large ones two slices are enough.
+    """
+    sliced = isinstance(gradient, tf.IndexedSlices)
+    values = gradient.values if sliced else tf.convert_to_tensor(gradient)
+    if sliced or len(values.shape) < 2 or (values.shape.num_elements() or 0) < 2**16:
+        return tf.reduce_sum(tf.cast(values, tf.float32))
+    # The middle of the first axis: in convolutions the border may meet padding only.
+    slices = (values[values.shape[0] // 2], values[..., 0])
+    return tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32)) for each in slices])

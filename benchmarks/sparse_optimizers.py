@@ -1,0 +1,184 @@
+"""What a sparse optimizer costs: training steps against the plain optimizer's, and against TFMOT.
+
+    python benchmarks/sparse_optimizers.py
+
+Blocks of 100 steps of `fit`, with one update of the masks in each, are run in turn for all
+techniques in one process; a technique's figure is the median over the rounds of its time divided
+by the plain optimizer's in the same round. TFMOT's is relative to the plain step of tf_keras.
+
+Then the masks of 10 million weights with one global threshold, on one core.
+
+Cost: about 10 minutes on 2 cores. The tables with machine and date are in README.md.
+"""
+
+import functools
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import tfpeft
+from tfpeft import masks
+from tfpeft.schedules import tfmot
+
+import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("rounds", 7, "Blocks of 100 steps of each technique.", lower_bound=1)
+flags.DEFINE_list("networks", ["mlp", "cnn"], "Networks to train.")
+flags.DEFINE_bool("masks_only", False, "Only the masks of 10 million weights, in this process.")
+
+STEPS, BATCH_SIZE = 100, 128
+
+
+def schedule(frequency=STEPS):
+    # Far from its end, so that masks change in every block.
+    return tfmot.sparsity.keras.PolynomialDecay(0.0, 0.9, 0, 100_000, frequency=frequency)
+
+
+TECHNIQUES = {
+    "MagnitudePruning": lambda o: tfpeft.MagnitudePruning(o, schedule()),
+    "MagnitudePruning, global": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="global"),
+    "MagnitudePruning, ERK": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="erk"),
+    "MagnitudePruning, straight-through": lambda o: tfpeft.MagnitudePruning(
+        o, schedule(), straight_through=True
+    ),
+    "GradientPruning": lambda o: tfpeft.GradientPruning(o, schedule()),
+    "MovementPruning": lambda o: tfpeft.MovementPruning(o, schedule()),
+    "RandomPruning": lambda o: tfpeft.RandomPruning(o, schedule()),
+    "FixedMask": tfpeft.FixedMask,
+    "ProximalL1": lambda o: tfpeft.ProximalL1(o, 1e-5),
+    "ProximalGroupL1": lambda o: tfpeft.ProximalGroupL1(o, 1e-5),
+    "TargetedDropout": lambda o: tfpeft.TargetedDropout(o, 0.5, 0.5, frequency=STEPS),
+    "StaticSparse": lambda o: tfpeft.StaticSparse(o, 0.9),
+    "SET": lambda o: tfpeft.SET(o, 0.9, end_step=100_000, frequency=STEPS),
+    "RigL": lambda o: tfpeft.RigL(o, 0.9, end_step=100_000, frequency=STEPS),
+}
+
+
+def network(name, layers, sequential, input_layer):
+    """The same network in Keras 3 or tf_keras."""
+    if name == "mlp":  # 1.3 million weights
+        body = [
+            layers.Flatten(),
+            layers.Dense(1024, activation="relu"),
+            layers.Dense(512, activation="relu"),
+        ]
+    else:
+        body = [
+            layers.Conv2D(32, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(128, 3, strides=2, padding="same", activation="relu"),
+            layers.Flatten(),
+        ]
+    return sequential([input_layer((28, 28, 1)), *body, layers.Dense(10)])
+
+
+def compiled(kind, model, optimizer):
+    model.compile(optimizer, kind.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def runs(name):
+    """Returns {technique: function that trains a block of steps}."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH_SIZE, 28, 28, 1)).astype("float32")
+    y = rng.integers(0, 10, BATCH_SIZE).astype("int32")
+    data = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS).prefetch(4)
+    models, callbacks = {}, {}
+    for technique, wrap in {"plain": lambda o: o, **TECHNIQUES}.items():
+        keras.utils.set_random_seed(0)
+        model = network(name, keras.layers, keras.Sequential, keras.Input)
+        if technique == "FixedMask":
+            for layer in model.layers:
+                for weight in layer.trainable_weights[:1]:
+                    weight.assign(weight * rng.integers(0, 2, weight.shape))
+        models[technique] = compiled(keras, model, wrap(keras.optimizers.Adam(1e-3)))
+    for technique in ("plain tf_keras", "TFMOT"):
+        model = network(name, tf_keras.layers, tf_keras.Sequential, tf_keras.layers.InputLayer)
+        if technique == "TFMOT":
+            model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule())
+            callbacks[technique] = [tfmot.sparsity.keras.UpdatePruningStep()]
+        models[technique] = compiled(tf_keras, model, tf_keras.optimizers.Adam(1e-3))
+    return {
+        technique: functools.partial(model.fit, data, verbose=0, callbacks=callbacks.get(technique))
+        for technique, model in models.items()
+    }
+
+
+def measure(name):
+    """Returns {technique: (ratio to its plain step, milliseconds a step)}, medians of rounds."""
+    blocks = runs(name)
+    for block in blocks.values():
+        block()
+    seconds = {technique: [] for technique in blocks}
+    for _ in range(FLAGS.rounds):
+        for technique, block in blocks.items():
+            started = time.perf_counter()
+            block()
+            seconds[technique].append(time.perf_counter() - started)
+    seconds = {technique: np.array(each) for technique, each in seconds.items()}
+    plain = {"TFMOT": "plain tf_keras", "plain tf_keras": "plain tf_keras"}
+    return {
+        technique: (
+            np.median(each / seconds[plain.get(technique, "plain")]),
+            np.median(each) / STEPS * 1000,
+        )
+        for technique, each in seconds.items()
+    }
+
+
+def measure_masks():
+    """Prints what one global threshold over 10 million weights costs on one core."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    rng = np.random.default_rng(0)
+    kernels = [tf.Variable(rng.normal(size=(5, 1_000_000)).astype("float32")) for _ in range(2)]
+
+    @tf.function
+    def update():
+        return masks.global_masks([tf.abs(kernel) for kernel in kernels], 0.9)
+
+    @tf.function
+    def by_sorting():
+        scores = tf.concat([tf.reshape(tf.abs(kernel), [-1]) for kernel in kernels], 0)
+        threshold = tf.sort(scores)[-1_000_000]
+        return [tf.abs(kernel) >= threshold for kernel in kernels]
+
+    seconds = {update: [], by_sorting: []}
+    for _ in range(6):
+        for function, each in seconds.items():
+            started = time.perf_counter()
+            result = [mask.numpy() for mask in function()]
+            each.append(time.perf_counter() - started)
+            assert sum(mask.sum() for mask in result) == 1_000_000
+    for expected, mask in zip(by_sorting(), update(), strict=True):
+        np.testing.assert_array_equal(mask, expected)
+    medians = [np.median(each[1:]) for each in seconds.values()]
+    print("| 10M weights, one global threshold, one core | seconds |\n|---|---|")
+    print(f"| tfpeft.masks.global_masks | {medians[0]:.3f} |\n| by tf.sort | {medians[1]:.3f} |")
+
+
+def main(_):
+    if FLAGS.masks_only:
+        measure_masks()
+        return
+    results = {name: measure(name) for name in FLAGS.networks}
+    print("| step, ratio to the plain optimizer's | " + " | ".join(results) + " |")
+    print("|---|" + "---|" * len(results))
+    for technique in next(iter(results.values())):
+        cells = [
+            f"{each[technique][0]:.3f} ({each[technique][1]:.1f} ms)" for each in results.values()
+        ]
+        print(f"| {technique} | " + " | ".join(cells) + " |")
+    print(flush=True)
+    # Its own process: TensorFlow takes the number of threads before anything has run.
+    subprocess.run([sys.executable, __file__, "--masks_only"], check=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
