@@ -66,9 +66,6 @@ flags.DEFINE_float(
 flags.DEFINE_float("temperature", 4.0, "Softens the teacher's answers; above 0.")
 DISTILL_FLAGS = ["student", "alpha", "temperature"]
 
-flags.DEFINE_float("final_sparsity", 0.5, "Fraction of zeros in each kernel, in [0, 1).")
-PRUNE_FLAGS = ["final_sparsity"]
-
 flags.DEFINE_enum(
     "quantization",
     "int8",
@@ -77,9 +74,6 @@ flags.DEFINE_enum(
 )
 EXPORT_FLAGS = ["quantization"]
 
-flags.register_validator(
-    "final_sparsity", lambda s: 0.0 <= s < 1.0, "expected a fraction in [0, 1)"
-)
 flags.register_validator("temperature", lambda t: t > 0.0, "expected a positive number")
 
 

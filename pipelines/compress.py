@@ -19,17 +19,22 @@ import platform
 from absl import flags
 
 import tfpeft
-from pipelines import common, stages
+from pipelines import common, sparsify, stages
 from tfpeft import report
 
 FLAGS = flags.FLAGS
 STAGES = {  # and the flags that each of them alone reads
     "distill": common.DISTILL_FLAGS,
-    "prune": common.PRUNE_FLAGS,
+    "sparse_train": sparsify.SPARSE_TRAIN_FLAGS,
+    "prune": sparsify.PRUNE_FLAGS,
     "quantize": common.EXPORT_FLAGS,
 }
 
-flags.DEFINE_list("stages", list(STAGES), f"Any of {', '.join(STAGES)}, done in this order.")
+flags.DEFINE_list(
+    "stages",
+    ["distill", "prune", "quantize"],
+    f"Any of {', '.join(STAGES)}, in the order in which they are done.",
+)
 flags.DEFINE_float(
     "max_accuracy_drop",
     None,
@@ -45,7 +50,7 @@ def main():
 def compress(job, names, own_flags=()):
     """Runs the stages `names` in the folder of `job`; returns the exit status."""
     check_stages(names)
-    stage_flags = [flag for name in names for flag in STAGES[name]]
+    stage_flags = dict.fromkeys(flag for name in names for flag in STAGES[name])
     folder = common.RunFolder(job, [*RUN_FLAGS, *own_flags, *stage_flags])
     if not (folder / "report.json").exists():
         run_stages(folder, names)
@@ -69,12 +74,13 @@ def check_stages(names):
             f"Received an invalid value for --stages, {wanted}. "
             f"Received: --stages={','.join(names)}"
         )
-    for stage, stage_flags in STAGES.items():
-        for flag in stage_flags:
-            if FLAGS[flag].present and stage not in names:
-                raise ValueError(
-                    f"--{flag} belongs to the stage {stage}, which is not among --stages"
-                )
+    for flag in dict.fromkeys(sum(STAGES.values(), [])):
+        owners = [stage for stage, stage_flags in STAGES.items() if flag in stage_flags]
+        if FLAGS[flag].present and not set(owners) & set(names):
+            raise ValueError(
+                f"--{flag} belongs to the stage {' or '.join(owners)}, which is not among --stages"
+            )
+    sparsify.check_flags(names)
 
 
 def run_stages(folder, names):
@@ -110,7 +116,8 @@ def run_stages(folder, names):
                 # A model that learned from a teacher goes on learning from it.
                 taught = models.index("distill") - 1 if "distill" in models else None
                 teacher = None if taught is None else load(models[taught])
-                result = stages.prune(load(models[-1]), teacher, data)
+                stage = {"prune": sparsify.prune, "sparse_train": sparsify.sparse_train}[name]
+                result = stage(load(models[-1]), teacher, data, folder)
             folder.write(f"{name}.keras", result)
         models.append(name)
 
@@ -175,4 +182,4 @@ def headline(result):
 
 
 if __name__ == "__main__":
-    common.run(main, [*RUN_FLAGS, "stages", *sum(STAGES.values(), [])])
+    common.run(main, [*RUN_FLAGS, "stages", *dict.fromkeys(sum(STAGES.values(), []))])

@@ -6,12 +6,12 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import tfpeft
 from pipelines import common
 from pipelines.data import call
 from tfpeft.evaluation import are_logits
-from tfpeft.schedules import tfmot
 
 FLAGS = common.FLAGS
 
@@ -47,15 +47,24 @@ def fit(model, data, *, from_logits, sparsify=None, first_step=0):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
-    model.fit(
-        *data.train,
-        validation_data=data.validation,
-        batch_size=FLAGS.batch_size,
-        epochs=FLAGS.epochs,
-        callbacks=[KeepBest(first_step)],
-        # A bar that redraws itself is for a terminal; a log gets a line an epoch.
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    try:
+        model.fit(
+            *data.train,
+            validation_data=data.validation,
+            batch_size=FLAGS.batch_size,
+            epochs=FLAGS.epochs,
+            callbacks=[*([tfpeft.SparsityLogger()] if sparsify else []), KeepBest(first_step)],
+            # A bar that redraws itself is for a terminal; a log gets a line an epoch.
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if "`grads`" not in str(error):
+            raise
+        raise ValueError(
+            "Training met a gradient that is NaN or infinite, expected finite ones: look for such "
+            "values in --dataset, or lower the rate. "
+            f"Received: --learning_rate={FLAGS.learning_rate}"
+        ) from error
 
 
 def total_steps(data):
@@ -118,30 +127,12 @@ def student(teacher_model, custom_objects):
 
 def distill(student_model, teacher_model, data):
     data.for_model(student_model)
-    distiller = _distiller(teacher_model, student_model, data)
-    fit(distiller, data, from_logits=distiller.student_from_logits)
+    taught = distiller(teacher_model, student_model, data)
+    fit(taught, data, from_logits=taught.student_from_logits)
     return student_model
 
 
-def prune(model, teacher_model, data):
-    """Prunes in the first 60% of the steps, in 20 updates, and tunes what is left in the rest."""
-    frequency = max(1, int(0.6 * total_steps(data)) // 20)
-    end_step = max(1, min(20 * frequency, total_steps(data)))
-    schedule = tfmot.sparsity.keras.PolynomialDecay(
-        0.0, FLAGS.final_sparsity, begin_step=0, end_step=end_step, frequency=frequency
-    )
-    trained = _distiller(teacher_model, model, data) if teacher_model else model
-    fit(
-        trained,
-        data,
-        from_logits=answers_logits(model, data),
-        sparsify=lambda optimizer: tfpeft.MagnitudePruning(optimizer, schedule),
-        first_step=end_step,
-    )
-    return tfpeft.strip_pruning(model)
-
-
-def _distiller(teacher_model, student_model, data):
+def distiller(teacher_model, student_model, data):
     return tfpeft.Distiller(
         teacher_model,
         student_model,

@@ -3,6 +3,7 @@
 from tfpeft.distillation import Distiller, scale_width
 from tfpeft.evaluation import Comparison, Evaluation, compare, evaluate
 from tfpeft.export import ExportReport, export_tflite
+from tfpeft.iterative_pruning import IterativePruning, prune_iteratively
 from tfpeft.pruning import (
     FixedMask,
     GradientPruning,
@@ -13,6 +14,7 @@ from tfpeft.pruning import (
     strip_pruning,
 )
 from tfpeft.schedules import constant_sparsity, polynomial_decay
+from tfpeft.sensitivity import Sensitivity, layer_sensitivity
 from tfpeft.sparse_optimizer import SparseOptimizer, SparsityLogger
 from tfpeft.sparse_training import (
     SET,
@@ -23,6 +25,7 @@ from tfpeft.sparse_training import (
     TargetedDropout,
     l1_regularize,
 )
+from tfpeft.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,7 @@ __all__ = [
     "ExportReport",
     "FixedMask",
     "GradientPruning",
+    "IterativePruning",
     "MagnitudePruning",
     "MovementPruning",
     "ProximalGroupL1",
@@ -41,16 +45,21 @@ __all__ = [
     "Pruning",
     "RandomPruning",
     "RigL",
+    "Sensitivity",
     "SparseOptimizer",
     "SparsityLogger",
     "StaticSparse",
     "TargetedDropout",
+    "XnnpackPolicy",
     "compare",
     "constant_sparsity",
     "evaluate",
     "export_tflite",
     "l1_regularize",
+    "layer_sensitivity",
     "polynomial_decay",
+    "prune_for_xnnpack",
+    "prune_iteratively",
     "scale_width",
     "strip_pruning",
 ]

@@ -1,0 +1,273 @@
+"""Pruning in rounds and layer sensitivity against NumPy and what was evaluated by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import MODELS, X, Y, compiled, sequential, train, zeros
+
+import tfpeft
+
+
+def trained(build=sequential, optimizer=None):
+    keras.utils.set_random_seed(0)
+    model = compiled(build(), optimizer or keras.optimizers.Adam(1e-2), metrics=["accuracy"])
+    train(model, epochs=5)
+    return model
+
+
+def prune(model, **options):
+    options = {"target_sparsity": 0.6, "step": 0.2, "tolerance": 1.0, **options}
+    return tfpeft.prune_iteratively(model, (X, Y), (X, Y), **options)
+
+
+def sparsity(model):
+    kernels = {id(w): w.numpy() for w in model.trainable_weights if len(w.shape) > 1}
+    return sum(np.sum(k == 0) for k in kernels.values()) / sum(k.size for k in kernels.values())
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_rounds_reach_the_target_and_leave_the_model_alone(build):
+    model = trained(build)
+    before, metrics = model.get_weights(), model.evaluate(X, Y, verbose=0, return_dict=True)
+    pruned = prune(model, batch_size=8)
+    assert pruned.reached
+    assert pruned.monitor == "accuracy"
+    assert pruned.baseline == pytest.approx(metrics["accuracy"])
+    np.testing.assert_allclose([s["sparsity"] for s in pruned.history], [0.2, 0.4, 0.6])
+    np.testing.assert_allclose(sparsity(pruned.model), 0.6, atol=0.02)
+    result = pruned.model.evaluate(X, Y, verbose=0, return_dict=True)
+    assert result["accuracy"] == pytest.approx(pruned.history[-1]["metric"])
+    for old, weight in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    tfpeft.strip_pruning(pruned.model)
+    assert "| 60.00 |" in str(pruned)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global", "erk"])
+def test_one_round_by_hand(scope):
+    model = trained()
+    kernels = [layer.kernel.numpy() for layer in model.layers]
+    pruned = prune(
+        model, target_sparsity=0.4, step=1.0, scope=scope, epochs_per_step=1, batch_size=32
+    )
+    if scope == "global":
+        limit = np.sort(np.concatenate([np.abs(k).reshape(-1) for k in kernels]))[36]
+        expected = [np.abs(k) >= limit for k in kernels]
+    else:
+        # erk: 54 weights, 16/60 and 13/30; scale = 54 / 29, densities .497 and .807
+        kept = {"layer": (36, 18), "erk": (30, 24)}[scope]
+        expected = [
+            np.abs(k) >= np.sort(np.abs(k).reshape(-1))[-n]
+            for k, n in zip(kernels, kept, strict=True)
+        ]
+    for layer, mask in zip(pruned.model.layers, expected, strict=True):
+        np.testing.assert_array_equal(layer.kernel.numpy() != 0, mask)
+
+
+@pytest.mark.parametrize("data", ["arrays", "dataset"])
+def test_gradient_importance_of_a_linear_model_by_hand(data):
+    """mse of x w: dL/dw = 2/n x^T (x w - y), and the mean of |w dL/dw| over batches."""
+    keras.utils.set_random_seed(1)
+    x, y = X, X[:, :2].copy()
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    kernel = model.layers[0].kernel.numpy()
+    scores = np.zeros_like(kernel)
+    for batch in range(4):
+        part = slice(8 * batch, 8 * batch + 8)
+        gradient = 2 / 16 * x[part].T @ (x[part] @ kernel - y[part])
+        scores += np.abs(kernel * gradient) / 4
+    given = (x, y) if data == "arrays" else tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    pruned = tfpeft.prune_iteratively(
+        model,
+        given,
+        (x, y),
+        criterion="gradient",
+        target_sparsity=0.5,
+        step=0.5,
+        tolerance=99.0,
+        batch_size=8,
+    )
+    assert pruned.monitor == "loss"
+    expected = scores >= np.sort(scores.reshape(-1))[6]
+    np.testing.assert_array_equal(pruned.model.layers[0].kernel.numpy() != 0, expected)
+    magnitudes = np.abs(kernel)
+    assert np.any(expected != (magnitudes >= np.sort(magnitudes.reshape(-1))[6]))
+
+
+def test_a_criterion_of_ones_own():
+    model = trained()
+    pruned = prune(model, criterion=lambda kernel: -np.abs(kernel.numpy()), target_sparsity=0.2)
+    kernel = model.layers[0].kernel.numpy()
+    gone = pruned.model.layers[0].kernel.numpy() == 0
+    assert np.abs(kernel[gone]).min() > np.abs(kernel[~gone]).max()
+
+
+def test_it_stops_where_the_metric_falls_and_returns_the_last_that_held():
+    model = trained()
+    calls = []
+
+    def worthless_after_two(kernel):
+        calls.append(kernel.path)
+        return np.abs(kernel.numpy()) * (1 if len(calls) <= 4 else -1)
+
+    pruned = prune(
+        model, criterion=worthless_after_two, target_sparsity=0.9, step=0.25, tolerance=0.13
+    )
+    held = [step["held"] for step in pruned.history]
+    assert held == [True] * (len(held) - 1) + [False]
+    assert not pruned.reached
+    kept = pruned.history[-2] if len(held) > 1 else {"sparsity": 0.0, "metric": pruned.baseline}
+    np.testing.assert_allclose(sparsity(pruned.model), kept["sparsity"], atol=0.01)
+    accuracy = pruned.model.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"]
+    assert accuracy == pytest.approx(kept["metric"])
+    assert pruned.baseline - pruned.history[-1]["metric"] > 0.13
+
+
+def test_loss_is_better_when_lower():
+    model = trained()
+    assert prune(model, monitor="loss", tolerance=50.0).reached
+    strict = prune(model, monitor="loss", tolerance=0.0, step=0.6, criterion=_largest_first)
+    assert not strict.reached
+    assert strict.history[0]["metric"] > strict.baseline
+
+
+def _largest_first(kernel):
+    return -np.abs(kernel.numpy())
+
+
+def test_densities_share_the_sparsity_out():
+    model = trained()
+    pruned = prune(model, target_sparsity=0.5, step=0.5, densities={"hidden": 0.2, "head": 0.8})
+    # 45 weights: 60 * .2 s + 30 * .8 s = 45 makes s = 1.25; densities .25 and 1.
+    assert [zeros(layer.kernel) for layer in pruned.model.layers] == [45, 0]
+
+
+def test_what_is_zero_stays_zero():
+    model = trained()
+    kernel = model.layers[0].kernel
+    kernel.assign(kernel * (np.arange(60).reshape(6, 10) % 3 > 0))
+    gone = kernel.numpy() == 0
+    pruned = prune(model, target_sparsity=0.6, step=0.2, scope="layer")
+    assert np.all(pruned.model.layers[0].kernel.numpy()[gone] == 0)
+    np.testing.assert_allclose(
+        [s["sparsity"] for s in pruned.history], [20 / 90 + 0.2, 0.6], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"`target_sparsity`.*\(0.222222, 1\).*0.2"):
+        prune(model, target_sparsity=0.2)
+
+
+def test_interrupted_it_goes_on_after_the_last_round(tmp_path):
+    model, rounds = trained(), []
+
+    def criterion(kernel):
+        rounds.append(kernel.path)
+        if len(rounds) == 5:  # two kernels a round: in the third
+            raise InterruptedError
+        return np.abs(kernel.numpy())
+
+    with pytest.raises(InterruptedError):
+        prune(model, criterion=criterion, directory=tmp_path / "rounds")
+    (tmp_path / "rounds" / "partial.keras").write_text("cut off")
+    done = len(rounds)
+    pruned = prune(model, criterion=criterion, directory=tmp_path / "rounds")
+    assert len(rounds) - done == 2
+    np.testing.assert_allclose([s["sparsity"] for s in pruned.history], [0.2, 0.4, 0.6])
+    again = prune(model, criterion=criterion, directory=tmp_path / "rounds")
+    assert len(rounds) - done == 2
+    assert again.history == pruned.history
+    assert again.reached
+    for expected, weight in zip(pruned.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    with pytest.raises(ValueError, match="`directory`.*tolerance was 1.0 and is 0.5"):
+        prune(model, criterion=criterion, directory=tmp_path / "rounds", tolerance=0.5)
+    train(model, epochs=1)
+    with pytest.raises(ValueError, match="`directory`.*weights was"):
+        prune(model, criterion=criterion, directory=tmp_path / "rounds")
+
+
+def test_the_result_can_be_saved_and_trained_on(tmp_path):
+    pruned = prune(trained(), target_sparsity=0.4)
+    pruned.model.save(tmp_path / "pruned.keras")
+    loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    train(loaded)
+    np.testing.assert_allclose(sparsity(loaded), 0.4, atol=0.01)
+
+
+def test_sensitivity_is_what_pruning_and_evaluating_say():
+    model = trained()
+    before = model.get_weights()
+    result = tfpeft.layer_sensitivity(model, (X, Y), [0.9, 0.5], batch_size=8)
+    assert [(row["kernel"].split("/")[1], row["sparsity"]) for row in result.rows] == [
+        ("hidden", 0.5),
+        ("hidden", 0.9),
+        ("head", 0.5),
+        ("head", 0.9),
+    ]
+    for row in result.rows:
+        kernel = next(w for w in model.weights if w.path == row["kernel"])
+        values = kernel.numpy()
+        limit = np.sort(np.abs(values).reshape(-1))[round(values.size * row["sparsity"])]
+        kernel.assign(values * (np.abs(values) >= limit))
+        expected = model.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"]
+        assert row["metric"] == pytest.approx(expected)
+        assert row["weights"] == values.size
+        kernel.assign(values)
+    for old, weight in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_sensitivity_gives_densities_a_table_and_a_plot(tmp_path):
+    rows = [
+        {"kernel": kernel, "weights": 10, "sparsity": sparsity, "metric": metric}
+        for kernel, metrics in {"a": (0.9, 0.89, 0.5), "b": (0.8, 0.7, 0.6)}.items()
+        for sparsity, metric in zip((0.5, 0.7, 0.9), metrics, strict=True)
+    ]
+    result = tfpeft.Sensitivity(0.9, "accuracy", rows)
+    assert result.densities(0.01) == {"a": pytest.approx(0.3), "b": 1.0}
+    assert result.densities(0.1) == {"a": pytest.approx(0.3), "b": 0.5}
+    assert result.densities(1.0) == {"a": pytest.approx(0.1), "b": pytest.approx(0.1)}
+    assert "| a | 10 | 0.9000 | 0.8900 | 0.5000 |" in str(result).splitlines()
+    result.plot(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    model = trained()
+    found = tfpeft.layer_sensitivity(model, (X, Y), [0.3, 0.6])
+    assert prune(model, densities=found.densities(0.1), target_sparsity=0.3).reached
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_sparsity": 1.0}, "`target_sparsity`.*1.0"),
+        ({"step": 0}, "`step`.*0"),
+        ({"tolerance": -1}, "`tolerance`.*-1"),
+        ({"epochs_per_step": 0}, "`epochs_per_step`.*0"),
+        ({"criterion": "size"}, "`criterion`.*'size'"),
+        ({"criterion": lambda kernel: np.full(kernel.shape, np.nan)}, "`criterion`.*finite.*nan"),
+        ({"scope": "all"}, "`scope`.*'all'"),
+        ({"densities": {"hidden": 0.5}}, "`densities`.*head/kernel"),
+        ({"densities": {"hidden": 0.5, "head": 1, "tail": 1}}, "`densities`.*tail"),
+        ({"densities": {"hidden": 0, "head": 1}}, "`densities`.*> 0"),
+        ({"exclude": ["tail"]}, "`exclude`.*tail"),
+        ({"exclude": "head"}, "`exclude`.*'head'"),
+        ({"monitor": "recall"}, "`monitor`.*accuracy.*'recall'"),
+    ],
+)
+def test_bad_input_names_the_argument(options, message):
+    with pytest.raises(ValueError, match=message):
+        prune(trained(), **options)
+
+
+def test_bad_models_and_data_are_named():
+    model = trained()
+    with pytest.raises(ValueError, match="`model`.*compiled model"):
+        prune(sequential())
+    with pytest.raises(ValueError, match="`train`.*Dataset.*list"):
+        tfpeft.prune_iteratively(model, [X, Y], (X, Y), target_sparsity=0.5)
+    with pytest.raises(ValueError, match=r"`sparsities`.*\(0, 1\)"):
+        tfpeft.layer_sensitivity(model, (X, Y), [])
+    sparse = trained(optimizer=tfpeft.StaticSparse(keras.optimizers.Adam(), 0.5))
+    with pytest.raises(ValueError, match="`model`.*plain optimizer.*StaticSparse"):
+        prune(sparse)
