@@ -1,7 +1,7 @@
 """Trains a model that is sparse from the first step on.
 
     python -m pipelines.sparse_train --model=model.keras --technique=rigl --sparsity=0.9
-    python -m pipelines.sparse_train --model=model.keras --technique=proximal_l1 --l1=1e-4
+    python -m pipelines.sparse_train --model=model.keras --technique=proximal_l1 --l1=0.3
 
 Writes sparse_train.keras (zeros verified), its float32 model.tflite and the report to
 saved_models/NAME-sparse_train/. Zeros make the file smaller once it is compressed: see gzip.

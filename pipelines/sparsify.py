@@ -81,7 +81,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float("drop_fraction", 0.3, "Of the kept weights, exchanged at first, in (0, 1].")
 flags.DEFINE_float("drop_rate", 0.5, "Probability that a small weight is dropped, in (0, 1].")
-flags.DEFINE_float("l1", 1e-4, "Strength of the proximal step; more gives more zeros.")
+flags.DEFINE_float(
+    "l1", 0.1, "Part of each of Adam's steps that is taken back; more gives more zeros."
+)
 SPARSE_TRAIN_FLAGS = [
     *("exclude", "technique", "sparsity", "distribution", "mask_updates"),
     *("drop_fraction", "drop_rate", "l1"),
@@ -120,15 +122,21 @@ def prune(model, teacher_model, data, folder):
     final_sparsity = FLAGS.final_sparsity
     if n_m and not FLAGS["final_sparsity"].present:
         final_sparsity = 1 - n_m[0] / n_m[1]
-    span = FLAGS.prune_end - FLAGS.prune_begin
+    begin_step = round(FLAGS.prune_begin * total)
+    frequency = max(1, int((FLAGS.prune_end - FLAGS.prune_begin) * total) // FLAGS.prune_updates)
+    if FLAGS.prune_end <= FLAGS.prune_begin:
+        raise ValueError(
+            "Received an invalid value for --prune_end, expected one above --prune_begin="
+            f"{FLAGS.prune_begin}. Received: --prune_end={FLAGS.prune_end}"
+        )
+    end_step = min(begin_step + FLAGS.prune_updates * frequency, total)
     schedule = tfpeft.polynomial_decay(
         final_sparsity,
-        begin=FLAGS.prune_begin,
-        # Of a very short stage at least the first update.
-        end=max(FLAGS.prune_end, min(1.0, FLAGS.prune_begin + 1 / total)) if span > 0 else -1,
+        begin=begin_step / total,
+        end=end_step / total,
         total_steps=total,
         initial_sparsity=FLAGS.initial_sparsity,
-        frequency=max(1, int(span * total) // FLAGS.prune_updates),
+        frequency=frequency,
         power=FLAGS.power,
     )
     criterion = {

@@ -60,6 +60,9 @@ def test_top_mask_keeps_none_some_or_all():
     for count, kept in ((0, []), (1, [0]), (2, [0, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])):
         mask = masks.top_mask(scores, count).numpy().reshape(-1)
         assert np.flatnonzero(mask).tolist() == kept
+    scores = tf.constant(np.random.default_rng(7).normal(size=(30, 40)))
+    for count in (0, 1, 2, 600, 1199, 1200):
+        assert int(masks.top_mask(scores, count).numpy().sum()) == count
 
 
 def test_global_masks_have_one_threshold():

@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path):
     [
         ("--final_sparsity=1.0", "--final_sparsity=1.0: expected a fraction in [0, 1)"),
         ("--no_such_flag=1", "no_such_flag"),
-        ("--stages=prune,melt", "--stages, expected some of distill, prune, quantize"),
+        ("--stages=prune,melt", "--stages, expected some of distill, sparse_train, prune"),
     ],
 )
 def test_bad_flags_are_one_line_and_status_1(flag, message, tmp_path):
@@ -350,6 +350,36 @@ def main(tmp_path, monkeypatch):
         (["--stages=quantize,prune"], {}, "--stages.*quantize last.*quantize,prune"),
         (["--stages=prune,prune"], {}, "--stages.*each once"),
         (["--stages=prune", "--student=0.5"], {}, "--student belongs to the stage distill"),
+        (["--stages=distill", "--exclude=a"], {}, "--exclude belongs to.*sparse_train or prune"),
+        (["--stages=prune", "--iterative", "--power=2"], {}, "--power, which.*--iterative"),
+        (["--stages=prune", "--tolerance=0.1"], {}, "--tolerance, which gradual pruning"),
+        (["--stages=prune", "--iterative", "--criterion=random"], {}, "--criterion.*random"),
+        (
+            ["--stages=prune", "--iterative", "--sensitivity", "--scope=erk"],
+            {},
+            "--scope, which --sensitivity does not read",
+        ),
+        (["--stages=sparse_train", "--l1=1"], {}, "--l1, which --technique=rigl"),
+        (
+            ["--stages=sparse_train", "--technique=proximal_l1", "--sparsity=0.5"],
+            {},
+            "--sparsity, which --technique=proximal_l1",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2,x"],
+            {},
+            "--n_m, expected two integers.*--n_m=2,x",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--prune_end=0"],
+            {},
+            "--prune_end, expected.*--prune_begin=0.0",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--learning_rate=1e38"],
+            {},
+            "gradient that is NaN.*--learning_rate=1e.38",
+        ),
         (
             ["--dataset=mine.npz", "--model=mine.keras"],
             {"y_train": np.arange(150) % 4, "y_test": np.arange(30) % 4},
@@ -398,3 +428,57 @@ def test_a_folder_of_something_else_is_refused(main, tmp_path):
 def test_import_of_custom_objects_takes_keras_classes_only(plain):
     assert list(common.import_custom_objects(str(plain / "plain.py"))) == ["Net"]
     assert common.import_custom_objects(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "zeros"),
+    [
+        (["--stages=prune", "--final_sparsity=0.6"], 384),
+        (["--stages=prune", "--criterion=gradient", "--scope=global"], 320),
+        (["--stages=prune", "--criterion=movement", "--scope=erk", "--straight_through"], 320),
+        (["--stages=prune", "--criterion=random", "--block_size=4,2"], 320),
+        (["--stages=prune", "--n_m=1,4"], 480),
+        (["--stages=prune", "--iterative", "--sensitivity", "--tolerance=1", "--step=0.4"], 320),
+        (["--stages=sparse_train", "--sparsity=0.7"], 448),
+        (["--stages=sparse_train", "--technique=set", "--distribution=uniform"], 512),
+        (["--stages=sparse_train", "--technique=static"], 512),
+        (["--stages=sparse_train", "--technique=targeted_dropout"], 512),
+        (["--stages=sparse_train", "--technique=proximal_l1", "--l1=5"], None),
+        (["--stages=sparse_train", "--technique=proximal_group_l1", "--l1=20"], None),
+        (["--stages=sparse_train,prune", "--technique=static", "--sparsity=0.25"], 320),
+    ],
+)
+def test_the_model_ends_with_the_zeros_that_the_flags_say(main, options, zeros):
+    files = ["--dataset=mine.npz", "--model=mine.keras", "--name=run", "--epochs=4"]
+    assert main(*files, *options) == 0
+    folder = pathlib.Path("saved_models/run")
+    last = options[0].split("=")[1].split(",")[-1]
+    kernel = keras.models.load_model(folder / f"{last}.keras").layers[0].kernel.numpy()
+    if zeros is None:
+        assert 0 < np.sum(kernel == 0) < 640
+        if "group" in options[1]:
+            channels = np.sum(kernel == 0, axis=0)
+            assert set(channels) == {0, 64}
+    else:
+        # A weight that has just been grown begins at zero.
+        grown = 5 if last == "sparse_train" else 0
+        assert zeros <= np.sum(kernel == 0) <= zeros + grown
+    if "--n_m=1,4" in options:
+        assert np.all(np.sum(kernel.reshape(16, 4, 10) != 0, axis=1) == 1)
+    if "--iterative" in options:
+        assert (folder / "sensitivity.png").exists()
+        assert "50.00" in (folder / "rounds.md").read_text()
+    if "sparse_train" in options[0] and last == "prune":
+        first = keras.models.load_model(folder / "sparse_train.keras").layers[0].kernel.numpy()
+        assert np.all(kernel[first == 0] == 0)
+        assert np.sum(first == 0) == 160
+    report = read_report(folder)
+    assert report["rows"][last]["nonzero_parameters"] <= 650 - (zeros or 1)
+
+
+def test_rounds_that_do_not_hold_are_an_error(main):
+    with pytest.raises(ValueError, match="No round held.*--tolerance=0"):
+        main(
+            *("--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--iterative"),
+            *("--final_sparsity=0.99", "--step=1", "--tolerance=0", "--learning_rate=1e-9"),
+        )

@@ -37,7 +37,7 @@ def global_masks(scores, sparsity):
 
 
 def top_mask(scores, count):
-    """Keeps exactly the `count` highest scores of one tensor.
+    """Keeps exactly the `count` highest scores of one tensor, from none to all.
 
     Where scores are equal at the threshold, those that come first in row-major order stay, so
     the number of zeros is exact whatever the scores are.
@@ -53,7 +53,7 @@ def top_mask(scores, count):
         return above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
 
     mask = tf.cond(_count(reached) == count, lambda: reached, cut_ties)
-    return tf.reshape(mask, tf.shape(scores))
+    return tf.reshape(mask & (count > 0), tf.shape(scores))
 
 
 def threshold(values, count):

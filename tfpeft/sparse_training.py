@@ -117,7 +117,9 @@ class ProximalL1(SparseOptimizer):
 
     That minimizes `loss + l1 * sum |w|` (proximal gradient descent) where the wrapped optimizer
     is SGD; adaptive ones rescale gradients, but not this step. How many weights end at zero
-    follows from `l1`, and is found by trying: 1e-5 to 1e-3 are usual. A weight at zero comes
+    follows from `l1`, and is found by trying: with SGD it is in the unit of the gradients, 1e-5 to
+    1e-3 are usual; Adam moves weights by about its learning rate whatever the gradient, so there
+    it is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes
     back if one update moves it further than `learning_rate * l1`. `l1_regularize`, the penalty
     alone, never reaches zero: it has both side by side.
 
