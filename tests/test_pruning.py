@@ -94,6 +94,16 @@ def test_strip_finds_the_promise_of_a_student_and_of_a_custom_loop():
     assert zeros(tfpeft.strip_pruning(model).layers[0].kernel) == 30
 
 
+def test_strip_leaves_no_negative_zeros():
+    model = sequential()
+    kernel = model.layers[0].kernel
+    kernel.assign(np.copysign(kernel.numpy() * (np.arange(60).reshape(6, 10) % 2), -1))
+    assert np.any(np.signbit(kernel.numpy()[kernel.numpy() == 0]))
+    stripped = tfpeft.strip_pruning(model).layers[0].kernel.numpy()
+    np.testing.assert_array_equal(stripped, kernel.numpy())
+    assert not np.any(np.signbit(stripped[stripped == 0]))
+
+
 def test_strip_refuses_lost_zeros():
     model = compiled(sequential(), pruning())
     train(model)

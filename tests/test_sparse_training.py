@@ -77,6 +77,18 @@ def test_proximal_l1_waits_for_accumulated_gradients():
     np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
 
 
+def test_proximal_l1_takes_the_learning_rate_of_the_update():
+    rates = [0.1, 0.05, 0.0]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], rates)
+    weight, expected = variable(), KERNEL
+    technique = tfpeft.ProximalL1(keras.optimizers.SGD(schedule), 1.0)
+    for rate in rates:
+        technique.apply([tf.ones((3, 2))], [weight])
+        moved = expected - rate
+        expected = np.sign(moved) * np.maximum(np.abs(moved) - rate, 0)
+        np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6)
+
+
 def test_proximal_group_l1_against_numpy():
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 4, 5)).astype("float32") * [0.01, 0.05, 0.2, 1.0, 0.0]

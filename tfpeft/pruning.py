@@ -437,7 +437,11 @@ def strip_pruning(model):
             f"Received: model={model!r}"
         )
     _check_zeros(model)
-    return cloning.rebuild(model, _without_regularizers)
+    new = cloning.rebuild(model, _without_regularizers)
+    for weight in new.weights:
+        if len(weight.shape) >= 2 and np.any(weight.numpy() == 0):
+            weight.assign(weight.numpy() + 0)  # -0.0, of which masks leave some, costs bytes
+    return new
 
 
 def _check_zeros(model):

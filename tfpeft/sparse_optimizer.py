@@ -79,11 +79,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def before_update(self, kernels, step):
         """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
 
-    def after_update(self, kernels, step, updated):
+    def after_update(self, kernels, step, updated, learning_rate):
         """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps.
 
         `updated` is whether it has just done one: it may have gathered gradients only, or
-        skipped a step that overflowed.
+        skipped a step that overflowed. `learning_rate` is that of this step.
         """
 
     def skip_reason(self, variable):
@@ -179,10 +179,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if self.masks_gradients:
             grads = self._masked(grads, variables)
         before = tf.cast(self.iterations, tf.int64)
+        learning_rate = tf.cast(self.learning_rate, tf.float32)  # a schedule's changes with the step
         self._run(self.before_update, by_kernel, before)
         self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
-        self._run(self.after_update, by_kernel, step, step > before)
+        self._run(self.after_update, by_kernel, step, step > before, learning_rate)
 
     def _checked(self, grads, variables):
         """Returns `grads`, of which the step that reads them learns that they are finite."""
@@ -359,7 +360,7 @@ class MaskedOptimizer(SparseOptimizer):
     def update_masks(self, kernels, step, updated):
         """Gives kernels new masks by `set_mask`, or leaves them."""
 
-    def after_update(self, kernels, step, updated):
+    def after_update(self, kernels, step, updated, learning_rate):
         self.update_masks(kernels, step, updated)
         self.project(kernels)
 

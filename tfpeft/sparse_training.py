@@ -159,9 +159,8 @@ class ProximalL1(SparseOptimizer):
         # What is inside the threshold is taken from itself, which leaves an exact 0.0.
         return weight - tf.clip_by_value(weight, -threshold, threshold)
 
-    def after_update(self, kernels, step, updated):
-        threshold = tf.cast(self.learning_rate, tf.float32) * self.l1
-        threshold = tf.where(updated, threshold, 0.0)
+    def after_update(self, kernels, step, updated, learning_rate):
+        threshold = tf.where(updated, learning_rate * self.l1, 0.0)
         for kernel in kernels:
             weight = kernel.weight
             weight.assign(self.shrink(weight, tf.cast(threshold, weight.dtype)))
@@ -313,9 +312,9 @@ class TargetedDropout(MaskedOptimizer):
             self.remember(kernel)
 
     def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
         if self.end_step is None:
             self.act(self._drop_for_good)
+        super().finalize_variable_values(var_list)
 
     def _drop_for_good(self, kernels, step):
         self._draw(kernels, step, drop_rate=1.0)

@@ -100,7 +100,9 @@ def prune_for_xnnpack(model):
     policy = tfpeft.prune_for_xnnpack(model)
     print(policy.prunable)  # ['pointwise']
     schedule = tfpeft.constant_sparsity(0.8, begin=0.5, total_steps=100)
-    optimizer = tfpeft.MagnitudePruning("adam", schedule, exclude=policy.exclude)
+    optimizer = tfpeft.MagnitudePruning(
+        keras.optimizers.Adam(1e-3), schedule, exclude=policy.exclude
+    )
     ```
 
     Reference: Elsen et al., "Fast Sparse ConvNets", 2019, https://arxiv.org/abs/1911.09723
