@@ -3,8 +3,8 @@
     python benchmarks/sparse_optimizers.py
 
 Blocks of 100 steps of `fit`, with one update of the masks in each, are run in turn for all
-techniques in one process; a technique's figure is the median over the rounds of its time divided
-by the plain optimizer's in the same round. TFMOT's is relative to the plain step of tf_keras.
+techniques in one process. A technique's step is the mean over the positions in a block of the
+median over the rounds; its ratio is to the plain optimizer's, and TFMOT's to that of tf_keras.
 
 Then the masks of 10 million weights with one global threshold, on one core.
 
@@ -28,8 +28,9 @@ from tfpeft.schedules import tfmot
 import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 7, "Blocks of 100 steps of each technique.", lower_bound=1)
+flags.DEFINE_integer("rounds", 10, "Blocks of 100 steps of each technique.", lower_bound=1)
 flags.DEFINE_list("networks", ["mlp", "cnn"], "Networks to train.")
+flags.DEFINE_list("techniques", [], "Only these; default: all.")
 flags.DEFINE_bool("masks_only", False, "Only the masks of 10 million weights, in this process.")
 
 STEPS, BATCH_SIZE = 100, 128
@@ -42,9 +43,9 @@ def schedule(frequency=STEPS):
 
 TECHNIQUES = {
     "MagnitudePruning": lambda o: tfpeft.MagnitudePruning(o, schedule()),
-    "MagnitudePruning, global": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="global"),
-    "MagnitudePruning, ERK": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="erk"),
-    "MagnitudePruning, straight-through": lambda o: tfpeft.MagnitudePruning(
+    "MagnitudePruning (global)": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="global"),
+    "MagnitudePruning (ERK)": lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="erk"),
+    "MagnitudePruning (straight-through)": lambda o: tfpeft.MagnitudePruning(
         o, schedule(), straight_through=True
     ),
     "GradientPruning": lambda o: tfpeft.GradientPruning(o, schedule()),
@@ -83,14 +84,15 @@ def compiled(kind, model, optimizer):
     return model
 
 
-def runs(name):
+def runs(name, clock):
     """Returns {technique: function that trains a block of steps}."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH_SIZE, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, BATCH_SIZE).astype("int32")
     data = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS).prefetch(4)
-    models, callbacks = {}, {}
-    for technique, wrap in {"plain": lambda o: o, **TECHNIQUES}.items():
+    models, callbacks = {}, {"TFMOT": [tfmot.sparsity.keras.UpdatePruningStep()]}
+    wanted = {k: v for k, v in TECHNIQUES.items() if k in FLAGS.techniques or not FLAGS.techniques}
+    for technique, wrap in {"plain": lambda o: o, **wanted}.items():
         keras.utils.set_random_seed(0)
         model = network(name, keras.layers, keras.Sequential, keras.Input)
         if technique == "FixedMask":
@@ -102,33 +104,46 @@ def runs(name):
         model = network(name, tf_keras.layers, tf_keras.Sequential, tf_keras.layers.InputLayer)
         if technique == "TFMOT":
             model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule())
-            callbacks[technique] = [tfmot.sparsity.keras.UpdatePruningStep()]
         models[technique] = compiled(tf_keras, model, tf_keras.optimizers.Adam(1e-3))
     return {
-        technique: functools.partial(model.fit, data, verbose=0, callbacks=callbacks.get(technique))
+        technique: functools.partial(
+            model.fit, data, verbose=0, callbacks=[*callbacks.get(technique, []), clock]
+        )
         for technique, model in models.items()
     }
 
 
+class Clock(keras.callbacks.Callback, tf_keras.callbacks.Callback):
+    """Takes the time of each step of a `fit`, but the first one, which waits for the data."""
+
+    def on_train_begin(self, logs=None):
+        self.times = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.times.append(time.perf_counter())
+
+    def steps(self):
+        return np.diff(self.times)
+
+
 def measure(name):
-    """Returns {technique: (ratio to its plain step, milliseconds a step)}, medians of rounds."""
-    blocks = runs(name)
+    """Returns {technique: (ratio to its plain step, milliseconds a step)}."""
+    clock, seconds = Clock(), {}
+    blocks = runs(name, clock)
     for block in blocks.values():
         block()
-    seconds = {technique: [] for technique in blocks}
-    for _ in range(FLAGS.rounds):
-        for technique, block in blocks.items():
-            started = time.perf_counter()
-            block()
-            seconds[technique].append(time.perf_counter() - started)
-    seconds = {technique: np.array(each) for technique, each in seconds.items()}
+    for round_number in range(FLAGS.rounds):
+        # Back and forth, so that none is always next to the same one.
+        for technique in list(blocks)[:: -1 if round_number % 2 else 1]:
+            blocks[technique]()
+            seconds.setdefault(technique, []).append(clock.steps())
+    # The median over the rounds at each position of a block: the update of the masks, at one of
+    # them, counts by its own median, and the machine's interruptions do not.
+    steps = {technique: np.mean(np.median(each, axis=0)) for technique, each in seconds.items()}
     plain = {"TFMOT": "plain tf_keras", "plain tf_keras": "plain tf_keras"}
     return {
-        technique: (
-            np.median(each / seconds[plain.get(technique, "plain")]),
-            np.median(each) / STEPS * 1000,
-        )
-        for technique, each in seconds.items()
+        technique: (step / steps[plain.get(technique, "plain")], step * 1000)
+        for technique, step in steps.items()
     }
 
 

@@ -73,7 +73,7 @@ class Pruning(MaskedOptimizer):
         self.scope = scope
         self.block_size = _pair("block_size", block_size)
         self.n_m = _pair("n_m", n_m)
-        self.straight_through = self.keeps_dense = bool(straight_through)
+        self.straight_through = self.keeps_pruned = bool(straight_through)
         if self.n_m:
             self._check_n_m()
 
@@ -106,9 +106,13 @@ class Pruning(MaskedOptimizer):
 
         due = schedules.updates_at(self.schedule, step)
         tf.cond(due & updated, update_now, lambda: False)
-        if self.straight_through:
-            for kernel in kernels:
-                self.remember(kernel)
+
+    def project(self, kernels):
+        if not self.straight_through:
+            super().project(kernels)
+            return
+        for kernel in kernels:
+            self.remember(kernel)
 
     def _masks_of(self, scores, sparsity):
         if self.n_m:

@@ -225,10 +225,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ]
 
     def _unscaled(self, gradient):
-        # A LossScaleOptimizer inside gets gradients that are scaled up, at times to infinity.
-        gradient = gradient / tf.cast(self.scale_loss(tf.constant(1.0)), gradient.dtype)
         if self._scales_loss():
+            # These are scaled up, at times to infinity.
+            gradient = gradient / tf.cast(self.scale_loss(tf.constant(1.0)), gradient.dtype)
             gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+        elif self.loss_scale_factor:
+            gradient = gradient / tf.cast(self.loss_scale_factor, gradient.dtype)
         return gradient
 
     def _masked(self, grads, variables):
@@ -345,13 +347,13 @@ class MaskedOptimizer(SparseOptimizer):
     2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
     """
 
-    keeps_dense = False
+    keeps_pruned = False
     """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
 
     def add_states(self):
         self.add_state("mask", initial=self.initial_mask)
-        if self.keeps_dense:
-            self.add_state("dense")
+        if self.keeps_pruned:
+            self.add_state("pruned")
 
     def initial_mask(self, index, variable):
         """Returns the mask that a kernel begins with; all weights are kept by default."""
@@ -373,13 +375,15 @@ class MaskedOptimizer(SparseOptimizer):
         kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
 
     def remember(self, kernel):
-        """Stores the values of all weights, before those that are not kept become zero."""
-        kernel.state["dense"].assign(kernel.weight)
+        """Makes pruned weights zero, and stores the values they had."""
+        # In place where possible: that costs less than to multiply by the inverse of the mask.
+        kernel.state["pruned"].assign(kernel.weight)
+        kernel.weight.assign(kernel.weight * kernel.state["mask"])
+        kernel.state["pruned"].assign_sub(kernel.weight)
 
     def restore(self, kernel):
-        """Puts the values of pruned weights back."""
-        kept = tf.where(kernel.state["mask"] > 0, kernel.weight, kernel.state["dense"])
-        kernel.weight.assign(kept)
+        """Puts the values of pruned weights, which are zero, back."""
+        kernel.weight.assign_add(kernel.state["pruned"])
 
 
 class SparsityLogger(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """Sparse training: weights at zero from the first steps on, and only the others updated."""
 
 import fnmatch
+import functools
 import math
 
 import keras
@@ -267,7 +268,7 @@ class TargetedDropout(MaskedOptimizer):
     """
 
     masks_gradients = True
-    keeps_dense = True
+    keeps_pruned = True
 
     def __init__(
         self,
@@ -292,6 +293,9 @@ class TargetedDropout(MaskedOptimizer):
         self.end_step = end_step
         self.frequency = frequency
         self.seed = seed
+        self._drop_for_good = tf.function(
+            lambda: self.act(functools.partial(self._draw, drop_rate=1.0))
+        )
 
     def update_masks(self, kernels, step, updated):
         end_step = np.iinfo("int64").max if self.end_step is None else self.end_step
@@ -313,12 +317,8 @@ class TargetedDropout(MaskedOptimizer):
 
     def finalize_variable_values(self, var_list):
         if self.end_step is None:
-            self.act(self._drop_for_good)
+            self._drop_for_good()
         super().finalize_variable_values(var_list)
-
-    def _drop_for_good(self, kernels, step):
-        self._draw(kernels, step, drop_rate=1.0)
-        self.project(kernels)
 
     def promised_zeros(self):
         sizes = [int(np.prod(v.shape)) for v in self.sparse_variables]
