@@ -179,7 +179,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if self.masks_gradients:
             grads = self._masked(grads, variables)
         before = tf.cast(self.iterations, tf.int64)
-        learning_rate = tf.cast(self.learning_rate, tf.float32)  # a schedule's changes with the step
+        # Now, as that of a schedule changes with the step.
+        learning_rate = tf.cast(self.learning_rate, tf.float32)
         self._run(self.before_update, by_kernel, before)
         self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
