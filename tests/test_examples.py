@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import tfpeft
@@ -40,6 +41,19 @@ def test_docstring(name, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out == "0.5\n"
     if name == "scale_width":
         assert capsys.readouterr().out == "8\n"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example"}
+    for block in BLOCK.findall(page.read_text()):
+        exec(block, names)
+    if page.name == "sparsity.md":
+        assert names["pruned"].history[0]["held"]
+        zeros = [np.mean(layer.kernel == 0) for layer in names["final"].layers]
+        assert max(zeros) > 0.9
+        assert (tmp_path / "sensitivity.png").exists()
 
 
 @pytest.mark.parametrize("first", ["tfpeft", "tensorflow_model_optimization"])

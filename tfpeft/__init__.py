@@ -4,28 +4,25 @@ from tfpeft.distillation import Distiller, scale_width
 from tfpeft.evaluation import Comparison, Evaluation, compare, evaluate
 from tfpeft.export import ExportReport, export_tflite
 from tfpeft.iterative_pruning import IterativePruning, prune_iteratively
+from tfpeft.l1 import ProximalGroupL1, ProximalL1, l1_regularize
 from tfpeft.pruning import (
-    FixedMask,
     GradientPruning,
     MagnitudePruning,
     MovementPruning,
     Pruning,
     RandomPruning,
-    strip_pruning,
 )
 from tfpeft.schedules import constant_sparsity, polynomial_decay
 from tfpeft.sensitivity import Sensitivity, layer_sensitivity
 from tfpeft.sparse_optimizer import SparseOptimizer, SparsityLogger
 from tfpeft.sparse_training import (
     SET,
-    ProximalGroupL1,
-    ProximalL1,
     RigL,
     StaticSparse,
     TargetedDropout,
-    l1_regularize,
 )
 from tfpeft.xnnpack import XnnpackPolicy, prune_for_xnnpack
+from tfpeft.zeros import FixedMask, strip_pruning
 
 __version__ = "0.1.0"
 

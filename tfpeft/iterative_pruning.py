@@ -18,7 +18,6 @@ from tfpeft.arguments import (
     check_rate,
     invalid,
 )
-from tfpeft.pruning import FixedMask
 from tfpeft.sensitivity import (
     check_data,
     check_model,
@@ -28,6 +27,7 @@ from tfpeft.sensitivity import (
     holds,
     monitored,
 )
+from tfpeft.zeros import FixedMask
 
 
 @dataclasses.dataclass(frozen=True)

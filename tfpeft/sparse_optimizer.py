@@ -6,6 +6,7 @@ import typing
 import keras
 import tensorflow as tf
 
+from tfpeft import gradients
 from tfpeft.arguments import invalid
 
 # Variables of rank 2 and more that are no kernels, by parts of their names.
@@ -174,7 +175,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         variables = self._trainable_variables
         if trainable_variables is not None:
             variables = list(trainable_variables)
-        grads = self._checked(list(grads), variables)
+        grads = list(grads)
+        if not self._scales_loss():
+            grads = gradients.checked(grads, [_path(variable) for variable in variables])
         by_kernel = self._gradients_of_kernels(grads, variables)
         if self.masks_gradients:
             grads = self._masked(grads, variables)
@@ -185,27 +188,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
         self._run(self.after_update, by_kernel, step, step > before, learning_rate)
-
-    def _checked(self, grads, variables):
-        """Returns `grads`, of which the step that reads them learns that they are finite."""
-        if self._scales_loss():
-            return grads
-        known = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
-        # A sum is finite only if each of its terms is.
-        sums = tf.stack([_telling_sum(gradient) for gradient, _ in known])
-        finite = tf.math.is_finite(sums)
-        message = "Received an invalid value for `grads`, expected finite gradients. Received: "
-        if tf.executing_eagerly():
-            for (_, variable), good in zip(known, finite.numpy(), strict=True):
-                if not good:
-                    raise ValueError(f"{message}NaN or infinite at {_path(variable)}")
-            return grads
-        names = ", ".join(_path(variable) for _, variable in known)
-        check = tf.debugging.Assert(
-            tf.reduce_all(finite), [f"{message}these sums over {names}:", sums], summarize=1000
-        )
-        with tf.control_dependencies([check] if check is not None else []):
-            return [g if g is None else tf.nest.map_structure(tf.identity, g) for g in grads]
 
     def _scales_loss(self):
         optimizers = _wrapped(self.inner_optimizer)
@@ -254,22 +236,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def act(self, method):
         """Calls `method(kernels, step)` outside of a training step."""
         step = tf.cast(self.iterations, tf.int64)
-        gradients = [None] * len(self._sparse_indices)
-        self._run_on_replicas(self._distribution_strategy, method, gradients, step)
+        none = [None] * len(self._sparse_indices)
+        self._run_on_replicas(self._distribution_strategy, method, none, step)
 
-    def _run_on_replicas(self, distribution, method, gradients, *args):
+    def _run_on_replicas(self, distribution, method, by_kernel, *args):
         weights = [_tf_variable(variable) for variable in self.sparse_variables]
         states = {name: [_tf_variable(v) for v in each] for name, each in self._states.items()}
 
-        def run(_, weights, states, gradients, *args):
+        def run(_, weights, states, by_kernel, *args):
             kernels = [
                 Kernel(i, weight, gradient, {name: each[i] for name, each in states.items()})
-                for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True))
+                for i, (weight, gradient) in enumerate(zip(weights, by_kernel, strict=True))
             ]
             method(kernels, *args)
 
         distribution.extended.update(
-            weights[0], run, args=(weights, states, gradients, *args), group=False
+            weights[0], run, args=(weights, states, by_kernel, *args), group=False
         )
 
     def finalize_variable_values(self, var_list):
@@ -339,54 +321,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-class MaskedOptimizer(SparseOptimizer):
-    """A sparse optimizer that remembers which weights it keeps: 4 bytes a weight.
-
-    After each update of the wrapped optimizer:
-
-    1. `update_masks` takes new masks, where its technique says so,
-    2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
-    """
-
-    keeps_pruned = False
-    """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
-
-    def add_states(self):
-        self.add_state("mask", initial=self.initial_mask)
-        if self.keeps_pruned:
-            self.add_state("pruned")
-
-    def initial_mask(self, index, variable):
-        """Returns the mask that a kernel begins with; all weights are kept by default."""
-        return tf.ones(variable.shape, variable.dtype)
-
-    def update_masks(self, kernels, step, updated):
-        """Gives kernels new masks by `set_mask`, or leaves them."""
-
-    def after_update(self, kernels, step, updated, learning_rate):
-        self.update_masks(kernels, step, updated)
-        self.project(kernels)
-
-    def project(self, kernels):
-        for kernel in kernels:
-            kernel.weight.assign(kernel.weight * kernel.state["mask"])
-
-    def set_mask(self, kernel, mask):
-        # Numbers of the kernel's own type: a byte a weight has to be cast first, in every step.
-        kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
-
-    def remember(self, kernel):
-        """Makes pruned weights zero, and stores the values they had."""
-        # In place where possible: that costs less than to multiply by the inverse of the mask.
-        kernel.state["pruned"].assign(kernel.weight)
-        kernel.weight.assign(kernel.weight * kernel.state["mask"])
-        kernel.state["pruned"].assign_sub(kernel.weight)
-
-    def restore(self, kernel):
-        """Puts the values of pruned weights, which are zero, back."""
-        kernel.weight.assign_add(kernel.state["pruned"])
-
-
 class SparsityLogger(keras.callbacks.Callback):
     """Adds `sparsity` to the logs of each epoch: for the progress bar's end, History, TensorBoard.
 
@@ -445,19 +379,3 @@ def _wrapped(optimizer):
         found.append(optimizer)
         optimizer = getattr(optimizer, "inner_optimizer", None)
     return found
-
-
-def _telling_sum(gradient):
-    """Returns the sum of a part of `gradient` that is not finite if the gradient is not.
-
-    A gradient is a sum of products of what goes into a layer and what comes back to it. NaN in
-    one of its inputs makes all it is multiplied with NaN, up to the last axis; NaN in what comes
-    back does so from the first axis on. So of large ones two slices are enough.
-    """
-    sliced = isinstance(gradient, tf.IndexedSlices)
-    values = gradient.values if sliced else tf.convert_to_tensor(gradient)
-    if sliced or len(values.shape) < 2 or (values.shape.num_elements() or 0) < 2**16:
-        return tf.reduce_sum(tf.cast(values, tf.float32))
-    # The middle of the first axis: in convolutions the border may meet padding only.
-    slices = (values[values.shape[0] // 2], values[..., 0])
-    return tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32)) for each in slices])
