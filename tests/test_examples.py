@@ -50,9 +50,8 @@ def test_page(page, tmp_path, monkeypatch):
     for block in BLOCK.findall(page.read_text()):
         exec(block, names)
     if page.name == "sparsity.md":
-        assert names["pruned"].history[0]["held"]
-        zeros = [np.mean(layer.kernel == 0) for layer in names["final"].layers]
-        assert max(zeros) > 0.9
+        assert names["pruned"].reached
+        assert np.mean(names["final"].layers[0].kernel == 0) > 0.8
         assert (tmp_path / "sensitivity.png").exists()
 
 
