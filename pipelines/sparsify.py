@@ -129,7 +129,8 @@ def prune(model, teacher_model, data, folder):
             "Received an invalid value for --prune_end, expected one above --prune_begin="
             f"{FLAGS.prune_begin}. Received: --prune_end={FLAGS.prune_end}"
         )
-    end_step = min(begin_step + FLAGS.prune_updates * frequency, total)
+    last_step = max(begin_step + 1, round(FLAGS.prune_end * total))
+    end_step = min(begin_step + FLAGS.prune_updates * frequency, last_step)
     schedule = tfpeft.polynomial_decay(
         final_sparsity,
         begin=begin_step / total,
@@ -196,7 +197,10 @@ def sparse_train(model, teacher_model, data, folder):
 
 
 def _fit(model, teacher_model, data, sparsify, first_step):
-    has_zeros = any(np.any(w.numpy() == 0) for w in model.weights if len(w.shape) > 1)
+    kernels = model.trainable_variables
+    reasons = tfpeft.SparseOptimizer(keras.optimizers.SGD()).skip_reasons(kernels)
+    kernels = [kernel for kernel, why in zip(kernels, reasons, strict=True) if why is None]
+    has_zeros = any(np.any(kernel.numpy() == 0) for kernel in kernels)
 
     def wrap(optimizer):
         # Zeros of an earlier stage stay.
@@ -255,13 +259,13 @@ def _prune_iteratively(model, data, folder):
 def _integers(flag):
     if FLAGS[flag].value is None:
         return None
-    try:
-        return tuple(int(value) for value in FLAGS[flag].value)
-    except ValueError:
+    values = FLAGS[flag].value
+    if len(values) != 2 or not all(value.isdecimal() and int(value) for value in values):
         raise ValueError(
-            f"Received an invalid value for --{flag}, expected two integers such as 2,4. "
-            f"Received: --{flag}={','.join(FLAGS[flag].value)}"
-        ) from None
+            f"Received an invalid value for --{flag}, expected two integers such as 2,4, of at "
+            f"least 1. Received: --{flag}={','.join(values)}"
+        )
+    return tuple(map(int, values))
 
 
 def _fraction(value):

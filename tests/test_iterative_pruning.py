@@ -34,15 +34,15 @@ def test_rounds_reach_the_target_and_leave_the_model_alone(build):
     assert pruned.reached
     assert pruned.monitor == "accuracy"
     assert pruned.baseline == pytest.approx(metrics["accuracy"])
-    np.testing.assert_allclose([s["sparsity"] for s in pruned.history], [0.2, 0.4, 0.6])
-    np.testing.assert_allclose(sparsity(pruned.model), 0.6, atol=0.02)
+    np.testing.assert_allclose([s["sparsity"] for s in pruned.history], [0.2, 0.4, 0.6], atol=0.02)
+    assert pruned.history[-1]["sparsity"] == pytest.approx(sparsity(pruned.model))
     result = pruned.model.evaluate(X, Y, verbose=0, return_dict=True)
     assert result["accuracy"] == pytest.approx(pruned.history[-1]["metric"])
     for old, weight in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, old)
     assert isinstance(model.optimizer, keras.optimizers.Adam)
     tfpeft.strip_pruning(pruned.model)
-    assert "| 60.00 |" in str(pruned)
+    assert f"| {100 * sparsity(pruned.model):.2f} |" in str(pruned)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global", "erk"])
@@ -271,3 +271,79 @@ def test_bad_models_and_data_are_named():
     sparse = trained(optimizer=tfpeft.StaticSparse(keras.optimizers.Adam(), 0.5))
     with pytest.raises(ValueError, match="`model`.*plain optimizer.*StaticSparse"):
         prune(sparse)
+
+
+def test_the_history_tells_the_zeros_that_there_are():
+    model = trained()
+    kernel = model.layers[0].kernel
+    kernel.assign(np.where(np.arange(60).reshape(6, 10) < 55, 0, kernel))
+    # 55 of 60 are zero already, and round(30 * .3) = 9 of 30 stay: 76 of 90.
+    pruned = prune(model, target_sparsity=0.7, step=1.0, scope="layer")
+    assert pruned.reached
+    assert [round(90 * step["sparsity"]) for step in pruned.history] == [76]
+    assert sparsity(pruned.model) == pytest.approx(76 / 90)
+
+
+def test_it_resumes_models_that_cannot_be_loaded_by_themselves(tmp_path):
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return -inputs
+
+    def build():
+        return keras.Sequential(
+            [
+                *(keras.Input((6,)), keras.layers.Lambda(lambda x: 2 * x), Own()),
+                *(keras.layers.Dense(4), keras.layers.Dense(3)),
+            ]
+        )
+
+    model = trained(build)
+    first = prune(model, directory=tmp_path)
+    again = prune(model, directory=tmp_path)
+    assert again.history == first.history
+    for expected, weight in zip(first.model.weights, again.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+
+
+def test_gradient_importance_with_lists_and_kernels_out_of_reach():
+    class Stop(keras.layers.Layer):
+        def call(self, inputs):
+            return keras.ops.stop_gradient(inputs)
+
+    inputs = [keras.Input((6,)), keras.Input((6,))]
+    hidden = [keras.layers.Dense(4)(each) for each in inputs]
+    model = keras.Model(inputs, keras.layers.Add()([hidden[0], Stop()(hidden[1])]))
+    model.compile("sgd", "mse")
+    data = ([X, X], X[:, :4])
+    pruned = tfpeft.prune_iteratively(
+        model, data, data, target_sparsity=0.5, step=0.5, tolerance=100.0, criterion="gradient"
+    )
+    # The kernel without a gradient is unimportant as a whole.
+    assert sorted(zeros(w) for w in pruned.model.weights if len(w.shape) > 1) == [0, 24]
+
+
+def test_a_step_too_small_to_remove_a_weight_is_refused():
+    with pytest.raises(ValueError, match="`step`.*removes a weight.*0.001"):
+        prune(trained(), step=0.001)
+
+
+def test_sensitivity_leaves_what_an_optimizer_promised():
+    late = tfpeft.constant_sparsity(0.5, begin=0.5, total_steps=100)
+    model = compiled(sequential(), tfpeft.MagnitudePruning(keras.optimizers.SGD(), late))
+    train(model)
+    compiled(model, keras.optimizers.SGD())
+    tfpeft.layer_sensitivity(model, (X, Y), [0.5])
+    with pytest.raises(ValueError, match="expected the zeros"):
+        tfpeft.strip_pruning(model)
+
+
+def test_kernels_of_one_path_are_refused():
+    def part(units):
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, keras.layers.Dense(units, name="same")(inputs))
+
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, part(3)(part(6)(inputs)))
+    compiled(model, keras.optimizers.SGD())
+    with pytest.raises(ValueError, match="`model`.*different paths.*same/kernel"):
+        tfpeft.layer_sensitivity(model, (X, Y), [0.5])

@@ -372,6 +372,11 @@ def main(tmp_path, monkeypatch):
             "--n_m, expected two integers.*--n_m=2,x",
         ),
         (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2"],
+            {},
+            "--n_m, expected two integers.*--n_m=2",
+        ),
+        (
             ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--prune_end=0"],
             {},
             "--prune_end, expected.*--prune_begin=0.0",

@@ -1,5 +1,7 @@
 """Schedules in epochs and fractions, and TFMOT left as it was found."""
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -56,6 +58,10 @@ def test_constant_sparsity_in_epochs_and_fractions():
         ({"begin": 0, "end": 1, "total_steps": 10, "frequency": 0}, "`frequency`.*0"),
         ({"begin": 0, "end": 0.01, "total_steps": 10}, "`end`.*at least one update"),
         ({"begin": 0, "end": 1, "total_steps": 10, "power": 0}, "`power`.*0"),
+        ({"begin": 0, "end": 1, "total_steps": 10, "power": float("nan")}, "`power`.*nan"),
+        ({"begin": "a", "end": 1, "total_steps": 10}, "`begin`.*'a'"),
+        ({"begin": float("nan"), "end": 1, "total_steps": 10}, "`begin`.*nan"),
+        ({"begin": 0, "end": "b", "total_steps": 10}, "`end`.*'b'"),
         ({"begin": 0, "end": 1, "total_steps": 10, "initial_sparsity": 1}, "`initial_sparsity`.*1"),
     ],
 )
@@ -78,3 +84,37 @@ def test_schedules_survive_saving():
     ):
         copy = schedules.deserialize_schedule(schedules.serialize_schedule(schedule))
         assert copy.get_config() == schedule.get_config()
+
+
+def test_numbers_of_numpy_are_numbers():
+    schedule = tfpeft.polynomial_decay(
+        np.float32(0.5), begin=0, end=np.int64(2), steps_per_epoch=np.int64(5)
+    )
+    assert schedule.end_step == 10
+
+
+def test_constant_sparsity_begins_within_the_run():
+    with pytest.raises(ValueError, match=r"`begin`.*\[0, 1\).*2000"):
+        tfpeft.constant_sparsity(0.5, begin=2000, total_steps=4000)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Shifted(schedules.tfmot.sparsity.keras.ConstantSparsity):
+    def __call__(self, step):
+        return super().__call__(step + 1)
+
+
+def test_a_subclass_of_a_schedule_survives_saving():
+    copy = schedules.deserialize_schedule(schedules.serialize_schedule(Shifted(0.5, 3)))
+    assert isinstance(copy, Shifted)
+    assert copy.get_config()["config"] == Shifted(0.5, 3).get_config()["config"]
+    with pytest.raises(ValueError, match="expected its class to be registered"):
+        schedules.deserialize_schedule({"subclass": "none>None", "config": {}})
+
+
+@pytest.mark.parametrize(
+    "schedule", [lambda step: 0.5, keras.optimizers.schedules.CosineDecay(0.1, 10)]
+)
+def test_what_is_no_schedule_is_refused(schedule):
+    with pytest.raises(ValueError, match=r"`schedule`.*\(update_now, sparsity\)"):
+        tfpeft.MagnitudePruning(keras.optimizers.SGD(), schedule)

@@ -35,6 +35,9 @@ def test_exclude_and_the_reasons_for_skipping():
         (lambda: tfpeft.MagnitudePruning("adam", schedule()), "`optimizer`.*'adam'"),
         (lambda: tfpeft.MagnitudePruning(keras.optimizers.SGD(), 0.5), "`schedule`.*0.5"),
         (lambda: pruning(exclude="head"), "`exclude`.*'head'"),
+        (lambda: pruning(exclude=None), "`exclude`.*None"),
+        (lambda: pruning(exclude=[keras.layers.ReLU()]), "`exclude`.*ReLU"),
+        (lambda: pruning().apply([]), "`trainable_variables`.*None"),
         (lambda: pruning(exclude=("tail",)).build(sequential().weights), "`exclude`.*tail"),
         (lambda: pruning(exclude=("*",)).build(sequential().weights), "no kernel"),
         (lambda: tfpeft.strip_pruning("model"), "`model`.*'model'"),
@@ -116,3 +119,68 @@ def test_predictions_come_from_the_zeros(tmp_path):
     kernel, bias = model.layers[1].get_weights()
     np.testing.assert_allclose(model.predict(X, verbose=0), hidden @ kernel + bias, atol=1e-5)
     assert len(Y) == len(X)
+
+
+def test_variables_need_neither_paths_nor_names_of_their_own():
+    for make in (
+        lambda o: tfpeft.MagnitudePruning(o, schedule(0.25)),
+        lambda o: tfpeft.StaticSparse(o, 0.25, distribution="uniform"),
+    ):
+        variables = [tf.Variable(np.ones(shape, "float32")) for shape in [(4, 4), 4, (4, 2)]]
+        optimizer = make(keras.optimizers.SGD(0.0))
+        for _ in range(8):
+            optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
+        assert [zeros(v) for v in variables] == [4, 0, 2]
+
+
+def test_slopes_and_scales_are_no_kernels():
+    model = keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(4), keras.layers.PReLU()])
+    model.add(keras.layers.RMSNormalization(axis=[1, 2]))
+    optimizer = pruning()
+    optimizer.build(model.trainable_variables)
+    assert [variable.path.split("/")[-1] for variable in optimizer.sparse_variables] == ["kernel"]
+
+
+def test_a_layer_that_is_frozen_later_stays_as_it_is():
+    for make in (
+        lambda o: tfpeft.ProximalL1(o, 0.1),
+        lambda o: tfpeft.MagnitudePruning(o, schedule(), scope="erk"),
+    ):
+        model = sequential()
+        optimizer = make(keras.optimizers.SGD(0.1))
+        train(compiled(model, optimizer), epochs=1)
+        model.layers[0].trainable = False
+        before = model.layers[0].get_weights(), zeros(model.layers[1].kernel)
+        train(compiled(model, optimizer), epochs=2)
+        for old, new in zip(before[0], model.layers[0].get_weights(), strict=True):
+            np.testing.assert_array_equal(new, old)
+        assert zeros(model.layers[1].kernel) > before[1]
+
+
+def test_a_refused_build_is_refused_again_for_the_same_reason():
+    for options in ({"exclude": ["hed"]}, {"block_size": (4, 7)}):
+        optimizer, model = pruning(**options), sequential()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+                train(compiled(model, optimizer))
+
+
+def test_a_straight_through_weight_comes_back_as_it_was():
+    """Whatever the model was given in between, and however often a step fails."""
+    always = tfpeft.constant_sparsity(0.5, begin=0, total_steps=100, frequency=1)
+    for make in (
+        lambda o: tfpeft.MagnitudePruning(o, always, straight_through=True),
+        lambda o: tfpeft.TargetedDropout(o, 1.0, 0.5),
+    ):
+        model = compiled(sequential(), make(keras.optimizers.SGD(0.0)))
+        before = model.get_weights()
+        for _ in range(3):
+            train(model, epochs=1)
+            model.set_weights(before)
+        train(model, epochs=1)
+        optimizer = model.optimizer
+        for weight, pruned in zip(
+            optimizer.sparse_variables, optimizer._states["pruned"], strict=True
+        ):
+            index = next(i for i, w in enumerate(model.weights) if w is weight)
+            np.testing.assert_array_equal(weight.numpy() + pruned.numpy(), before[index])

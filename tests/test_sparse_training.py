@@ -295,6 +295,8 @@ def test_kernels_of_another_precision(dtype):
         (lambda o: tfpeft.TargetedDropout(o, 0.5, 0.5, end_step=0), "`end_step`.*0"),
         (lambda o: tfpeft.StaticSparse(o, 1.0), r"`sparsity`.*\[0, 1\).*1.0"),
         (lambda o: tfpeft.StaticSparse(o, 0.5, distribution="even"), "`distribution`.*'even'"),
+        (lambda o: tfpeft.StaticSparse(o, 0.5, seed=None), "`seed`.*None"),
+        (lambda o: tfpeft.TargetedDropout(o, 0.5, 0.5, seed=1.5), "`seed`.*1.5"),
         (lambda o: tfpeft.SET(o, 0.5, end_step=0.5), "`end_step`.*0.5"),
         (lambda o: tfpeft.RigL(o, 0.5, end_step=5, frequency=0), "`frequency`.*0"),
         (lambda o: tfpeft.RigL(o, 0.5, end_step=5, drop_fraction=2), "`drop_fraction`.*2"),
@@ -329,3 +331,34 @@ def test_targeted_dropout_ends_sparse_with_fit_and_goes_on():
         model.fit(X, Y, batch_size=8, verbose=0)
         assert [zeros(layer.kernel) for layer in model.layers] == [30, 15]
         tfpeft.strip_pruning(model)
+
+
+def test_l1_regularize_leaves_containers_alone():
+    encoder = keras.Sequential([keras.Input((4, 3)), keras.layers.Dense(3)], name="encoder")
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2), name="both")
+    model = keras.Sequential([keras.Input((4, 3)), encoder, both, keras.layers.Dense(1)])
+    assert len(tfpeft.l1_regularize(model, 0.1).losses) == 6
+    assert len(tfpeft.l1_regularize(model, 0.1, exclude=["encoder"]).losses) == 5
+    assert len(tfpeft.l1_regularize(model, 0.1, exclude=["encoder", "both"]).losses) == 1
+    with pytest.raises(ValueError, match="`exclude`.*among.*'encoder'.*tail"):
+        tfpeft.l1_regularize(model, 0.1, exclude=["tail"])
+
+
+def test_small_numbers_of_float16_are_not_lost():
+    """Squares of 1e-4 are 0 in float16, and so would their norm be."""
+    weight = variable(np.full((8, 2), 1e-4), "float16")
+    before = weight.numpy()
+    technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.01), 1e-5)
+    technique.apply([tf.zeros((8, 2), tf.float16)], [weight])
+    np.testing.assert_allclose(weight.numpy(), before, rtol=2e-3)
+
+
+def test_scores_add_up_in_float32():
+    always = tfpeft.constant_sparsity(0.5, begin=0, total_steps=10, frequency=1)
+    weight = variable(np.ones((2, 2)), "bfloat16")
+    technique = tfpeft.MovementPruning(keras.optimizers.SGD(0.0), always, straight_through=True)
+    step = tf.function(lambda g: technique.apply([g], [weight]))
+    for _ in range(600):
+        step(tf.constant([[-1.0, -1.25], [-1.5, -1.75]], tf.bfloat16))
+    scores = technique._states["score"][0].numpy()
+    np.testing.assert_allclose(scores, [[600, 750], [900, 1050]])

@@ -1,5 +1,7 @@
 """How a bad argument is reported: by its name, what was expected and what came."""
 
+import numbers
+
 
 def invalid(name, expected, received):
     return ValueError(
@@ -10,24 +12,35 @@ def invalid(name, expected, received):
 
 def check_sparsity(name, sparsity):
     """Raises unless `sparsity` is a number in [0, 1)."""
-    if not isinstance(sparsity, (int, float)) or not 0.0 <= sparsity < 1.0:
+    if not isinstance(sparsity, numbers.Real) or not 0.0 <= sparsity < 1.0:
         raise invalid(name, "a number in [0, 1)", sparsity)
 
 
 def check_rate(name, rate):
     """Raises unless `rate` is a number in (0, 1]."""
-    if not isinstance(rate, (int, float)) or not 0.0 < rate <= 1.0:
+    if not isinstance(rate, numbers.Real) or not 0.0 < rate <= 1.0:
         raise invalid(name, "a number in (0, 1]", rate)
 
 
 def check_positive(name, value):
-    if not isinstance(value, (int, float)) or not 0.0 < value < float("inf"):
+    if not isinstance(value, numbers.Real) or not 0.0 < value < float("inf"):
         raise invalid(name, "a positive number", value)
 
 
 def check_positive_integer(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise invalid(name, "an integer of at least 1", value)
+
+
+def check_seed(name, seed):
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or abs(seed) >= 2**31:
+        raise invalid(name, "an integer of at most 31 bits", seed)
+
+
+def check_exclude(exclude):
+    is_list = isinstance(exclude, (list, tuple))
+    if not is_list or not all(isinstance(each, str) for each in exclude):
+        raise invalid("exclude", "a list or tuple of names", exclude)
 
 
 def check_choice(name, value, choices):

@@ -8,8 +8,9 @@ def rebuild(model, edit, *, copy_weights=True):
 
     Args:
         model: A built `keras.Model`; a subclassed one needs `get_config`.
-        edit: A function of the configuration of one layer (a dict of constructor arguments,
-            `name` among them) that returns the new one. Nested layers are edited, too.
+        edit: A function that returns the new configuration of one layer, of its old one (a dict
+            of constructor arguments, `name` among them) and of the names of the layers that it
+            is in, from the outside. Nested layers are edited, too.
         copy_weights: Whether the new model gets the weights; then shapes must not change. If
             they do, what Keras remembers of the shapes it built with is left out as well.
 
@@ -48,12 +49,18 @@ def copy_adapted(model, new):
             new_layer.load_own_variables(state)
 
 
-def _edited(config, edit, dropped):
+def _edited(config, edit, dropped, parents=()):
     if isinstance(config, dict):
-        config = {k: _edited(v, edit, dropped) for k, v in config.items() if k not in dropped}
-        if isinstance(config.get("config"), dict) and "class_name" in config:
-            config["config"] = edit(config["config"])
+        inside = parents
+        is_object = isinstance(config.get("config"), dict) and "class_name" in config
+        if is_object and "name" in config["config"]:
+            inside = (*parents, config["config"]["name"])
+        config = {
+            k: _edited(v, edit, dropped, inside) for k, v in config.items() if k not in dropped
+        }
+        if is_object:
+            config["config"] = edit(config["config"], parents)
         return config
     if isinstance(config, (list, tuple)):
-        return type(config)(_edited(v, edit, dropped) for v in config)
+        return type(config)(_edited(v, edit, dropped, parents) for v in config)
     return config

@@ -231,7 +231,7 @@ def scale_width(model, width):
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
     scaled = []
 
-    def edit(config):
+    def edit(config, parents):
         if "layers" in config and "input_layers" not in config and config["name"] != model.name:
             # A Sequential inside another model takes the width that it is given.
             layers = [each for each in config["layers"] if each["class_name"] != "InputLayer"]

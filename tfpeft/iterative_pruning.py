@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
 import os
 import pathlib
 
@@ -109,7 +110,8 @@ def prune_iteratively(
             Or a callable `variable -> scores`, finite and of the variable's shape; the highest
             are kept.
         scope: "layer", "global" or "erk", as in `Pruning`. A layer that has more zeros already
-            keeps them.
+            keeps them, and then there are more in all than was asked for; the history has what
+            there is.
         densities: Takes the place of `scope`: a dict of kernel path or layer name -> positive
             number, one for every kernel, such as `layer_sensitivity(...).densities(0.01)`. The
             density of a kernel is `min(1, scale * number)`, with the `scale` that gives the
@@ -167,7 +169,7 @@ def prune_iteratively(
     paths = [model.trainable_variables[i].path for i in indices]
     weights = _matched(densities, paths)
     start = _sparsity([model.trainable_variables[i] for i in indices])
-    if not isinstance(target_sparsity, (int, float)) or not start < target_sparsity < 1.0:
+    if not isinstance(target_sparsity, numbers.Real) or not start < target_sparsity < 1.0:
         expected = f"a number in ({start:g}, 1), above the zeros that the model has"
         raise invalid("target_sparsity", expected, target_sparsity)
     settings = {
@@ -189,11 +191,13 @@ def prune_iteratively(
         metrics = evaluate(current, validation, batch_size)
         rounds.begin(monitored(model, monitor, metrics), metrics)
     elif rounds.last_held:
-        current.set_weights(rounds.load().get_weights())
+        held = cloning.rebuild(model, lambda config, parents: config)
+        held.load_weights(rounds.model_path)
+        current.set_weights(held.get_weights())
     while not rounds.history or rounds.history[-1]["held"]:
+        if rounds.history and start + step * len(rounds.history) >= target_sparsity - 1e-9:
+            break  # it was reached
         sparsity = min(target_sparsity, start + step * (len(rounds.history) + 1))
-        if rounds.history and rounds.history[-1]["sparsity"] >= sparsity:
-            break  # the target was reached
         candidate = _compiled_copy(model, exclude)
         candidate.set_weights(current.get_weights())
         variables = [candidate.trainable_variables[i] for i in indices]
@@ -202,10 +206,12 @@ def prune_iteratively(
             variables, _nested_masks(variables, scores, sparsity, scope, weights), strict=True
         ):
             variable.assign(tf.where(mask, variable, tf.zeros_like(variable)))
+        if _sparsity(variables) <= _sparsity([current.trainable_variables[i] for i in indices]):
+            raise invalid("step", "one that removes a weight at least in each round", step)
         _fit(candidate, train, epochs_per_step, batch_size, verbose)
         metric = evaluate(candidate, validation, batch_size)[rounds.monitor]
         held = holds(metric, rounds.baseline, rounds.monitor, tolerance)
-        rounds.add(sparsity, metric, held, candidate)
+        rounds.add(_sparsity(variables), metric, held, candidate)
         if held:
             current = candidate
     reached = rounds.history[-1]["held"]
@@ -252,16 +258,14 @@ class _Rounds:
         if held:
             partial = self.directory / "partial.keras"
             model.save(partial)
-            os.replace(partial, self._model_path())
+            os.replace(partial, self.model_path)
         self._write()
         for path in self.directory.glob("round_*.keras"):
-            if path != self._model_path():
+            if path != self.model_path:
                 path.unlink()
 
-    def load(self):
-        return keras.models.load_model(self._model_path(), compile=False)
-
-    def _model_path(self):
+    @property
+    def model_path(self):
         return self.directory / f"round_{self.last_held}.keras"
 
     def _write(self):
@@ -296,12 +300,15 @@ def _gradient_scores(model, variables, data, batch_size):
         with tf.GradientTape() as tape:
             outputs = model(x, training=False)
             loss = model.compute_loss(x, y, outputs, sample_weight, training=False)
-        gradients = tape.gradient(loss, [v.value for v in variables])
+        sources = [v.value for v in variables]
+        gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
         for total, variable, gradient in zip(totals, variables, gradients, strict=True):
             total.assign_add(tf.cast(tf.abs(variable * gradient), tf.float32))
 
     if isinstance(data, tuple):
-        data = tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+        # Lists are several inputs or outputs, which tf.data would stack.
+        parts = tuple(tuple(each) if isinstance(each, list) else each for each in data)
+        data = tf.data.Dataset.from_tensor_slices(parts).batch(batch_size)
     batches = 0
     for batch in data:
         add(*keras.utils.unpack_x_y_sample_weight(batch))
@@ -335,7 +342,7 @@ def _nested_masks(variables, scores, sparsity, scope, weights):
 
 def _compiled_copy(model, exclude):
     """Returns a copy that trains as the model does, with a new optimizer that keeps zeros."""
-    copy = cloning.rebuild(model, lambda config: config)
+    copy = cloning.rebuild(model, lambda config, parents: config)
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer  # `compile` adds one again
@@ -376,7 +383,7 @@ def _matched(densities, paths):
     if densities is None:
         return None
     if not isinstance(densities, dict) or not all(
-        isinstance(each, (int, float)) and each > 0 for each in densities.values()
+        isinstance(each, numbers.Real) and each > 0 for each in densities.values()
     ):
         raise invalid("densities", "a dict of kernel path or layer name -> number > 0", densities)
     found, used = [], set()

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft import cloning
-from tfpeft.arguments import check_positive, invalid
+from tfpeft.arguments import check_exclude, check_positive, invalid
 from tfpeft.sparse_optimizer import SparseOptimizer
 
 
@@ -32,7 +32,7 @@ def l1_regularize(model, l1, *, exclude=()):
     Args:
         model: A `keras.Model`; a subclassed one needs `get_config`. It stays as it is.
         l1: Number above 0.
-        exclude: Names or patterns of layers to leave alone.
+        exclude: Names or patterns of layers to leave alone, with all that is in them.
 
     Returns:
         A new, uncompiled model with the weights of `model`.
@@ -56,22 +56,22 @@ def l1_regularize(model, l1, *, exclude=()):
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
     check_positive("l1", l1)
-    if isinstance(exclude, str):
-        raise invalid("exclude", "a list or tuple of names", exclude)
-    layers, regularized = [], []
-
-    def edit(config):
-        keys = [key for key in config if key in _KERNEL_REGULARIZERS]
-        layers.append(config.get("name", ""))
-        if not keys or any(fnmatch.fnmatchcase(layers[-1], pattern) for pattern in exclude):
-            return config
-        regularized.extend(keys)
-        return {**config, **{key: _with_l1(config[key], l1, layers[-1]) for key in keys}}
-
-    new = cloning.rebuild(model, edit)
+    check_exclude(exclude)
+    layers = list(dict.fromkeys(layer.name for layer in model._flatten_layers()))
     unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
     if unmatched:
         raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)
+    regularized = []
+
+    def edit(config, parents):
+        keys = [key for key in config if key in _KERNEL_REGULARIZERS]
+        names = [*parents, config.get("name", "")]
+        if not keys or any(fnmatch.filter(names, pattern) for pattern in exclude):
+            return config
+        regularized.extend(keys)
+        return {**config, **{key: _with_l1(config[key], l1, names[-1]) for key in keys}}
+
+    new = cloning.rebuild(model, edit)
     if not regularized:
         raise ValueError(
             "l1_regularize found no kernel to regularize, expected layers with a "
@@ -148,15 +148,16 @@ class ProximalL1(SparseOptimizer):
         self.l1 = float(l1)
 
     def shrink(self, weight, threshold):
-        """Returns the new weights; `threshold` is `learning_rate * l1`, a scalar tensor."""
+        """Returns the new weights, of float32; `threshold` is `learning_rate * l1`."""
         # What is inside the threshold is taken from itself, which leaves an exact 0.0.
         return weight - tf.clip_by_value(weight, -threshold, threshold)
 
     def after_update(self, kernels, step, updated, learning_rate):
         threshold = tf.where(updated, learning_rate * self.l1, 0.0)
         for kernel in kernels:
-            weight = kernel.weight
-            weight.assign(self.shrink(weight, tf.cast(threshold, weight.dtype)))
+            # In float32: neither the threshold nor a norm fits into float16.
+            weight = tf.cast(kernel.weight, tf.float32)
+            kernel.weight.assign(tf.cast(self.shrink(weight, threshold), kernel.weight.dtype))
 
     def get_config(self):
         return {**super().get_config(), "l1": self.l1}
@@ -167,7 +168,8 @@ class ProximalGroupL1(ProximalL1):
     """Soft-thresholds whole output channels after each update: they vanish together.
 
     `w_c <- w_c * max(1 - learning_rate * l1 * sqrt(n) / ||w_c||_2, 0)`, where `w_c` are the `n`
-    weights of one output channel, one entry of the last axis (group lasso). A kernel with only
+    weights of one output channel, one entry of the last axis (group lasso). In Conv2DTranspose
+    and MultiHeadAttention that axis is another; leave them out by `exclude`. A kernel with only
     one entry there, such as that of a depthwise convolution, is skipped.
 
     What it does not give: biases and normalisation after a channel are left as they are, so a

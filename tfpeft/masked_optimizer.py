@@ -49,5 +49,7 @@ class MaskedOptimizer(SparseOptimizer):
         kernel.state["pruned"].assign_sub(kernel.weight)
 
     def restore(self, kernel):
-        """Puts the values of pruned weights, which are zero, back."""
-        kernel.weight.assign_add(kernel.state["pruned"])
+        """Puts the values of pruned weights back; called again, it changes nothing more."""
+        # Whatever the weight holds by now where it should be zero does not count.
+        kept = kernel.weight * kernel.state["mask"]
+        kernel.weight.assign(kept + kernel.state["pruned"])

@@ -5,8 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft import masks, schedules
-from tfpeft.arguments import check_choice, invalid
+from tfpeft.arguments import check_choice, check_seed, invalid
 from tfpeft.masked_optimizer import MaskedOptimizer
+from tfpeft.sparse_optimizer import path_of
 
 
 class Pruning(MaskedOptimizer):
@@ -43,6 +44,9 @@ class Pruning(MaskedOptimizer):
             for single weights.
         n_m: (n, m); of each m neighbours along the inputs, n are kept. The schedule must end at
             `1 - n / m`; on the way there, the pattern's weights are kept and the best others.
+            Inputs and outputs are the last two axes of a kernel, for `block_size`, too; where
+            they are not (EinsumDense, MultiHeadAttention, Conv2DTranspose), leave it out by
+            `exclude`.
         exclude: Names or patterns of layers to leave dense.
         straight_through: Whether pruned weights are remembered and trained on, behind the zeros
             that the model computes with (straight-through estimator); they come back with what
@@ -100,21 +104,24 @@ class Pruning(MaskedOptimizer):
         def update_now():
             sparsity = schedules.sparsity_at(self.schedule, step)
             scores = [self.calculate_scores(kernel) for kernel in kernels]
-            for kernel, mask in zip(kernels, self._masks_of(scores, sparsity), strict=True):
+            indices = [kernel.index for kernel in kernels]
+            new = self._masks_of(scores, sparsity, indices)
+            for kernel, mask in zip(kernels, new, strict=True):
                 self.set_mask(kernel, mask)
             return True
 
         due = schedules.updates_at(self.schedule, step)
         tf.cond(due & updated, update_now, lambda: False)
 
-    def project(self, kernels):
+    def after_update(self, kernels, step, updated, learning_rate):
         if not self.straight_through:
-            super().project(kernels)
+            super().after_update(kernels, step, updated, learning_rate)
             return
+        self.update_masks(kernels, step, updated)
         for kernel in kernels:
             self.remember(kernel)
 
-    def _masks_of(self, scores, sparsity):
+    def _masks_of(self, scores, sparsity, indices):
         if self.n_m:
             scores = [masks.prefer_n_m(each, *self.n_m) for each in scores]
         if self.block_size:
@@ -122,18 +129,22 @@ class Pruning(MaskedOptimizer):
         if self.scope == "global":
             kept = masks.global_masks(scores, sparsity)
         else:
-            counts = self._kept_counts([each.shape for each in scores], sparsity)
+            counts = self._kept_counts([each.shape for each in scores], sparsity, indices)
             kept = [masks.top_mask(*each) for each in zip(scores, counts, strict=True)]
         if self.block_size:
             kept = [masks.spread_blocks(mask, self.block_size) for mask in kept]
         return kept
 
-    def _kept_counts(self, shapes, sparsity):
+    def _kept_counts(self, shapes, sparsity, indices):
+        """Returns how many are kept of the scores, of these shapes, of kernels."""
+        sparsities = [sparsity] * len(self.sparse_variables)
         if self.scope == "erk":
-            sparsity = 1.0 - masks.erk_densities([v.shape for v in self.sparse_variables], sparsity)
-        else:
-            sparsity = [sparsity] * len(shapes)
-        return [masks.kept_count(np.prod(s), sparsity[i]) for i, s in enumerate(shapes)]
+            kernels = [variable.shape for variable in self.sparse_variables]
+            sparsities = 1.0 - masks.erk_densities(kernels, sparsity)
+        return [
+            masks.kept_count(np.prod(shape), sparsities[i])
+            for i, shape in zip(indices, shapes, strict=True)
+        ]
 
     def promised_zeros(self):
         sparsity = schedules.promised_sparsity(self.schedule)
@@ -142,7 +153,7 @@ class Pruning(MaskedOptimizer):
         if self.scope == "global":
             kept = int(masks.kept_count(sum(sizes), sparsity))
             return [(self.sparse_variables, block * (sum(sizes) - kept))]
-        counts = self._kept_counts([(size,) for size in sizes], sparsity)
+        counts = self._kept_counts([(size,) for size in sizes], sparsity, range(len(sizes)))
         return [
             ([variable], block * (size - int(count)))
             for variable, size, count in zip(self.sparse_variables, sizes, counts, strict=True)
@@ -163,7 +174,7 @@ class Pruning(MaskedOptimizer):
     def _check_pattern(self, variable):
         rows, columns = variable.shape[-2:]
         height, width = self.block_size or (1, 1)
-        expected = f"{{}} that divides the kernels; leave {variable.path} out by `exclude`"
+        expected = f"{{}} that divides the kernels; leave {path_of(variable)} out by `exclude`"
         if rows % height or columns % width:
             raise ValueError(
                 f"{invalid('block_size', expected.format('a size'), self.block_size)} "
@@ -246,12 +257,13 @@ class GradientPruning(Pruning):
 
     def add_states(self):
         super().add_states()
-        self.add_state("score")
+        self.add_state("score", dtype="float32")
 
     def before_update(self, kernels, step):
         super().before_update(kernels, step)
         for kernel in kernels:
-            kernel.state["score"].assign_add(tf.abs(kernel.weight * kernel.gradient))
+            weight = tf.cast(kernel.weight, tf.float32)
+            kernel.state["score"].assign_add(tf.abs(weight * kernel.gradient))
 
     def calculate_scores(self, kernel):
         # The sum ranks as the mean does: all weights have seen the same number of steps.
@@ -290,12 +302,13 @@ class MovementPruning(Pruning):
 
     def add_states(self):
         super().add_states()
-        self.add_state("score")
+        self.add_state("score", dtype="float32")
 
     def before_update(self, kernels, step):
         super().before_update(kernels, step)
         for kernel in kernels:
-            kernel.state["score"].assign_sub(kernel.weight * kernel.gradient)
+            weight = tf.cast(kernel.weight, tf.float32)
+            kernel.state["score"].assign_sub(weight * kernel.gradient)
 
     def calculate_scores(self, kernel):
         return kernel.state["score"]
@@ -349,6 +362,7 @@ class RandomPruning(Pruning):
             straight_through=straight_through,
             name=name,
         )
+        check_seed("seed", seed)
         self.seed = seed
 
     def calculate_scores(self, kernel):

@@ -4,13 +4,20 @@ A schedule is a callable `step -> (update_now, sparsity)` over an int64 scalar t
 `ConstantSparsity` and `PolynomialDecay` are such callables.
 """
 
+import math
+import numbers
 import os
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.arguments import check_positive_integer, check_sparsity, invalid
+from tfpeft.arguments import (
+    check_positive,
+    check_positive_integer,
+    check_sparsity,
+    invalid,
+)
 
 
 def _import_tfmot():
@@ -80,8 +87,7 @@ def polynomial_decay(
     """
     check_sparsity("final_sparsity", final_sparsity)
     check_sparsity("initial_sparsity", initial_sparsity)
-    if power <= 0:
-        raise invalid("power", "a positive number", power)
+    check_positive("power", power)
     begin_step, end_step, frequency = _steps(begin, end, steps_per_epoch, total_steps, frequency)
     return tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity, final_sparsity, begin_step, end_step, power=power, frequency=frequency
@@ -137,11 +143,12 @@ def _steps(begin, end, steps_per_epoch, total_steps, frequency, bounded=True):
     unit = total_steps if steps_per_epoch is None else steps_per_epoch
     check_positive_integer(unit_name, unit)
     check_positive_integer("frequency", frequency)
-    if begin < 0:
-        raise invalid("begin", "a number of at least 0", begin)
-    if end <= begin:
+    most = math.inf if total_steps is None else 1
+    if not isinstance(begin, numbers.Real) or not 0 <= begin < most:
+        raise invalid("begin", f"a number in [0, {most})", begin)
+    if not isinstance(end, numbers.Real) or not begin < end < math.inf:
         raise invalid("end", f"a number above begin={begin}", end)
-    if total_steps is not None and bounded and end > 1:
+    if bounded and end > most:
         raise invalid("end", "a fraction of the run in [0, 1]", end)
     begin_step, end_step = round(begin * unit), round(end * unit)
     if end_step == begin_step:
@@ -156,6 +163,14 @@ def check_schedule(schedule):
         raise invalid(
             "schedule", "a callable of a step such as tfpeft.polynomial_decay(...)", schedule
         )
+    try:
+        promised_sparsity(schedule)
+        updates_at(schedule, tf.constant(1, tf.int64))
+    except (TypeError, ValueError, IndexError, tf.errors.OpError) as error:
+        raise ValueError(
+            "Received an invalid value for `schedule`, expected a callable of a step that returns "
+            f"(update_now, sparsity). Received: {schedule!r}, which failed: {error}"
+        ) from error
     sparsity = promised_sparsity(schedule)
     if not 0.0 <= sparsity < 1.0:
         raise invalid("schedule", "one that ends with a sparsity in [0, 1)", sparsity)
@@ -192,8 +207,11 @@ def promised_sparsity(schedule):
 
 def serialize_schedule(schedule):
     """Returns a JSON-able description from which `deserialize_schedule` makes it again."""
-    if isinstance(schedule, tfmot.sparsity.keras.PruningSchedule):
+    if getattr(tfmot.sparsity.keras, type(schedule).__name__, None) is type(schedule):
         return schedule.get_config()
+    if isinstance(schedule, tfmot.sparsity.keras.PruningSchedule):
+        name = keras.saving.get_registered_name(type(schedule))
+        return {"subclass": name, "config": schedule.get_config()["config"]}
     return keras.saving.serialize_keras_object(schedule)
 
 
@@ -204,6 +222,14 @@ def deserialize_schedule(config):
     """
     if not isinstance(config, dict):
         return config
+    if "subclass" in config:
+        schedule = keras.saving.get_registered_object(config["subclass"])
+        if schedule is None:
+            raise ValueError(
+                "Cannot load a schedule, expected its class to be registered by "
+                f"keras.saving.register_keras_serializable. Received: {config['subclass']}"
+            )
+        return schedule(**config["config"])
     schedule = getattr(tfmot.sparsity.keras, config["class_name"], None)
     if schedule is not None and set(config) == {"class_name", "config"}:
         return schedule(**config["config"])

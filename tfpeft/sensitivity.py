@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import os
 import pathlib
 
@@ -188,11 +189,17 @@ def holds(metric, baseline, monitor, tolerance):
 
 def chosen(model, exclude):
     """Returns the indices of the trainable variables that take part."""
-    if isinstance(exclude, str):
-        raise invalid("exclude", "a list or tuple of names", exclude)
-    optimizer = SparseOptimizer(keras.optimizers.SGD(), exclude=exclude)
-    optimizer.build(model.trainable_variables)
-    return optimizer._sparse_indices
+    variables = model.trainable_variables
+    reasons = SparseOptimizer(keras.optimizers.SGD(), exclude=exclude).skip_reasons(variables)
+    indices = [i for i, why in enumerate(reasons) if why is None]
+    paths = [variables[i].path for i in indices]
+    if not indices:
+        received = {v.path: why for v, why in zip(variables, reasons, strict=True)}
+        raise invalid("model", "trainable kernels of rank >= 2 that `exclude` leaves", received)
+    repeated = sorted({path for path in paths if paths.count(path) > 1})
+    if repeated:
+        raise invalid("model", "kernels of different paths: name its layers apart", repeated)
+    return indices
 
 
 def check_model(model):
@@ -211,5 +218,5 @@ def check_data(name, data):
 
 
 def check_tolerance(tolerance):
-    if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
+    if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
         raise invalid("tolerance", "a number of at least 0", tolerance)

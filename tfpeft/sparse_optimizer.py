@@ -7,10 +7,11 @@ import keras
 import tensorflow as tf
 
 from tfpeft import gradients
-from tfpeft.arguments import invalid
+from tfpeft.arguments import check_exclude, invalid
 
 # Variables of rank 2 and more that are no kernels, by parts of their names.
 _NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora")
+_NOT_KERNELS_EITHER = ("alpha", "scale")  # as whole names: of PReLU and RMSNormalization
 
 
 class Kernel(typing.NamedTuple):
@@ -19,7 +20,7 @@ class Kernel(typing.NamedTuple):
     index: int
     weight: tf.Variable
     gradient: tf.Tensor | None
-    """The gradient over all replicas, where the technique asks for it by `uses_gradients`."""
+    """The gradient over all replicas in float32, where `uses_gradients` asks for it."""
     state: dict
     """What `add_state` made for this kernel: name -> tf.Variable, such as "mask"."""
 
@@ -34,7 +35,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     variables: they are saved with the model and resumed with it.
 
     Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
-    do not. `skipped` says why, a variable each.
+    do not. `skipped` says why, a variable each. A kernel that a later `apply` does not name, such
+    as that of a layer that was frozen since, is left as it is.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
     compressed files smaller.
@@ -49,9 +51,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ValueError: if an argument is not of its kind; and on the first update if no kernel
             takes part, or if an entry of `exclude` matches nothing.
         tf.errors.InvalidArgumentError: (`ValueError` where it runs eagerly) while training, if
-            a gradient is NaN or infinite, before anything has changed. Not where
-            `jit_compile=True`, as XLA leaves assertions out, nor with a `LossScaleOptimizer`
-            inside, which skips such steps by itself.
+            a gradient is NaN or infinite, before anything has changed. Of large gradients only
+            two slices are looked at, which is enough for NaN in data, loss or activations, and
+            not for a single bad entry. Not where `jit_compile=True`, as XLA leaves assertions
+            out, nor with a `LossScaleOptimizer` inside, which skips such steps by itself.
     """
 
     uses_gradients = False
@@ -63,12 +66,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def __init__(self, optimizer, *, exclude=(), name=None):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise invalid("optimizer", "a keras.optimizers.Optimizer instance", optimizer)
-        if any(type(inner) is type(self) for inner in _wrapped(optimizer)):
+        if any(type(inner) is type(self) for inner in wrapped(optimizer)):
             raise invalid(
                 "optimizer", f"one that {type(self).__name__} does not wrap already", optimizer
             )
-        if isinstance(exclude, str):
-            raise invalid("exclude", "a list or tuple of names", exclude)
+        check_exclude(exclude)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
         self.exclude = tuple(exclude)
@@ -115,7 +117,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     shape=variable.shape,
                     dtype=dtype or variable.dtype,
                     initializer=values,
-                    name=f"{_path(variable).replace('/', '_')}_{name}",
+                    name=f"{path_of(variable).replace('/', '_')}_{name}",
                 )
 
         self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
@@ -123,112 +125,124 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built:
             return
-        if not self.inner_optimizer.built:
-            self.inner_optimizer.build(variables)
-        super().build(variables)
-        self.skipped = self._skip_reasons(variables)
-        self._sparse_indices = tuple(
-            i for i, variable in enumerate(variables) if _path(variable) not in self.skipped
-        )
-        if not self._sparse_indices:
+        reasons = self.skip_reasons(variables)
+        self.skipped = {path_of(v): why for v, why in zip(variables, reasons, strict=True) if why}
+        if all(reasons):
             raise ValueError(
                 f"{type(self).__name__} found no kernel to work on, expected at least one "
                 f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
             )
+        if not self.inner_optimizer.built:
+            self.inner_optimizer.build(variables)
+        super().build(variables)
+        self._sparse_indices = tuple(i for i, why in enumerate(reasons) if why is None)
         self._states = {}
         # At once, where a function is being traced: what a technique begins with may be asked for
         # before that function runs.
+        self.built = False  # if a state cannot be made, the next call is to say so again
         with tf.init_scope():
             self.add_states()
+        self.built = True
         for variable in self.sparse_variables:
             # `strip_pruning` asks the weight who promised zeros: the model may have been
             # trained inside another one, or in a loop that never compiled it.
             variable.sparse_optimizer = self
 
-    def _skip_reasons(self, variables):
+    def skip_reasons(self, variables):
+        """Returns, for each variable, why it does not take part; None if it does."""
         unmatched = set(self.exclude)
-        reasons = {}
+        reasons = []
         for variable in variables:
-            path = _path(variable)
+            path = path_of(variable)
             names = [path, *path.split("/")]
             matched = {p for p in self.exclude if any(fnmatch.fnmatchcase(n, p) for n in names)}
             unmatched -= matched
             if len(variable.shape) < 2:
-                reasons[path] = f"rank {len(variable.shape)}: no kernel"
-            elif any(part in names[-1] for part in _NOT_KERNELS):
-                reasons[path] = f"`{names[-1]}`: no kernel"
+                reasons.append(f"rank {len(variable.shape)}: no kernel")
+            elif names[-1] in _NOT_KERNELS_EITHER or any(p in names[-1] for p in _NOT_KERNELS):
+                reasons.append(f"`{names[-1]}`: no kernel")
             elif matched:
-                reasons[path] = f"excluded by {sorted(matched)[0]!r}"
-            elif self.skip_reason(variable):
-                reasons[path] = self.skip_reason(variable)
+                reasons.append(f"excluded by {sorted(matched)[0]!r}")
+            else:
+                reasons.append(self.skip_reason(variable))
         if unmatched:
             raise ValueError(
                 "Received an invalid value for `exclude`, expected names or patterns of layers "
-                f"among {sorted({_path(v) for v in variables})}. "
+                f"among {sorted({path_of(v) for v in variables})}. "
                 f"Received without a match: {sorted(unmatched)}"
             )
         return reasons
 
     def apply(self, grads, trainable_variables=None):
-        if not self.built:
-            self.build(list(trainable_variables))
-        variables = self._trainable_variables
+        grads = list(grads)
         if trainable_variables is not None:
             variables = list(trainable_variables)
-        grads = list(grads)
+            self.build(variables)
+        elif self.built:
+            variables = self._trainable_variables
+        else:
+            raise invalid("trainable_variables", "the variables, in the first call", None)
+        self._check_variables_are_known(variables)
         if not self._scales_loss():
-            grads = gradients.checked(grads, [_path(variable) for variable in variables])
-        by_kernel = self._gradients_of_kernels(grads, variables)
+            grads = gradients.checked(grads, [path_of(variable) for variable in variables])
+        by_variable = {
+            self._get_variable_index(v): g for g, v in zip(grads, variables, strict=True)
+        }
+        active = [i for i, index in enumerate(self._sparse_indices) if index in by_variable]
+        by_kernel = self._gradients_of_kernels(by_variable, active)
         if self.masks_gradients:
-            grads = self._masked(grads, variables)
+            grads = self._masked(by_variable)
         before = tf.cast(self.iterations, tf.int64)
         # Now, as that of a schedule changes with the step.
         learning_rate = tf.cast(self.learning_rate, tf.float32)
-        self._run(self.before_update, by_kernel, before)
+        # Not before the gradients are known, which are what a step that fails fails for.
+        known = [] if tf.executing_eagerly() else [g for g in grads if g is not None]
+        with tf.control_dependencies(known):
+            self._run(self.before_update, active, by_kernel, before)
         self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
-        self._run(self.after_update, by_kernel, step, step > before, learning_rate)
+        self._run(self.after_update, active, by_kernel, step, step > before, learning_rate)
 
     def _scales_loss(self):
-        optimizers = _wrapped(self.inner_optimizer)
+        optimizers = wrapped(self.inner_optimizer)
         return any(isinstance(each, keras.optimizers.LossScaleOptimizer) for each in optimizers)
 
-    def _gradients_of_kernels(self, grads, variables):
+    def _gradients_of_kernels(self, by_variable, active):
         if not self.uses_gradients:
-            return [None] * len(self._sparse_indices)
-        summed = self._all_reduce_sum_gradients(
-            [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
-        )
-        found = {
-            id(v): tf.cast(self._unscaled(tf.convert_to_tensor(g)), v.dtype) for g, v in summed
-        }
-        return [
-            found[id(v)] if id(v) in found else tf.zeros(v.shape, v.dtype)
-            for v in self.sparse_variables
+            return [None] * len(active)
+        variables = [self.sparse_variables[i] for i in active]
+        found = [by_variable[self._sparse_indices[i]] for i in active]
+        found = [
+            tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(found, variables, strict=True)
         ]
+        summed = self._all_reduce_sum_gradients(list(zip(found, variables, strict=True)))
+        return [self._unscaled(gradient) for gradient, _ in summed]
 
     def _unscaled(self, gradient):
+        """Returns the gradient in float32, of which float16 would hold too little."""
+        gradient = tf.cast(gradient, tf.float32)
         if self._scales_loss():
             # These are scaled up, at times to infinity.
-            gradient = gradient / tf.cast(self.scale_loss(tf.constant(1.0)), gradient.dtype)
+            gradient = gradient / self.scale_loss(tf.constant(1.0))
             gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
         elif self.loss_scale_factor:
-            gradient = gradient / tf.cast(self.loss_scale_factor, gradient.dtype)
+            gradient = gradient / self.loss_scale_factor
         return gradient
 
-    def _masked(self, grads, variables):
-        masks = {id(v): m for v, m in zip(self.sparse_variables, self._states["mask"], strict=True)}
+    def _masked(self, by_variable):
+        masks = dict(zip(self._sparse_indices, self._states["mask"], strict=True))
         return [
-            tf.convert_to_tensor(g) * tf.cast(masks[id(v)], g.dtype)
-            if g is not None and id(v) in masks
-            else g
-            for g, v in zip(grads, variables, strict=True)
+            tf.convert_to_tensor(gradient) * tf.cast(masks[index], gradient.dtype)
+            if gradient is not None and index in masks
+            else gradient
+            for index, gradient in by_variable.items()
         ]
 
-    def _run(self, method, *args):
+    def _run(self, method, active, *args):
         # Like Keras's own update step: variables change outside the replicas, all at once.
         tf.__internal__.distribute.interim.maybe_merge_call(
-            lambda distribution, *args: self._run_on_replicas(distribution, method, *args),
+            lambda distribution, *args: self._run_on_replicas(distribution, method, active, *args),
             self._distribution_strategy,
             *args,
         )
@@ -236,17 +250,24 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def act(self, method):
         """Calls `method(kernels, step)` outside of a training step."""
         step = tf.cast(self.iterations, tf.int64)
-        none = [None] * len(self._sparse_indices)
-        self._run_on_replicas(self._distribution_strategy, method, none, step)
+        everything = range(len(self._sparse_indices))
+        none = [None] * len(everything)
+        self._run_on_replicas(self._distribution_strategy, method, everything, none, step)
 
-    def _run_on_replicas(self, distribution, method, by_kernel, *args):
-        weights = [_tf_variable(variable) for variable in self.sparse_variables]
-        states = {name: [_tf_variable(v) for v in each] for name, each in self._states.items()}
+    def _run_on_replicas(self, distribution, method, active, by_kernel, *args):
+        if not active:
+            return
+        weights = [_tf_variable(self.sparse_variables[i]) for i in active]
+        states = {
+            name: [_tf_variable(each[i]) for i in active] for name, each in self._states.items()
+        }
 
         def run(_, weights, states, by_kernel, *args):
             kernels = [
-                Kernel(i, weight, gradient, {name: each[i] for name, each in states.items()})
-                for i, (weight, gradient) in enumerate(zip(weights, by_kernel, strict=True))
+                Kernel(index, weight, gradient, {name: each[i] for name, each in states.items()})
+                for i, (index, weight, gradient) in enumerate(
+                    zip(active, weights, by_kernel, strict=True)
+                )
             ]
             method(kernels, *args)
 
@@ -360,11 +381,12 @@ class SparsityLogger(keras.callbacks.Callback):
 
 def sparse_optimizer_of(optimizer):
     """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
-    found = [each for each in _wrapped(optimizer) if isinstance(each, SparseOptimizer)]
+    found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
     return found[0] if found else None
 
 
-def _path(variable):
+def path_of(variable):
+    """Returns the name of a variable with its layers'; a tf.Variable has only its own."""
     return getattr(variable, "path", variable.name)
 
 
@@ -372,7 +394,7 @@ def _tf_variable(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def _wrapped(optimizer):
+def wrapped(optimizer):
     """Returns `optimizer` and those inside it."""
     found = []
     while optimizer is not None:

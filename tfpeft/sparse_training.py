@@ -1,6 +1,5 @@
 """Sparse training: weights at zero from the first steps on, and only the others updated."""
 
-import functools
 import math
 
 import keras
@@ -12,9 +11,11 @@ from tfpeft.arguments import (
     check_choice,
     check_positive_integer,
     check_rate,
+    check_seed,
     check_sparsity,
 )
 from tfpeft.masked_optimizer import MaskedOptimizer
+from tfpeft.sparse_optimizer import wrapped
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -88,24 +89,35 @@ class TargetedDropout(MaskedOptimizer):
         self.target_fraction = target_fraction
         self.end_step = end_step
         self.frequency = frequency
+        check_seed("seed", seed)
         self.seed = seed
-        self._drop_for_good = tf.function(
-            lambda: self.act(functools.partial(self._draw, drop_rate=1.0))
-        )
+        self._drop_for_good = tf.function(self._drop_all_targets)
+
+    def _is_due(self, step):
+        if self.end_step is None:
+            return step % self.frequency == 0
+        return ((step % self.frequency == 0) & (step < self.end_step)) | (step == self.end_step)
+
+    def before_update(self, kernels, step):
+        # Before the update: what a wrapped technique prunes in it is not to come back afterwards.
+        self._if(self._is_due(step + 1), self._restore_all, kernels)
 
     def update_masks(self, kernels, step, updated):
-        end_step = np.iinfo("int64").max if self.end_step is None else self.end_step
+        self._if(self._is_due(step) & updated, self._draw, kernels, step)
 
-        def draw():
-            self._draw(kernels, step, drop_rate=tf.where(step < end_step, self.drop_rate, 1.0))
-            return True
+    def _if(self, condition, method, *args):
+        tf.cond(condition, lambda: method(*args) is None, lambda: False)
 
-        due = (step % self.frequency == 0) & (step < end_step)
-        tf.cond(updated & (due | (step == end_step)), draw, lambda: False)
-
-    def _draw(self, kernels, step, drop_rate):
+    def _restore_all(self, kernels):
         for kernel in kernels:
             self.restore(kernel)
+
+    def _draw(self, kernels, step):
+        last = False if self.end_step is None else step == self.end_step
+        self._drop(kernels, step, tf.where(last, 1.0, self.drop_rate))
+
+    def _drop(self, kernels, step, drop_rate):
+        for kernel in kernels:
             kept = masks.layer_mask(tf.abs(kernel.weight), self.target_fraction)
             spared = _noise(self.seed, kernel.index, kernel.weight.shape, step) >= drop_rate
             self.set_mask(kernel, kept | spared)
@@ -115,6 +127,13 @@ class TargetedDropout(MaskedOptimizer):
         if self.end_step is None:
             self._drop_for_good()
         super().finalize_variable_values(var_list)
+
+    def _drop_all_targets(self):
+        self.act(lambda kernels, step: self._restore_all(kernels))
+        for optimizer in wrapped(self.inner_optimizer):
+            if isinstance(optimizer, MaskedOptimizer):
+                optimizer.act(lambda kernels, step, inner=optimizer: inner.project(kernels))
+        self.act(lambda kernels, step: self._drop(kernels, step, drop_rate=1.0))
 
     def promised_zeros(self):
         sizes = [int(np.prod(v.shape)) for v in self.sparse_variables]
@@ -169,6 +188,7 @@ class StaticSparse(MaskedOptimizer):
         check_choice("distribution", distribution, ("erk", "uniform"))
         self.sparsity = sparsity
         self.distribution = distribution
+        check_seed("seed", seed)
         self.seed = seed
 
     def kept_counts(self):

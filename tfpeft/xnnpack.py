@@ -109,12 +109,14 @@ def prune_for_xnnpack(model):
     """
     graph = _Graph(model)
     part = _sparse_part(graph)
-    skipped = SparseOptimizer(keras.optimizers.SGD())._skip_reasons(model.trainable_variables)
+    variables = model.trainable_variables
+    skipped = SparseOptimizer(keras.optimizers.SGD()).skip_reasons(variables)
+    kernels = {id(v) for v, why in zip(variables, skipped, strict=True) if why is None}
     prunable, reasons, exclude = [], {}, []
     for layer in graph.layers:
         if not any(len(variable.shape) >= 2 for variable in layer.weights):
             continue
-        trained = any(variable.path not in skipped for variable in layer.trainable_variables)
+        trained = any(id(variable) in kernels for variable in layer.trainable_variables)
         reason = _why_not(layer, part, trained)
         if reason is None:
             prunable.append(layer.name)

@@ -7,15 +7,15 @@ import tensorflow as tf
 from tfpeft import cloning
 from tfpeft.masked_optimizer import MaskedOptimizer
 from tfpeft.schedules import tfmot
-from tfpeft.sparse_optimizer import SparseOptimizer
+from tfpeft.sparse_optimizer import SparseOptimizer, path_of
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class FixedMask(MaskedOptimizer):
     """Keeps the zeros that a model already has, while its other weights are tuned further.
 
-    `mask = (w != 0)` as training begins, then `w <- mask * w` after each update. The wrapped
-    optimizer sees gradients of the kept weights only.
+    `mask = (w != 0)` when it is built, as training begins, then `w <- mask * w` after each
+    update. The wrapped optimizer sees gradients of the kept weights only.
 
     Memory: 4 bytes a weight.
 
@@ -51,7 +51,7 @@ class FixedMask(MaskedOptimizer):
             if all(np.all(mask.numpy()) for mask in self._states["mask"]):
                 raise ValueError(
                     "FixedMask expected a model with zeros to keep. "
-                    f"Received none in: {[v.path for v in self.sparse_variables]}"
+                    f"Received none in: {[path_of(v) for v in self.sparse_variables]}"
                 )
 
     def promised_zeros(self):
@@ -138,5 +138,5 @@ def _sparse_optimizers(variables):
     return found.values()
 
 
-def _without_regularizers(config):
+def _without_regularizers(config, parents):
     return {k: None if k.endswith("_regularizer") else v for k, v in config.items()}
