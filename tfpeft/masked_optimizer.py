@@ -14,13 +14,13 @@ class MaskedOptimizer(SparseOptimizer):
     2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
     """
 
-    keeps_pruned = False
+    keeps_dense = False
     """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
 
     def add_states(self):
         self.add_state("mask", initial=self.initial_mask)
-        if self.keeps_pruned:
-            self.add_state("pruned")
+        if self.keeps_dense:
+            self.add_state("dense")
 
     def initial_mask(self, index, variable):
         """Returns the mask that a kernel begins with; all weights are kept by default."""
@@ -42,14 +42,15 @@ class MaskedOptimizer(SparseOptimizer):
         kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
 
     def remember(self, kernel):
-        """Makes pruned weights zero, and stores the values they had."""
-        # In place where possible: that costs less than to multiply by the inverse of the mask.
-        kernel.state["pruned"].assign(kernel.weight)
+        """Stores the values of all weights, and makes pruned ones zero."""
+        kernel.state["dense"].assign(kernel.weight)
         kernel.weight.assign(kernel.weight * kernel.state["mask"])
-        kernel.state["pruned"].assign_sub(kernel.weight)
 
     def restore(self, kernel):
-        """Puts the values of pruned weights back; called again, it changes nothing more."""
-        # Whatever the weight holds by now where it should be zero does not count.
-        kept = kernel.weight * kernel.state["mask"]
-        kernel.weight.assign(kept + kernel.state["pruned"])
+        """Puts the values of pruned weights back; called again, it changes nothing more.
+
+        Those of kept weights are what the weight holds, which may have been set from outside.
+        """
+        # mask * weight + (1 - mask) * dense, in fewer passes over memory.
+        weight, dense = kernel.weight, tf.convert_to_tensor(kernel.state["dense"])
+        weight.assign(dense + kernel.state["mask"] * (weight - dense))

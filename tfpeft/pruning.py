@@ -77,7 +77,7 @@ class Pruning(MaskedOptimizer):
         self.scope = scope
         self.block_size = _pair("block_size", block_size)
         self.n_m = _pair("n_m", n_m)
-        self.straight_through = self.keeps_pruned = bool(straight_through)
+        self.straight_through = self.keeps_dense = bool(straight_through)
         if self.n_m:
             self._check_n_m()
 

@@ -65,7 +65,7 @@ class TargetedDropout(MaskedOptimizer):
     """
 
     masks_gradients = True
-    keeps_pruned = True
+    keeps_dense = True
 
     def __init__(
         self,
