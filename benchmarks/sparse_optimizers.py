@@ -8,7 +8,7 @@ median over the rounds; its ratio is to the plain optimizer's, and TFMOT's to th
 
 Then the masks of 10 million weights with one global threshold, on one core.
 
-Cost: about 10 minutes on 2 cores. The tables with machine and date are in README.md.
+Cost: about 8 minutes on 2 cores. The tables with machine and date are in README.md.
 """
 
 import functools
