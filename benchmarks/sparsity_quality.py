@@ -7,7 +7,8 @@ epochs with Adam(1e-3): tfpeft's on Keras 3, TFMOT's on the equal tf_keras model
 that of the last epoch on the 10,000 test images. Pruning is gradual, from 10% to 75% of the run;
 sparse training is sparse throughout. Runs that are in --output already are not run again.
 
-Cost: about 90 minutes on 2 cores, or an hour with a process a network. The table with its machine and date is in README.md.
+Cost: about 90 minutes on 2 cores, or an hour with a process a network. The table with its machine
+and date is in README.md.
 """
 
 import json
