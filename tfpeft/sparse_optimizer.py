@@ -39,7 +39,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     as that of a layer that was frozen since, is left as it is.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
-    compressed files smaller.
+    compressed files smaller. Averages of weights (`use_ema`) get their zeros as they replace the
+    weights when `fit` ends, not where `keras.callbacks.SwapEMAWeights` shows them before.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of

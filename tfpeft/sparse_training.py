@@ -22,10 +22,11 @@ from tfpeft.sparse_optimizer import wrapped
 class TargetedDropout(MaskedOptimizer):
     """Drops weights of low magnitude at random while training, so that losing them is harmless.
 
-    Every `frequency` updates, in each kernel by itself: dropped weights get their values back;
-    the round(size * target_fraction) of lowest magnitude are the targets; each of them is
-    dropped, `w = 0`, with probability `drop_rate`. Dropped weights get no gradient. From
-    `end_step` on, or where that is None when `fit` ends, all targets are dropped for good.
+    Every `frequency` updates, in each kernel by itself: before the update dropped weights get
+    their values back; after it the round(size * target_fraction) of lowest magnitude are the
+    targets, and each of them is dropped, `w = 0`, with probability `drop_rate`. The gradients of
+    weights that were dropped are 0. From `end_step` on, or where that is None when `fit` ends,
+    all targets are dropped for good.
 
     In between, what `fit` says of validation data is of the model with some targets dropped.
     The paper takes its fraction in each output unit; here it is of the kernel, as in the pruning
