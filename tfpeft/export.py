@@ -222,7 +222,7 @@ def _in_float32(model):
     if _computes_in_float32(model):
         return model
 
-    def edit(config):
+    def edit(config, parents):
         policy = config.get("dtype")
         name = policy["config"].get("name") if isinstance(policy, dict) else policy
         if str(name).removeprefix("mixed_") in _OTHER_FLOATS:

@@ -227,8 +227,32 @@ class MagnitudePruning(Pruning):
         return tf.abs(kernel.weight)
 
 
+class _AccumulatedPruning(Pruning):
+    """A criterion whose score adds up over the steps, from weights and gradients."""
+
+    uses_gradients = True
+
+    def accumulate(self, score, weight, gradient):
+        """Adds what one step says to the tf.Variable `score`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `accumulate`.")
+
+    def add_states(self):
+        super().add_states()
+        # Of float32, whatever the kernel is: small terms would be lost in half of that.
+        self.add_state("score", dtype="float32")
+
+    def before_update(self, kernels, step):
+        super().before_update(kernels, step)
+        for kernel in kernels:
+            weight = tf.cast(kernel.weight, tf.float32)
+            self.accumulate(kernel.state["score"], weight, kernel.gradient)
+
+    def calculate_scores(self, kernel):
+        return tf.identity(kernel.state["score"])
+
+
 @keras.saving.register_keras_serializable(package="tfpeft")
-class GradientPruning(Pruning):
+class GradientPruning(_AccumulatedPruning):
     """Prunes the weights whose loss would change the loss least, to first order.
 
     `score = mean of |w * dL/dw|` over the steps since the masks were last updated. A pruned
@@ -253,27 +277,18 @@ class GradientPruning(Pruning):
     Inference", 2017, https://arxiv.org/abs/1611.06440
     """
 
-    uses_gradients = True
-
-    def add_states(self):
-        super().add_states()
-        self.add_state("score", dtype="float32")
-
-    def before_update(self, kernels, step):
-        super().before_update(kernels, step)
-        for kernel in kernels:
-            weight = tf.cast(kernel.weight, tf.float32)
-            kernel.state["score"].assign_add(tf.abs(weight * kernel.gradient))
+    def accumulate(self, score, weight, gradient):
+        score.assign_add(tf.abs(weight * gradient))
 
     def calculate_scores(self, kernel):
         # The sum ranks as the mean does: all weights have seen the same number of steps.
-        scores = tf.identity(kernel.state["score"])
+        scores = super().calculate_scores(kernel)
         kernel.state["score"].assign(tf.zeros_like(scores))
         return scores
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
-class MovementPruning(Pruning):
+class MovementPruning(_AccumulatedPruning):
     """Prunes the weights that move towards zero, whatever their size: for fine-tuning.
 
     `score = sum of -w * dL/dw` over all steps so far: high for weights that the gradient drives
@@ -298,20 +313,8 @@ class MovementPruning(Pruning):
     https://arxiv.org/abs/2005.07683
     """
 
-    uses_gradients = True
-
-    def add_states(self):
-        super().add_states()
-        self.add_state("score", dtype="float32")
-
-    def before_update(self, kernels, step):
-        super().before_update(kernels, step)
-        for kernel in kernels:
-            weight = tf.cast(kernel.weight, tf.float32)
-            kernel.state["score"].assign_sub(weight * kernel.gradient)
-
-    def calculate_scores(self, kernel):
-        return kernel.state["score"]
+    def accumulate(self, score, weight, gradient):
+        score.assign_sub(weight * gradient)
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
