@@ -1,10 +1,24 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
-from tfpeft.distillation import Distiller, scale_width
+from tfpeft.distillation import Distiller
+from tfpeft.distillation_losses import (
+    DIST,
+    AttentionTransfer,
+    BinarySoftLabels,
+    DecoupledKD,
+    DistillationTerm,
+    FeatureMatching,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
+    SoftLabels,
+    SquaredError,
+)
 from tfpeft.evaluation import Comparison, Evaluation, compare, evaluate
 from tfpeft.export import ExportReport, export_tflite
 from tfpeft.iterative_pruning import IterativePruning, prune_iteratively
 from tfpeft.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.precompute import Precomputed, Taught, precompute
 from tfpeft.pruning import (
     GradientPruning,
     MagnitudePruning,
@@ -21,32 +35,46 @@ from tfpeft.sparse_training import (
     StaticSparse,
     TargetedDropout,
 )
+from tfpeft.width import scale_width
 from tfpeft.xnnpack import XnnpackPolicy, prune_for_xnnpack
 from tfpeft.zeros import FixedMask, strip_pruning
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SET",
+    "AttentionTransfer",
+    "BinarySoftLabels",
     "Comparison",
+    "DIST",
+    "DecoupledKD",
+    "DistillationTerm",
     "Distiller",
     "Evaluation",
     "ExportReport",
+    "FeatureMatching",
     "FixedMask",
     "GradientPruning",
     "IterativePruning",
     "MagnitudePruning",
     "MovementPruning",
+    "Precomputed",
     "ProximalGroupL1",
     "ProximalL1",
     "Pruning",
     "RandomPruning",
+    "RelationalAngle",
+    "RelationalDistance",
     "RigL",
+    "SET",
     "Sensitivity",
+    "SimilarityPreserving",
+    "SoftLabels",
     "SparseOptimizer",
     "SparsityLogger",
+    "SquaredError",
     "StaticSparse",
     "TargetedDropout",
+    "Taught",
     "XnnpackPolicy",
     "compare",
     "constant_sparsity",
@@ -55,6 +83,7 @@ __all__ = [
     "l1_regularize",
     "layer_sensitivity",
     "polynomial_decay",
+    "precompute",
     "prune_for_xnnpack",
     "prune_iteratively",
     "scale_width",

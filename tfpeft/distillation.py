@@ -1,45 +1,83 @@
 """Knowledge distillation: a student learns from labels and from a teacher."""
 
+import contextlib
+import threading
+
 import keras
 from keras import ops
 
-from tfpeft import cloning
+from tfpeft import keras_terms, teachers
+from tfpeft.arguments import check_positive, invalid
+from tfpeft.distillation_losses import BinarySoftLabels, DistillationTerm, SoftLabels
+from tfpeft.features import find_layer, mask_of, recording
+from tfpeft.output_kinds import (
+    check_same_classes,
+    check_same_inputs,
+    from_logits,
+    last_activation,
+    output_keys,
+    outputs_by_key,
+)
+from tfpeft.precompute import Taught
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class Distiller(keras.Model):
-    """Trains a student on labels and on the softened outputs of a teacher.
+    """Trains a student on labels and on what a teacher answers.
 
     The loss of a batch, with the loss of `compile` as `L_hard`:
 
-    `L = alpha * L_hard + (1 - alpha) * T^2 * KL(softmax(z_t / T) || softmax(z_s / T)) + R`
+    `L = alpha * L_hard + (1 - alpha) * sum_i weight_i * L_i + R`
 
-    where z_t and z_s are the logits of teacher and student, T is the temperature, KL is summed
-    over classes and averaged over the batch (weighted by `sample_weight`, as Keras weights
-    losses), and R are the student's own regularization losses. T^2 keeps the gradients of the
-    soft term at one scale for every temperature.
+    where L_i are the terms of `losses`, by default the soft labels
+
+    `T^2 * KL(softmax(z_t / T) || softmax(z_s / T))`
+
+    of each output, z_t and z_s being the logits of teacher and student and T the temperature. Every
+    term is averaged over the batch, weighted by `sample_weight`, and leaves masked positions out,
+    as Keras does for its losses. R are the student's own regularization losses.
 
     The distiller is a `keras.Model`: `compile`, `fit`, `evaluate`, `predict` and saving work as
-    for the student alone, and metrics are the student's. The teacher runs with training=False
-    and is not changed: neither its weights, nor BatchNorm's statistics, nor `trainable`.
-    `distiller.student` is the trained model.
+    for the student alone, and metrics are the student's; the logs also tell `hard_loss` and each
+    term before its weight. The teacher runs with training=False, once a step, and is not changed:
+    neither its weights, nor BatchNorm's statistics, nor `trainable`. `distiller.student` is the
+    trained model.
 
-    What it does not give: a soft term for outputs other than classes on the last axis, or for
-    several outputs; a student that is never better than its capacity allows.
+    Of several teachers, terms on classes see the mean of the softened probabilities, terms on other
+    outputs the mean of the outputs. A batch that comes from `precompute(...).join(data)` brings
+    the teacher's answers with it, and no teacher runs; validation data without answers, for a
+    distiller without teachers, is measured by L_hard + R alone.
+
+    What it does not give: a student that is never better than its capacity allows; in a training
+    loop of one's own, terms on the student's layers cost a second forward pass of the student
+    (`distiller.train_step(batch)` does not).
 
     Args:
-        teacher: A built `keras.Model` of one output, (batch, ..., classes), 2 classes or more.
-        student: A `keras.Model` with the same inputs and the same output shape.
-        alpha: Weight of the labels in [0, 1]; 0 learns from the teacher alone.
-        temperature: T > 0; above 1 the teacher's small probabilities count more.
+        teacher: A built `keras.Model`; a layer such as `TFSMLayer`; the path of a .tflite file of
+            one input and one output; a function of a batch; a list of these; or None, where the
+            data holds what it answers. It takes the same inputs as the student.
+        student: A `keras.Model` of one output or a dict or list of them, classes on the last axis
+            of (batch, ..., classes), or numbers.
+        alpha: Weight of the labels in [0, 1]; 0 learns from the teacher alone, and then needs
+            neither labels nor a loss. A number, or a function of the training step, such as a
+            `keras.optimizers.schedules.LearningRateSchedule`.
+        temperature: T > 0; above 1 the teacher's small probabilities count more. A number or a
+            function of the training step, as for `alpha`.
+        losses: Terms: `SoftLabels`, `BinarySoftLabels`, `SquaredError`, `DecoupledKD`, `DIST`,
+            `FeatureMatching`, `AttentionTransfer`, `SimilarityPreserving`, `RelationalDistance`,
+            `RelationalAngle`, a `DistillationTerm` of one's own, objects of `keras.distillation`,
+            or pairs of such an object and its weight. None for soft labels: `BinarySoftLabels` of
+            outputs that end in a sigmoid, `SoftLabels` of the others.
+        teacher_weights: Weights > 0 of several teachers; None for equal ones.
         teacher_from_logits: Whether the teacher answers logits (True) or probabilities (False).
-            None recognises it by the last activation, of functional and Sequential models.
+            None recognises it by the last activation, of functional and Sequential models and of
+            .tflite files that end in a softmax. A list has an entry for each teacher.
         student_from_logits: The same of the student.
         name: The model's name.
 
     Raises:
-        ValueError: for alpha or temperature out of range, outputs of other shapes, and outputs
-            whose kind cannot be recognised.
+        ValueError: for arguments out of range, models with other inputs or classes, layers that
+            are not there (near names are listed), and outputs whose kind cannot be recognised.
 
     Example:
 
@@ -70,81 +108,265 @@ class Distiller(keras.Model):
         *,
         alpha=0.1,
         temperature=4.0,
+        losses=None,
+        teacher_weights=None,
         teacher_from_logits=None,
         student_from_logits=None,
         name=None,
     ):
         super().__init__(name=name)
-        if not 0.0 <= alpha <= 1.0:
-            raise ValueError(
-                "Received an invalid value for `alpha`, expected a number in [0, 1]. "
-                f"Received: alpha={alpha}"
-            )
-        if not temperature > 0.0:
-            raise ValueError(
-                "Received an invalid value for `temperature`, expected a positive number. "
-                f"Received: temperature={temperature}"
-            )
-        for role, model in (("teacher", teacher), ("student", student)):
-            if not isinstance(model, keras.Model):
-                raise ValueError(
-                    f"Received an invalid value for `{role}`, expected a keras.Model. "
-                    f"Received: {role}={model!r}"
-                )
-        if teacher is student:
+        several = isinstance(teacher, (list, tuple))
+        given = list(teacher) if several else [] if teacher is None else [teacher]
+        if several and not given:
+            raise invalid("teacher", "at least one teacher in the list", teacher)
+        if not isinstance(student, keras.Model):
+            raise invalid("student", "a keras.Model", student)
+        if any(each is student for each in given):
             raise ValueError("Received the same model for `teacher` and `student`, expected two.")
-        self.teacher = teacher
-        self.student = student
+        _check_at_start("alpha", alpha, lambda value: 0.0 <= value <= 1.0, "a number in [0, 1]")
+        _check_at_start("temperature", temperature, lambda value: value > 0.0, "a positive number")
         self.alpha = alpha
         self.temperature = temperature
-        self.teacher_from_logits = _from_logits(teacher, teacher_from_logits, "teacher")
-        self.student_from_logits = _from_logits(student, student_from_logits, "student")
-        self.soft_loss = SoftLabels(
-            temperature=temperature,
-            teacher_from_logits=self.teacher_from_logits,
-            student_from_logits=self.student_from_logits,
+        self.teachers = [teachers.as_teacher(each) for each in given]
+        self.student = student
+        self.teacher_weights = _weights(teacher_weights, len(given))
+        self.teacher_from_logits = teacher_from_logits
+        self.student_from_logits = student_from_logits
+        for each in self.teachers:
+            check_same_inputs(each, student)
+        self.terms = _terms(losses, student)
+        self.projectors = [Projector() if term.match_widths else None for term in self.terms]
+        self._teacher_layers = sorted({t.teacher_layer for t in self.terms} - {None})
+        self._student_layers = sorted({t.student_layer for t in self.terms} - {None})
+        self._check_models()
+        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+        names = _different([term.name for term in self.terms])
+        self._term_trackers = [keras.metrics.Mean(name=each) for each in names]
+        self._step = threading.local()
+
+    @property
+    def teacher(self):
+        """The one teacher as a layer; a list of several; None where the data holds its answers."""
+        return self.teachers[0] if len(self.teachers) == 1 else self.teachers or None
+
+    def _check_models(self):
+        """Refuses at once what can be known before there is data."""
+        if self.student.built:
+            for name in self._student_layers:
+                find_layer([self.student], name, "student_layer")
+        if self.teachers and all(each.built for each in self.teachers):
+            for name in self._teacher_layers:
+                find_layer(self.teachers, name, "teacher_layer")
+        for term in self.terms:
+            if term.on_logits:
+                for each in self.teachers:
+                    check_same_classes(each, self.student, term)
+                for output in output_keys(self.student) if term.output is None else [term.output]:
+                    self._kinds(term, output)
+
+    def _kinds(self, term, output):
+        """Returns whether each teacher, and the student, answers logits in what a term compares."""
+        flags = self.teacher_from_logits
+        if not isinstance(flags, (list, tuple)):
+            flags = [flags] * max(len(self.teachers), 1)
+        models = self.teachers or [None]
+        if len(flags) != len(models):
+            expected = f"{len(models)} entries, as there are teachers"
+            raise invalid("teacher_from_logits", expected, self.teacher_from_logits)
+        of_teachers = [
+            from_logits(model, flag, term.activation, "teacher", output)
+            for model, flag in zip(models, flags, strict=True)
+        ]
+        of_student = from_logits(
+            self.student, self.student_from_logits, term.activation, "student", output
         )
-        if teacher.built and student.built:
-            _check_outputs(teacher, student)
+        return of_teachers, of_student
 
     def build(self, input_shape=None):
-        for model in (self.teacher, self.student):
+        if isinstance(input_shape, Taught):
+            input_shape = input_shape.inputs
+        for model in (*self.teachers, self.student):
             if not model.built:
                 model.build(input_shape)
         self.built = True
 
     def call(self, inputs, training=None):
-        return self.student(inputs, training=training)
+        return self.student(Taught.split(inputs)[0], training=training)
+
+    def train_step(self, data):
+        with self._recording_student():
+            return super().train_step(data)
+
+    def test_step(self, data):
+        with self._recording_student():
+            return super().test_step(data)
+
+    @contextlib.contextmanager
+    def _recording_student(self):
+        layers = {
+            name: find_layer([self.student], name, "student_layer") for name in self._student_layers
+        }
+        with recording(layers) as features:
+            self._step.features = features
+            try:
+                yield
+            finally:
+                self._step.features = None
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        total = super().compute_loss(x, y, y_pred, sample_weight, training)
+        inputs, taught = Taught.split(x)
         regularization = sum(self._aggregate_additional_loss(loss) for loss in self.losses)
-        teacher_outputs = ops.stop_gradient(self.teacher(x, training=False))
-        soft = self.soft_loss(teacher_outputs, y_pred, sample_weight)
-        hard = total - regularization
-        return self.alpha * hard + (1.0 - self.alpha) * soft + regularization
+        hard = self._hard_loss(y, y_pred, sample_weight)
+        self._track(self._hard_tracker, hard)
+        if taught is None and not self.teachers:
+            if training:
+                raise ValueError(
+                    "Received `teacher=None` and data without a teacher's answers, expected those "
+                    "of `precompute(teacher, data).join(data)`, or a teacher."
+                )
+            return hard + regularization
+        features = getattr(self._step, "features", None)
+        if self._student_layers and not features:
+            with self._recording_student():
+                self.student(inputs, training=training)
+                features = self._step.features
+        if taught is None:
+            outputs, teacher_features = teachers.answers(
+                self.teachers, inputs, self._teacher_layers
+            )
+        else:
+            outputs, teacher_features = taught["outputs"], taught.get("features", {})
+        outputs, teacher_features = keras.tree.map_structure(
+            ops.stop_gradient, (outputs, teacher_features)
+        )
+        temperature = self._now(self.temperature)
+        soft = 0.0
+        for index, term in enumerate(self.terms):
+            value = 0.0
+            for teacher, student, output in self._compared(
+                term, outputs, teacher_features, y_pred, features
+            ):
+                value += self._value(
+                    index, teacher, student, output, temperature, y, y_pred, sample_weight
+                )
+            self._track(self._term_trackers[index], value)
+            soft += term.weight * value
+        alpha = self._now(self.alpha)
+        return alpha * hard + (1.0 - alpha) * soft + regularization
 
-    # The teacher is a layer of this model, so that it is saved with it; but it does not learn,
-    # and what it would add to the loss is none of the student's business.
+    def _hard_loss(self, y, y_pred, sample_weight):
+        if y is not None and self._compile_loss is not None:
+            return self._compile_loss(y, y_pred, sample_weight)
+        if isinstance(self.alpha, (int, float)) and self.alpha == 0.0:
+            return ops.zeros(())
+        missing = "labels in the data" if y is None else "a `loss` in compile"
+        raise ValueError(f"Expected {missing}, or alpha=0. Received: alpha={self.alpha}")
+
+    def _track(self, tracker, value):
+        # The value is a replica's share of the batch's.
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        tracker.update_state(value * replicas)
+
+    def _now(self, value):
+        if not callable(value):
+            return value
+        step = 0 if self.optimizer is None else self.optimizer.iterations
+        return ops.cast(value(ops.cast(step, "int32")), "float32")
+
+    def _compared(self, term, outputs, teacher_features, y_pred, features):
+        """Yields what a term compares: of the teachers, of the student, and of which output."""
+        if term.student_layer is not None:
+            students = {None: _named(features, term.student_layer, "student_layer")}
+        else:
+            students = outputs_by_key(y_pred)
+        if term.teacher_layer is not None:
+            feature = _named(teacher_features, term.teacher_layer, "teacher_layer")
+            taught = {None: [feature]}
+        else:
+            each = [outputs_by_key(answer) for answer in outputs]
+            taught = {key: [_named(one, key, "output") for one in each] for key in each[0]}
+        if term.output is not None:
+            students = {term.output: _named(students, term.output, "output")}
+            taught = {term.output: _named(taught, term.output, "output")}
+        if None in (*students, *taught) and len(students) == len(taught) == 1:
+            ((key, student),) = students.items()
+            yield next(iter(taught.values())), student, key
+            return
+        if set(students) != set(taught):
+            raise ValueError(
+                f"Expected the same outputs of teacher and student, or `output` to choose one for "
+                f"{term.name}. Received: teacher {list(taught)}, student {list(students)}"
+            )
+        for key, student in students.items():
+            yield taught[key], student, key
+
+    def _value(self, index, teacher, student, output, temperature, y, y_pred, sample_weight):
+        term, options = self.terms[index], {"mask": mask_of(student)}
+        weights = self._normalized_weights(len(teacher))
+        if term.on_logits:
+            of_teachers, of_student = self._kinds(term, output)
+            if len(of_teachers) < len(teacher):  # answers of several, in the data
+                of_teachers = of_teachers * len(teacher)
+            teacher = [
+                _logits(term, each, kind) for each, kind in zip(teacher, of_teachers, strict=True)
+            ]
+            student = _logits(term, student, of_student)
+            temperature = options["temperature"] = term.temperature or temperature
+            if len(teacher) > 1:
+                teacher = [term.mean_of(teacher, weights, temperature)]
+        if len(teacher) > 1:
+            teacher = [sum(w * t for w, t in zip(weights, teacher, strict=True))]
+        (teacher,) = teacher
+        projector = self.projectors[index]
+        if projector is not None:
+            student = projector(ops.cast(student, "float32"), width=teacher.shape[-1])
+        if "labels" in term.uses:
+            options["labels"] = _named_like(y, y_pred, output)
+            if options["labels"] is None:
+                raise ValueError(
+                    f"{term.name} needs labels, expected y in the data. Received: none"
+                )
+        return term(teacher, student, _named_like(sample_weight, y_pred, output), **options)
+
+    def _normalized_weights(self, count):
+        weights = self.teacher_weights or [1.0] * count
+        return [weight / sum(weights) for weight in weights]
+
+    # The teachers are layers of this model, so that they are saved with it; but they do not learn,
+    # and what they would add to the loss is none of the student's business.
 
     @property
     def trainable_variables(self):
-        return self.student.trainable_variables
+        projections = [v for each in self.projectors if each for v in each.trainable_variables]
+        return self.student.trainable_variables + projections
 
     @property
     def trainable_weights(self):
-        return self.student.trainable_weights
+        return self.trainable_variables
 
     @property
     def losses(self):
         return self.student.losses
 
+    def get_build_config(self):
+        return {"projectors": [each and each.widths for each in self.projectors]}
+
+    def build_from_config(self, config):
+        for projector, widths in zip(self.projectors, config["projectors"], strict=True):
+            if widths:
+                projector.build_between(*widths)
+        self.build()
+
     def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        several = len(self.teachers) > 1
+        schedules = {"alpha": self.alpha, "temperature": self.temperature}
         return {
-            "teacher": keras.saving.serialize_keras_object(self.teacher),
-            "student": keras.saving.serialize_keras_object(self.student),
-            "alpha": self.alpha,
-            "temperature": self.temperature,
+            "teacher": serialize(self.teachers if several else self.teacher),
+            "student": serialize(self.student),
+            **{k: serialize(v) if callable(v) else v for k, v in schedules.items()},
+            "losses": [serialize(term) for term in self.terms],
+            "teacher_weights": self.teacher_weights,
             "teacher_from_logits": self.teacher_from_logits,
             "student_from_logits": self.student_from_logits,
             "name": self.name,
@@ -152,174 +374,102 @@ class Distiller(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for role in ("teacher", "student"):
-            config[role] = keras.saving.deserialize_keras_object(
-                config[role], custom_objects=custom_objects
-            )
-        return cls(**config)
+        restored = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("teacher", "student", "alpha", "temperature", "losses")
+        }
+        return cls(**{**config, **restored})
 
 
-class SoftLabels(keras.losses.Loss):
-    """T^2 * KL(softmax(z_t / T) || softmax(z_s / T)), summed over the last axis.
+class Projector(keras.layers.Layer):
+    """Brings features (..., channels) to another number of channels: s W + b, or s itself."""
 
-    Called with the outputs of teacher and student, it is weighted, masked and averaged as every
-    Keras loss is. Arguments: see `Distiller`.
-    """
+    widths = None
 
-    def __init__(self, *, temperature, teacher_from_logits, student_from_logits):
-        super().__init__(name="soft_labels")
-        self.temperature = temperature
-        self.teacher_from_logits = teacher_from_logits
-        self.student_from_logits = student_from_logits
+    def __call__(self, features, width):
+        if features.shape[-1] == width:
+            return features
+        if not self.built:
+            self.build_between(features.shape[-1], width)
+        return super().__call__(features)
 
-    def call(self, y_true, y_pred):
-        teacher = self._log_probabilities(y_true, self.teacher_from_logits)
-        student = self._log_probabilities(y_pred, self.student_from_logits)
-        divergence = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
-        return self.temperature**2 * divergence
-
-    def _log_probabilities(self, outputs, from_logits):
-        # Probabilities do for logits: z = log p + a constant, which softmax forgets.
-        logits = outputs if from_logits else ops.log(ops.maximum(outputs, _SMALLEST))
-        return ops.log_softmax(logits / self.temperature, axis=-1)
-
-
-def scale_width(model, width):
-    """Returns a new, untrained model: the architecture of `model` at another width.
-
-    Every layer of `units` or `filters` gets `max(1, round(width * units))` of them, but for
-    those whose channels are the outputs of the model. Dropout rates of a narrower model become
-    0: its size and its teacher regularise it, and on top of them dropout made students worse
-    (see benchmarks/README.md). Preprocessing state that no training
-    changes (what `Normalization` was adapted to) is copied.
-
-    What it does not give: other depths or kernel sizes. Layers that name a shape, such as
-    `Reshape` to a number of channels or the `Input` of a functional model in the middle of
-    another, cannot follow.
-
-    Args:
-        model: A functional or Sequential `keras.Model`, built; it stays as it is.
-        width: Factor > 0, such as 0.5.
-
-    Raises:
-        ValueError: for another kind of model, a width out of range, or a model in which no
-            layer can be scaled.
-
-    Example:
-
-    ```python
-    import keras, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(3)])
-    print(tfpeft.scale_width(model, 0.5).layers[0].units)  # 8
-    ```
-
-    Reference: the width multiplier of Howard et al., "MobileNets", 2017,
-    https://arxiv.org/abs/1704.04861
-    """
-    if not width > 0:
-        raise ValueError(
-            "Received an invalid value for `width`, expected a positive number. "
-            f"Received: width={width}"
+    def build_between(self, width, wanted):
+        self.widths = [width, wanted]
+        # Not a kernel by name: what makes a student's kernels sparse leaves it alone.
+        self.projection = self.add_weight(
+            name="distiller_only", shape=(width, wanted), initializer="he_normal"
         )
-    if not getattr(model, "outputs", None):
-        raise ValueError(
-            "Received an invalid value for `model`, expected a functional or Sequential model "
-            f"that is built. Received: {model.name!r}, a {type(model).__name__}"
-        )
-    kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
-    scaled = []
+        self.bias = self.add_weight(name="bias", shape=(wanted,), initializer="zeros")
+        self.built = True
 
-    def edit(config, parents):
-        if "layers" in config and "input_layers" not in config and config["name"] != model.name:
-            # A Sequential inside another model takes the width that it is given.
-            layers = [each for each in config["layers"] if each["class_name"] != "InputLayer"]
-            return {**config, "layers": layers, "build_input_shape": None}
-        if width < 1 and "rate" in config:
-            config = {**config, "rate": 0.0}
-        for argument in _WIDTHS:
-            if isinstance(config.get(argument), int) and config.get("name") not in kept:
-                groups = config.get("groups") or 1
-                units = max(1, round(width * config[argument] / groups)) * groups
-                scaled.append(config["name"])
-                config = {**config, argument: units}
-        return config
-
-    new = cloning.rebuild(model, edit, copy_weights=False)
-    if not scaled:
-        raise ValueError(
-            "Received an invalid value for `model`, expected layers with `units` or `filters` "
-            f"before the output layers. Received: {model.name!r} without any"
-        )
-    cloning.copy_adapted(model, new)
-    return new
+    def call(self, features):
+        return ops.matmul(features, self.projection) + self.bias
 
 
-_WIDTHS = ("units", "filters")
-_SMALLEST = 1e-37  # the smallest normal float32, about
-_SHAPE_ONLY = (
-    keras.layers.Reshape,
-    keras.layers.Flatten,
-    keras.layers.Permute,
-    keras.layers.Dropout,
-    keras.layers.Identity,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-)
+def _check_at_start(name, value, is_valid, expected):
+    try:
+        start = float(value(0)) if callable(value) else value
+        valid = not isinstance(start, str) and bool(is_valid(start))
+    except TypeError:
+        valid = False
+    if not valid:
+        raise invalid(name, f"{expected}, or a function of the step that returns such", value)
 
 
-def _output_layers(tensor):
-    """Yields the layers that decide how many channels an output has."""
-    operation, node, index = tensor._keras_history
-    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-        yield from _output_layers(operation.outputs[index])
-    elif isinstance(operation, keras.layers.Wrapper):
-        yield operation.layer
-    elif any(hasattr(operation, argument) for argument in _WIDTHS):
-        yield operation
-    else:
-        for argument in operation._inbound_nodes[node].input_tensors:
-            yield from _output_layers(argument)
-
-
-def _last_activation(model):
-    """Returns the name of what made the output of a model, or None where it does not tell."""
-    if len(getattr(model, "outputs", None) or []) != 1:
+def _weights(weights, count):
+    if weights is None:
         return None
-    tensor = model.outputs[0]
-    while True:
-        operation, node, index = tensor._keras_history
-        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-            tensor = operation.outputs[index]
-        elif isinstance(operation, _SHAPE_ONLY):
-            tensor = operation._inbound_nodes[node].input_tensors[0]
-        else:
-            break
-    activation = getattr(operation, "activation", None)
-    return getattr(activation, "__name__", type(operation).__name__.lower())
+    if not isinstance(weights, (list, tuple)) or len(weights) != count or count < 2:
+        raise invalid("teacher_weights", "a number for each of several teachers", weights)
+    for weight in weights:
+        check_positive("teacher_weights", weight)
+    return list(weights)
 
 
-def _check_outputs(teacher, student):
-    shapes = [getattr(model, "output_shape", None) for model in (teacher, student)]
-    if not all(isinstance(shape, tuple) for shape in shapes):
-        return  # A subclassed model does not tell.
-    if shapes[0] != shapes[1] or (shapes[0][-1] or 2) < 2:
-        raise ValueError(
-            "Received incompatible values for `teacher` and `student`, expected one output each, "
-            "of the same shape and at least 2 classes. "
-            f"Received: teacher {shapes[0]}, student {shapes[1]}"
-        )
+def _terms(losses, student):
+    """Returns the terms of `losses`, or what suits the outputs."""
+    if losses is None:
+        activations = {key: last_activation(student, key) for key in output_keys(student)}
+        if "sigmoid" not in activations.values():
+            return [SoftLabels()]
+        kinds = {"sigmoid": BinarySoftLabels}
+        return [kinds.get(a, SoftLabels)(output=key) for key, a in activations.items()]
+    if not isinstance(losses, (list, tuple)) or not losses:
+        raise invalid("losses", "a list of terms", losses)
+    terms = []
+    for each in losses:
+        if isinstance(each, DistillationTerm):
+            terms.append(each)
+            continue
+        pair = each if isinstance(each, (list, tuple)) and len(each) == 2 else (each, 1.0)
+        check_positive("losses", pair[1])
+        terms += keras_terms.as_terms(*pair)
+    return terms
 
 
-def _from_logits(model, from_logits, role):
-    if from_logits is not None:
-        return bool(from_logits)
-    activation = _last_activation(model)
-    if activation in ("linear", "softmax"):
-        return activation == "linear"
-    received = activation or "a model that does not show its layers"
-    raise ValueError(
-        f"Cannot recognise the outputs of `{role}`, expected a last activation of linear or "
-        f"softmax, or `{role}_from_logits` to say it. Received: {received}"
-    )
+def _named(values, key, argument):
+    if key not in values:
+        raise invalid(argument, f"one of {', '.join(map(repr, values)) or 'none'}", key)
+    return values[key]
+
+
+def _named_like(values, y_pred, output):
+    """Returns the labels or weights that belong to an output, or to all of them."""
+    if values is None or not isinstance(values, (dict, list, tuple)):
+        return values
+    by_output = outputs_by_key(values)
+    if output is None:
+        return next(iter(by_output.values())) if len(by_output) == 1 else None
+    return by_output.get(output)
+
+
+def _logits(term, outputs, are_logits):
+    outputs = ops.cast(outputs, "float32")
+    return outputs if are_logits else term.logits(outputs)
+
+
+def _different(names):
+    seen = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"

@@ -136,7 +136,11 @@ def predict(path, x, *, batch_size=256):
 
     Inputs and outputs of a file that is integer throughout are converted by its own scales.
     """
-    loaded = interpreter(path)
+    return run(interpreter(path), path, x, batch_size=batch_size)
+
+
+def run(loaded, path, x, *, batch_size=256):
+    """The same as `predict`, by an interpreter of the file that is there already."""
     inputs, outputs = loaded.get_input_details(), loaded.get_output_details()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(

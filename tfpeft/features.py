@@ -1,0 +1,163 @@
+"""What layers inside a model answer, taken from the model's own forward pass."""
+
+import contextlib
+import difflib
+import threading
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def layers_by_path(model):
+    """Returns {path: layer} of all layers in `model`, such as "backbone/block_1/conv"."""
+    found = {}
+
+    def visit(layer, path):
+        for inner in layer._flatten_layers(include_self=False, recursive=False):
+            inner_path = f"{path}/{inner.name}" if path else inner.name
+            found.setdefault(inner_path, inner)
+            visit(inner, inner_path)
+
+    visit(model, "")
+    return found
+
+
+def find_layer(models, name, argument):
+    """Returns the layer called `name`, or whose path ends in `name`, in one of the `models`.
+
+    Raises:
+        ValueError: if there is none, or more than one, which names `argument`.
+    """
+    wanted, matches, paths = tuple(name.split("/")), {}, []
+    for model in models:
+        for path, layer in layers_by_path(model).items():
+            full = (model.name, *path.split("/"))
+            paths.append("/".join(full if len(models) > 1 else full[1:]))
+            if full[1:] == wanted:  # the exact path goes before longer ones that end in it
+                return layer
+            if full[-len(wanted) :] == wanted:
+                matches[id(layer)] = (layer, paths[-1])
+    if len(matches) == 1:
+        return next(iter(matches.values()))[0]
+    if matches:
+        expected = f"one of the paths {', '.join(sorted(path for _, path in matches.values()))}"
+    else:
+        by_last_name = {path.split("/")[-1]: path for path in paths}
+        near = difflib.get_close_matches(wanted[-1], by_last_name, n=5, cutoff=0.5)
+        near = [by_last_name[each] for each in near] or paths[:10]
+        expected = f"the name or path of a layer, such as {', '.join(near) or '(there are none)'}"
+    raise ValueError(
+        f"Received an invalid value for `{argument}`, expected {expected}. "
+        f"Received: {argument}={name!r}"
+    )
+
+
+@contextlib.contextmanager
+def recording(layers):
+    """Yields a dict that gets the output of each layer as this thread calls it.
+
+    While it lasts, the layers' `call` is replaced on the instance: that is what works for nested
+    and subclassed models alike, in the forward pass that is made anyway. A layer that is called
+    more than once leaves its last output; of several outputs the first one counts.
+
+    Args:
+        layers: name -> layer.
+    """
+    outputs = {}
+    recorders = [_Recorder(threading.get_ident(), name, outputs) for name in layers]
+    for layer, recorder in zip(layers.values(), recorders, strict=True):
+        _attach(layer, recorder)
+    try:
+        yield outputs
+    finally:
+        for layer, recorder in zip(layers.values(), recorders, strict=True):
+            _detach(layer, recorder)
+
+
+class _Recorder:
+    def __init__(self, thread, name, outputs):
+        self.thread, self.name, self.outputs = thread, name, outputs
+
+    def __call__(self, output):
+        if threading.get_ident() == self.thread:
+            self.outputs[self.name] = keras.tree.flatten(output)[0]
+
+
+# The replicas of a strategy trace one model in threads that take turns: each has its own recorder,
+# and the last one to leave puts things back.
+_attached = {}
+_lock = threading.Lock()
+
+
+def _attach(layer, recorder):
+    with _lock:
+        recorders, _ = _attached.setdefault(id(layer), ([], layer.__dict__.get("call")))
+        recorders.append(recorder)
+        if len(recorders) > 1:
+            return
+    call = layer.call
+
+    def recorded(*args, **kwargs):
+        output = call(*args, **kwargs)
+        for each in list(recorders):
+            each(output)
+        return output
+
+    layer.__dict__["call"] = recorded
+
+
+def _detach(layer, recorder):
+    with _lock:
+        recorders, before = _attached[id(layer)]
+        recorders.remove(recorder)
+        if not recorders:
+            del _attached[id(layer)]
+            del layer.__dict__["call"]
+            if before is not None:
+                layer.__dict__["call"] = before
+
+
+def mask_of(tensor):
+    """Returns the Keras mask of a tensor, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def same_positions(teacher, student):
+    """Returns both feature maps (batch, positions..., channels) with the same positions.
+
+    Along each axis the longer map is averaged onto the shorter one, as adaptive average pooling
+    does. Where one of them has no positions, (batch, channels), the other is averaged over all
+    of its own.
+    """
+    if len(teacher.shape) != len(student.shape):
+        if 2 not in (len(teacher.shape), len(student.shape)):
+            raise ValueError(
+                "Expected features of the same rank, or one of them without positions. "
+                f"Received: teacher {tuple(teacher.shape)}, student {tuple(student.shape)}"
+            )
+        return _without_positions(teacher), _without_positions(student)
+    for axis in range(1, len(teacher.shape) - 1):
+        sizes = teacher.shape[axis], student.shape[axis]
+        if None not in sizes and sizes[0] != sizes[1]:
+            size = min(sizes)
+            teacher = _averaged(teacher, axis, size)
+            student = _averaged(student, axis, size)
+    return teacher, student
+
+
+def _without_positions(features):
+    axes = tuple(range(1, len(features.shape) - 1))
+    return ops.mean(features, axis=axes) if axes else features
+
+
+def _averaged(features, axis, size):
+    length = features.shape[axis]
+    if length == size:
+        return features
+    matrix = np.zeros((length, size), "float32")
+    for i in range(size):
+        start, end = i * length // size, -(-(i + 1) * length // size)
+        matrix[start:end, i] = 1.0 / (end - start)
+    matrix = ops.cast(matrix, features.dtype)
+    return ops.moveaxis(ops.tensordot(features, matrix, axes=[[axis], [0]]), -1, axis)

@@ -1,0 +1,124 @@
+"""What the outputs of a model are: logits or probabilities, how many classes, of which inputs."""
+
+import keras
+
+from tfpeft import tflite
+from tfpeft.teachers import TFLiteTeacher
+
+_SHAPE_ONLY = (
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.Permute,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+)
+
+
+def output_tensor(model, output):
+    """Returns the symbolic tensor of one output of a model, or None where it does not show it."""
+    return outputs_by_key(_structure(model)).get(output)
+
+
+def outputs_by_key(structure):
+    """Returns {key or index: output} of a structure of outputs; {None: output} of one."""
+    if isinstance(structure, dict):
+        return structure
+    if isinstance(structure, (list, tuple)):
+        return dict(enumerate(structure))
+    return {None: structure}
+
+
+def output_keys(model):
+    """Returns the keys or indices of a model's outputs; [None] of one, or if it does not tell."""
+    return list(outputs_by_key(_structure(model)))
+
+
+def _structure(model):
+    if isinstance(model, keras.Sequential) and model.outputs:
+        return model.outputs[0] if len(model.outputs) == 1 else model.outputs
+    return model.output if getattr(model, "outputs", None) else None
+
+
+def last_activation(model, output=None):
+    """Returns the name of what made an output of a model, or None where it does not tell."""
+    if isinstance(model, TFLiteTeacher):
+        return "softmax" if tflite.inspect(model.path).is_softmax else None
+    tensor = output_tensor(model, output)
+    if tensor is None:
+        return None
+    while True:
+        operation, node, index = tensor._keras_history
+        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+            tensor = operation.outputs[index]
+        elif isinstance(operation, _SHAPE_ONLY):
+            tensor = operation._inbound_nodes[node].input_tensors[0]
+        elif isinstance(operation, keras.layers.TimeDistributed):
+            operation = operation.layer
+            break
+        else:
+            break
+    activation = getattr(operation, "activation", None)
+    return getattr(activation, "__name__", type(operation).__name__.lower())
+
+
+def from_logits(model, given, activation, role, output):
+    """Returns whether an output is logits of `activation`, or what `activation` makes of them.
+
+    Args:
+        model: The model; None for answers that are in the data.
+        given: What the user said; None to recognise it.
+        activation: "softmax" or "sigmoid".
+        role: "teacher" or "student", for errors.
+        output: Key or index of the output, or None.
+
+    Raises:
+        ValueError: if it cannot be recognised.
+    """
+    if given is not None:
+        return bool(given)
+    found = last_activation(model, output)
+    if found in ("linear", activation):
+        return found == "linear"
+    raise ValueError(
+        f"Cannot recognise the outputs of `{role}`, expected a last activation of linear or "
+        f"{activation}, or `{role}_from_logits` to say it. "
+        f"Received: {found or 'a model that does not show its layers'}"
+    )
+
+
+def check_same_inputs(teacher, student):
+    """Raises if both models show their inputs and these differ."""
+    inputs = [getattr(model, "inputs", None) for model in (teacher, student)]
+    if not all(inputs):
+        return
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in inputs]
+    if len(shapes[0]) != len(shapes[1]) or not all(map(_compatible, *shapes)):
+        raise ValueError(
+            "Received incompatible values for `teacher` and `student`, expected inputs of the same "
+            f"shapes. Received: teacher {shapes[0]}, student {shapes[1]}"
+        )
+
+
+def check_same_classes(teacher, student, term):
+    """Raises if the classes that a term compares are known of both models, and differ."""
+    for output in output_keys(student) if term.output is None else [term.output]:
+        tensors = [output_tensor(model, output) for model in (teacher, student)]
+        if any(tensor is None for tensor in tensors):
+            continue
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        smallest = 2 if term.activation == "softmax" else 1
+        if not _compatible(*shapes) or (shapes[0][-1] or smallest) < smallest:
+            which = "the output" if output is None else f"the output {output!r}"
+            raise ValueError(
+                f"Received incompatible values for `teacher` and `student`, expected {which} to be "
+                f"of the same shape and at least {smallest} classes for {term.name}. "
+                f"Received: teacher {shapes[0]}, student {shapes[1]}"
+            )
+
+
+def _compatible(a, b):
+    return len(a) == len(b) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
+    )
