@@ -46,3 +46,10 @@ def check_exclude(exclude):
 def check_choice(name, value, choices):
     if value not in choices:
         raise invalid(name, f"one of {', '.join(map(repr, choices))}", value)
+
+
+def compatible_shapes(a, b):
+    """Whether two shapes agree, unknown sides with any."""
+    return len(a) == len(b) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
+    )

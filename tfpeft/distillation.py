@@ -161,7 +161,10 @@ class Distiller(keras.Model):
             if term.on_logits:
                 for each in self.teachers:
                     check_same_classes(each, self.student, term)
-                for output in output_keys(self.student) if term.output is None else [term.output]:
+                known = output_keys(self.student)
+                if term.output is not None and getattr(self.student, "outputs", None):
+                    _named(known, term.output, "output")
+                for output in known if term.output is None else [term.output]:
                     self._kinds(term, output)
 
     def _kinds(self, term, output):
@@ -254,6 +257,13 @@ class Distiller(keras.Model):
         alpha = self._now(self.alpha)
         return alpha * hard + (1.0 - alpha) * soft + regularization
 
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        results = super().compute_metrics(x, y, y_pred, sample_weight)
+        if not self.teachers and Taught.split(x)[1] is None:
+            for tracker in self._term_trackers:  # nothing was there to be compared
+                results.pop(tracker.name, None)
+        return results
+
     def _hard_loss(self, y, y_pred, sample_weight):
         if y is not None and self._compile_loss is not None:
             return self._compile_loss(y, y_pred, sample_weight)
@@ -271,7 +281,7 @@ class Distiller(keras.Model):
         if not callable(value):
             return value
         step = 0 if self.optimizer is None else self.optimizer.iterations
-        return ops.cast(value(ops.cast(step, "int32")), "float32")
+        return ops.cast(value(ops.cast(step, "float32")), "float32")
 
     def _compared(self, term, outputs, teacher_features, y_pred, features):
         """Yields what a term compares: of the teachers, of the student, and of which output."""
@@ -408,7 +418,7 @@ class Projector(keras.layers.Layer):
 
 def _check_at_start(name, value, is_valid, expected):
     try:
-        start = float(value(0)) if callable(value) else value
+        start = float(value(0.0)) if callable(value) else value
         valid = not isinstance(start, str) and bool(is_valid(start))
     except TypeError:
         valid = False

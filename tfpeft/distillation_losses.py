@@ -5,8 +5,8 @@ import re
 import keras
 from keras import ops
 
-from tfpeft.arguments import check_positive
-from tfpeft.features import same_positions
+from tfpeft.arguments import check_positive, compatible_shapes
+from tfpeft.features import same_positions, zeros_where_masked
 
 
 def _register(cls):
@@ -77,6 +77,7 @@ class DistillationTerm(keras.losses.Loss):
         given = {"labels": labels, "mask": mask}
         teacher = ops.cast(teacher, self.dtype)
         student = ops.cast(student, self.dtype)
+        _check_shapes(teacher, student, sides=1)
         values = self.call(teacher, student, **{name: given[name] for name in self.uses})
         if mask is not None and "mask" not in self.uses and len(values.shape) == len(mask.shape):
             values._keras_mask = mask
@@ -136,6 +137,9 @@ class LogitsTerm(DistillationTerm):
         """Returns the term of logits; `temperature` counts if the term has none of its own."""
         temperature = temperature if self.temperature is None else self.temperature
         teacher, student = (ops.cast(z, self.dtype) / temperature for z in (teacher, student))
+        _check_shapes(teacher, student)
+        if mask is not None and len(mask.shape) != len(student.shape) - 1:
+            mask = None
         return temperature**2 * super().__call__(teacher, student, sample_weight, labels, mask)
 
     @staticmethod
@@ -220,9 +224,14 @@ class BinarySoftLabels(LogitsTerm):
 
     @staticmethod
     def mean_of(logits, weights, temperature):
-        parts = zip(logits, weights, strict=True)
-        mean = sum(weight * ops.sigmoid(z / temperature) for z, weight in parts)
-        return temperature * BinarySoftLabels.logits(mean)
+        def log_mean(sign):
+            parts = zip(logits, weights, strict=True)
+            return ops.logsumexp(
+                ops.stack([ops.log(w) + ops.log_sigmoid(sign * z / temperature) for z, w in parts]),
+                axis=0,
+            )
+
+        return temperature * (log_mean(1.0) - log_mean(-1.0))
 
     def call(self, teacher, student):
         yes = ops.sigmoid(teacher) * (ops.log_sigmoid(teacher) - ops.log_sigmoid(student))
@@ -273,6 +282,7 @@ class DecoupledKD(LogitsTerm):
 
     def call(self, teacher, student, labels):
         classes = student.shape[-1]
+        _check_labels(labels, student)
         if len(labels.shape) == len(student.shape) and labels.shape[-1] == classes > 1:
             labels = ops.argmax(labels, axis=-1)
         labels = ops.reshape(ops.cast(labels, "int32"), ops.shape(student)[:-1])
@@ -411,9 +421,14 @@ class FeatureMatching(DistillationTerm):
     """
 
     match_widths = True
+    uses = ("mask",)
 
-    def call(self, teacher, student):
-        return _squared_error(*same_positions(teacher, student))
+    def call(self, teacher, student, mask):
+        teacher, student, mask = same_positions(teacher, student, mask)
+        values = _squared_error(teacher, student)
+        if mask is not None:
+            values._keras_mask = mask
+        return values
 
 
 @_register
@@ -446,10 +461,16 @@ class AttentionTransfer(DistillationTerm):
                 f"{self.name} expected features with positions, (batch, positions..., channels). "
                 f"Received: teacher {tuple(teacher.shape)}, student {tuple(student.shape)}"
             )
-        teacher, student = _zeros_where_masked(teacher, student, mask)
-        teacher, student = same_positions(teacher, student)
-        maps = [_unit(_rows(ops.mean(ops.square(f), axis=-1))) for f in (teacher, student)]
-        return _squared_error(*maps)
+        teacher, student, mask = same_positions(teacher, student, mask)
+        maps = [
+            _unit(_rows(ops.mean(ops.square(zeros_where_masked(f, mask)), axis=-1)))
+            for f in (teacher, student)
+        ]
+        values = _squared_error(*maps)
+        if mask is None:
+            return values
+        count = ops.sum(ops.cast(mask, values.dtype), axis=-1)
+        return ops.divide_no_nan(values * mask.shape[-1], count)
 
 
 @_register
@@ -478,7 +499,7 @@ class SimilarityPreserving(DistillationTerm):
     uses = ("mask",)
 
     def call(self, teacher, student, mask):
-        features = _zeros_where_masked(teacher, student, mask)
+        features = _both_where_unmasked(teacher, student, mask)
         grams = [_unit(f @ ops.transpose(f)) for f in map(_rows, features)]
         return _squared_error(*grams)
 
@@ -509,7 +530,7 @@ class RelationalDistance(DistillationTerm):
     uses = ("mask",)
 
     def call(self, teacher, student, mask):
-        features = _zeros_where_masked(teacher, student, mask)
+        features = _both_where_unmasked(teacher, student, mask)
         distances = [_distances(_rows(f)) for f in features]
         return ops.mean(_huber(distances[0] - distances[1]), axis=-1)
 
@@ -542,7 +563,7 @@ class RelationalAngle(DistillationTerm):
 
     def call(self, teacher, student, mask):
         cosines = []
-        for features in _zeros_where_masked(teacher, student, mask):
+        for features in _both_where_unmasked(teacher, student, mask):
             rows = _rows(features)
             directions = _unit(rows[None] - rows[:, None])
             cosines.append(directions @ ops.transpose(directions, (0, 2, 1)))
@@ -551,11 +572,24 @@ class RelationalAngle(DistillationTerm):
 
 _SMALLEST = 1e-37  # the smallest normal float32, about
 _NEVER = -1e4  # added to a logit: exp of it is 0
-_TINY = 1e-24  # a square of a length that counts as 0
+_TINY = 1e-24  # a squared length that counts as 0
+_FLAT = 1e-12  # the same of probabilities around their mean, whose rounding is near 1e-15
 
 
 def _snake_case(name):
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _check_labels(labels, logits):
+    expected = tuple(logits.shape)
+    shape = None if labels is None else tuple(labels.shape)
+    wanted = (expected[:-1], (*expected[:-1], 1), expected)
+    if shape is not None and any(compatible_shapes(shape, each) for each in wanted):
+        return
+    raise ValueError(
+        "Received an invalid value for `labels`, expected class numbers or one-hot rows for logits "
+        f"of shape {expected}. Received: {'none' if shape is None else f'shape {shape}'}"
+    )
 
 
 def _divergence(log_p, log_q):
@@ -563,15 +597,19 @@ def _divergence(log_p, log_q):
 
 
 def _squared_error(teacher, student):
+    _check_shapes(teacher, student)
+    return ops.mean(ops.square(teacher - student), axis=-1)
+
+
+def _check_shapes(teacher, student, sides=None):
+    """Raises unless the shapes agree: all of their sides, or the first ones."""
     shapes = tuple(teacher.shape), tuple(student.shape)
-    if len(shapes[0]) != len(shapes[1]) or any(
-        None not in sides and sides[0] != sides[1] for sides in zip(*shapes, strict=True)
-    ):
+    if not compatible_shapes(*(shape[:sides] for shape in shapes)):
+        what = "shape" if sides is None else "number of samples"
         raise ValueError(
-            "Expected what teacher and student answer to be of the same shape. "
+            f"Expected what teacher and student answer to be of the same {what}. "
             f"Received: teacher {shapes[0]}, student {shapes[1]}"
         )
-    return ops.mean(ops.square(teacher - student), axis=-1)
 
 
 def _huber(difference):
@@ -600,27 +638,20 @@ def _distances(rows):
 
 
 def _correlation(a, b, axes, weights):
-    """Pearson's correlation over `axes`, where entries count by `weights`."""
-    total = ops.maximum(ops.sum(weights, axis=axes, keepdims=True), _TINY)
-    a = a - ops.sum(weights * a, axis=axes, keepdims=True) / total
-    b = b - ops.sum(weights * b, axis=axes, keepdims=True) / total
+    """Pearson's correlation over `axes`, where entries count by `weights`.
 
-    def product(u, v):
-        return ops.sum(weights * u * v, axis=axes)
-
-    length = ops.sqrt(ops.maximum(product(a, a), _TINY)) * ops.sqrt(
-        ops.maximum(product(b, b), _TINY)
-    )
-    return product(a, b) / length
-
-
-def _zeros_where_masked(teacher, student, mask):
-    if mask is None:
-        return teacher, student
-    return tuple(_masked(features, mask) for features in (teacher, student))
+    It is 0, without a gradient, where one of the two does not vary by more than rounding.
+    """
+    total = ops.maximum(ops.sum(weights, axis=axes, keepdims=True), 1.0)
+    centred = [
+        weights * (p - ops.sum(weights * p, axis=axes, keepdims=True) / total) for p in (a, b)
+    ]
+    squares = [ops.sum(ops.square(p), axis=axes) for p in centred]
+    varies = ops.logical_and(squares[0] > _FLAT, squares[1] > _FLAT)
+    lengths = [ops.sqrt(ops.where(varies, square, 1.0)) for square in squares]
+    product = ops.sum(centred[0] * centred[1], axis=axes)
+    return ops.where(varies, product / (lengths[0] * lengths[1]), 0.0)
 
 
-def _masked(features, mask):
-    if len(features.shape) != len(mask.shape) + 1:
-        return features
-    return features * ops.cast(mask, features.dtype)[..., None]
+def _both_where_unmasked(teacher, student, mask):
+    return zeros_where_masked(teacher, mask), zeros_where_masked(student, mask)

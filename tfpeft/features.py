@@ -34,8 +34,8 @@ def find_layer(models, name, argument):
         for path, layer in layers_by_path(model).items():
             full = (model.name, *path.split("/"))
             paths.append("/".join(full if len(models) > 1 else full[1:]))
-            if full[1:] == wanted:  # the exact path goes before longer ones that end in it
-                return layer
+            if full[1:] == wanted and len(models) == 1:
+                return layer  # the exact path goes before longer ones that end in it
             if full[-len(wanted) :] == wanted:
                 matches[id(layer)] = (layer, paths[-1])
     if len(matches) == 1:
@@ -123,32 +123,77 @@ def mask_of(tensor):
     return getattr(tensor, "_keras_mask", None)
 
 
-def same_positions(teacher, student):
-    """Returns both feature maps (batch, positions..., channels) with the same positions.
+def mask_at(mask, features):
+    """Returns a mask (batch, steps) for the steps of `features`, or None where it has no say.
+
+    Features that are shorter than the mask stand where any of their steps is unmasked.
+    """
+    if mask is None or len(mask.shape) != 2 or len(features.shape) != 3:
+        return None
+    length, size = mask.shape[1], features.shape[1]
+    if None in (length, size) or length == size:
+        return mask
+    if size < length:
+        return _averaged(ops.cast(mask, "float32"), 1, size) > 0.0
+    return ops.take(mask, [step * length // size for step in range(size)], axis=1)
+
+
+def zeros_where_masked(features, mask):
+    mask = mask_at(mask, features)
+    return features if mask is None else features * ops.cast(mask, features.dtype)[..., None]
+
+
+def same_positions(teacher, student, mask=None):
+    """Returns feature maps (batch, positions..., channels) with the same positions, and their mask.
 
     Along each axis the longer map is averaged onto the shorter one, as adaptive average pooling
     does. Where one of them has no positions, (batch, channels), the other is averaged over all
-    of its own.
+    of its own. Masked positions are left out of averages.
     """
+    teacher, student = (_Masked.at(mask, features) for features in (teacher, student))
     if len(teacher.shape) != len(student.shape):
         if 2 not in (len(teacher.shape), len(student.shape)):
             raise ValueError(
                 "Expected features of the same rank, or one of them without positions. "
-                f"Received: teacher {tuple(teacher.shape)}, student {tuple(student.shape)}"
+                f"Received: teacher {teacher.shape}, student {student.shape}"
             )
-        return _without_positions(teacher), _without_positions(student)
+        return teacher.without_positions(), student.without_positions(), None
     for axis in range(1, len(teacher.shape) - 1):
         sizes = teacher.shape[axis], student.shape[axis]
         if None not in sizes and sizes[0] != sizes[1]:
-            size = min(sizes)
-            teacher = _averaged(teacher, axis, size)
-            student = _averaged(student, axis, size)
-    return teacher, student
+            teacher, student = (each.averaged(axis, min(sizes)) for each in (teacher, student))
+    counts = student.counts
+    return teacher.features, student.features, None if counts is None else counts[..., 0] > 0.0
 
 
-def _without_positions(features):
-    axes = tuple(range(1, len(features.shape) - 1))
-    return ops.mean(features, axis=axes) if axes else features
+class _Masked:
+    """Features, and 1 or 0 for each step that counts; averages are weighted by these."""
+
+    def __init__(self, features, counts):
+        self.features, self.counts = features, counts
+        self.shape = tuple(features.shape)
+
+    @classmethod
+    def at(cls, mask, features):
+        mask = mask_at(mask, features)
+        return cls(features, None if mask is None else ops.cast(mask, features.dtype)[..., None])
+
+    def without_positions(self):
+        axes = tuple(range(1, len(self.shape) - 1))
+        return self._mean(lambda values: ops.mean(values, axis=axes)) if axes else self.features
+
+    def averaged(self, axis, size):
+        if self.shape[axis] == size:
+            return self
+        features = self._mean(lambda values: _averaged(values, axis, size))
+        if self.counts is None:
+            return _Masked(features, None)
+        return _Masked(features, ops.cast(_averaged(self.counts, axis, size) > 0, features.dtype))
+
+    def _mean(self, mean):
+        if self.counts is None:
+            return mean(self.features)
+        return ops.divide_no_nan(mean(self.features * self.counts), mean(self.counts))
 
 
 def _averaged(features, axis, size):

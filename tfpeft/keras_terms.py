@@ -18,15 +18,15 @@ def as_terms(loss, weight=1.0):
         "teacher_layer": getattr(loss, "teacher_layer_name", None),
         "student_layer": getattr(loss, "student_layer_name", None),
     }
-    if isinstance(loss, keras.distillation.LogitsDistillation):
+    if _computes_as(loss, keras.distillation.LogitsDistillation):
 
         def make(each, output):
             options = {"temperature": loss.temperature, "weight": weight, "output": output}
-            if _name(each) == "kl_divergence":
+            if isinstance(each, keras.losses.KLDivergence) or each is keras.losses.kl_divergence:
                 return SoftLabels(**options)
             return KerasLogits(loss=each, **options)
 
-    elif isinstance(loss, keras.distillation.FeatureDistillation):
+    elif _computes_as(loss, keras.distillation.FeatureDistillation):
 
         def make(each, output):
             return KerasFeatures(loss=each, weight=weight, output=output, **layers)
@@ -68,11 +68,13 @@ class KerasLogits(_HoldsLoss, LogitsTerm):
         self.loss = loss
 
     def call(self, teacher, student):
-        if _name(self.loss) == "categorical_crossentropy":
-            return keras.losses.categorical_crossentropy(
-                ops.softmax(teacher, axis=-1), student, from_logits=True
-            )
-        return _function(self.loss)(teacher, student) / self.temperature**2
+        options = {}
+        if isinstance(self.loss, keras.losses.CategoricalCrossentropy):
+            options = self.loss.get_config()
+        elif self.loss is not keras.losses.categorical_crossentropy:
+            return _function(self.loss)(teacher, student) / self.temperature**2
+        crossentropy = keras.losses.CategoricalCrossentropy(**{**options, "from_logits": True})
+        return crossentropy.call(ops.softmax(teacher, axis=-1), student)
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -108,5 +110,5 @@ def _function(loss):
     return loss.call if isinstance(loss, keras.losses.Loss) else loss
 
 
-def _name(loss):
-    return getattr(loss, "name", None) or getattr(loss, "__name__", "")
+def _computes_as(loss, kind):
+    return isinstance(loss, kind) and type(loss).compute_loss is kind.compute_loss

@@ -3,6 +3,7 @@
 import keras
 
 from tfpeft import tflite
+from tfpeft.arguments import compatible_shapes
 from tfpeft.teachers import TFLiteTeacher
 
 _SHAPE_ONLY = (
@@ -44,7 +45,7 @@ def _structure(model):
 def last_activation(model, output=None):
     """Returns the name of what made an output of a model, or None where it does not tell."""
     if isinstance(model, TFLiteTeacher):
-        return "softmax" if tflite.inspect(model.path).is_softmax else None
+        return "softmax" if tflite.inspect(model.file).is_softmax else None
     tensor = output_tensor(model, output)
     if tensor is None:
         return None
@@ -94,7 +95,7 @@ def check_same_inputs(teacher, student):
     if not all(inputs):
         return
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in inputs]
-    if len(shapes[0]) != len(shapes[1]) or not all(map(_compatible, *shapes)):
+    if len(shapes[0]) != len(shapes[1]) or not all(map(compatible_shapes, *shapes)):
         raise ValueError(
             "Received incompatible values for `teacher` and `student`, expected inputs of the same "
             f"shapes. Received: teacher {shapes[0]}, student {shapes[1]}"
@@ -109,16 +110,10 @@ def check_same_classes(teacher, student, term):
             continue
         shapes = [tuple(tensor.shape) for tensor in tensors]
         smallest = 2 if term.activation == "softmax" else 1
-        if not _compatible(*shapes) or (shapes[0][-1] or smallest) < smallest:
+        if not compatible_shapes(*shapes) or (shapes[0][-1] or smallest) < smallest:
             which = "the output" if output is None else f"the output {output!r}"
             raise ValueError(
                 f"Received incompatible values for `teacher` and `student`, expected {which} to be "
                 f"of the same shape and at least {smallest} classes for {term.name}. "
                 f"Received: teacher {shapes[0]}, student {shapes[1]}"
             )
-
-
-def _compatible(a, b):
-    return len(a) == len(b) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
-    )

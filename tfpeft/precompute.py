@@ -21,7 +21,7 @@ _PARTIAL = "tfpeft-partial."
 class Taught(typing.NamedTuple):
     """Inputs, and what the teacher answers to them: the x of data that `join` returns.
 
-    `teacher` is {"outputs": [what each teacher answers], "features": {name: array}}.
+    `teacher` is {"outputs": (what each teacher answers,), "features": {name: array}}.
     """
 
     inputs: typing.Any
@@ -93,9 +93,9 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
         _check_repeatable(data)
         batches = (_inputs(element) for element in data)
     else:
-        x = _arrays(data)
-        count = len(keras.tree.flatten(x)[0])
-        batches = (_rows(x, i, i + batch_size) for i in range(0, count, batch_size))
+        arrays = _arrays(data)
+        starts = range(0, len(keras.tree.flatten(arrays)[0]), batch_size)
+        batches = (_rows(arrays, start, start + batch_size) for start in starts)
 
     @tf.function(reduce_retracing=True)
     def answer(x):
@@ -110,13 +110,14 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
             "float16": bool(float16),
         }
         store = _Folder(pathlib.Path(path), about)
-    done = 0
+    done, convert = 0, _stored_as(float16)
     for x in batches:
         checksums = _checksums(x)
         if done < store.samples:  # computed before a kill
             store.check(done, checksums)
         else:
-            store.add(checksums, keras.tree.map_structure(_stored_as(float16), answer(x)))
+            x = keras.tree.map_structure(tf.convert_to_tensor, x)
+            store.add(checksums, keras.tree.map_structure(convert, answer(x)))
         done += len(checksums)
     if done == 0:
         raise ValueError("Received an invalid value for `data`, expected samples. Received: none")
@@ -137,7 +138,7 @@ class Precomputed:
 
     @property
     def outputs(self):
-        """What the model answers, (samples, ...); a list if there were several models."""
+        """What the model answers, (samples, ...); a tuple if there were several models."""
         outputs = self._store.rows(0, self.samples)["outputs"]
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -247,7 +248,7 @@ class _Memory:
         return self.structured(self.leaves(start, stop))
 
     def structured(self, leaves):
-        return keras.tree.map_structure(lambda index: leaves[index], self.structure)
+        return keras.tree.map_structure(lambda index: leaves[index], _tuples(self.structure))
 
     def _slice(self, leaf, start, stop):
         found, first = [], 0
@@ -319,6 +320,15 @@ class _Folder(_Memory):
         self._pending = []
 
 
+def _tuples(structure):
+    """The same without lists, which tf.data takes for tensors."""
+    if isinstance(structure, dict):
+        return {key: _tuples(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return tuple(map(_tuples, structure))
+    return structure
+
+
 def _mapped(shard):
     count = len(list(shard.glob("*.npy")))
     return [np.load(shard / f"{index}.npy", mmap_mode="r") for index in range(count)]
@@ -374,7 +384,7 @@ def _checksums(x):
 def _fingerprint(model):
     """Returns a text that differs between models: of weights, of a file, or a function's name."""
     if isinstance(model, teachers.TFLiteTeacher):
-        return f"{zlib.crc32(pathlib.Path(model.path).read_bytes()):08x}"
+        return f"{zlib.crc32(pathlib.Path(model.file).read_bytes()):08x}"
     if isinstance(model, teachers.FunctionTeacher):
         return getattr(model.function, "__qualname__", type(model.function).__name__)
     checksum = zlib.crc32(type(model).__name__.encode())
@@ -384,17 +394,17 @@ def _fingerprint(model):
 
 
 def _check_repeatable(data):
-    """Raises if data is infinite, or if its first batch is another one each time."""
+    """Raises if data is infinite, or if its first batches are others each time."""
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
             "Received an invalid value for `data`, expected a finite dataset: repeat after the "
             "join. Received: an infinite one"
         )
-    first, again = (next(iter(data.take(1)), None) for _ in range(2))
-    if first is None or _same(_inputs(first), _inputs(again)):
+    firsts, again = (list(data.take(4)) for _ in range(2))
+    if _same(list(map(_inputs, firsts)), list(map(_inputs, again))):
         return
-    has_labels = isinstance(first, tuple) and len(first) > 1
-    if has_labels and _same(first[1], again[1]):
+    has_labels = isinstance(firsts[0], tuple) and len(firsts[0]) > 1
+    if has_labels and _same([each[1] for each in firsts], [each[1] for each in again]):
         raise ValueError(
             "Received an invalid value for `data`, expected inputs that stay from epoch to epoch. "
             "Received inputs that change while their labels stay: random augmentation, whose "
@@ -403,7 +413,7 @@ def _check_repeatable(data):
         )
     raise ValueError(
         "Received an invalid value for `data`, expected an order that stays from epoch to epoch. "
-        "Received another first batch each time: shuffle after the join, "
+        "Received other first batches each time: shuffle after the join, "
         "`precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, or with "
         "`shuffle(..., reshuffle_each_iteration=False)`"
     )

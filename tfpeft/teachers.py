@@ -23,7 +23,7 @@ def as_teacher(teacher, argument="teacher"):
     if isinstance(teacher, keras.layers.Layer):
         return teacher
     if isinstance(teacher, (str, pathlib.Path)) and str(teacher).endswith(".tflite"):
-        return TFLiteTeacher(path=str(teacher))
+        return TFLiteTeacher(file=str(teacher))
     if callable(teacher):
         return FunctionTeacher(function=teacher)
     expected = "a keras.Model, a layer, a .tflite file, or a function of a batch"
@@ -69,17 +69,17 @@ def _plain(outputs):
 class TFLiteTeacher(keras.layers.Layer):
     """Answers as a .tflite file of one input and one output does, in float32."""
 
-    def __init__(self, *, path, name=None):
+    def __init__(self, *, file, name=None):
         super().__init__(name=name, trainable=False, dtype="float32")
-        self.path = path
-        self._lock = threading.Lock()
-        self._interpreter = tflite.interpreter(path)  # at once: a bad file is refused here
+        self.file = file
+        self._alone = threading.Lock()
+        self._interpreter = tflite.interpreter(file)  # at once: a bad file is refused here
         for role, details in (
             ("input", self._interpreter.get_input_details()),
             ("output", self._interpreter.get_output_details()),
         ):
             if len(details) != 1:
-                raise invalid("teacher", f"a .tflite file of one {role}", path)
+                raise invalid("teacher", f"a .tflite file of one {role}", file)
         self._shape = self._interpreter.get_output_details()[0]["shape_signature"][1:].tolist()
 
     def build(self, input_shape):
@@ -91,11 +91,11 @@ class TFLiteTeacher(keras.layers.Layer):
         return outputs
 
     def _run(self, x):
-        with self._lock:  # an interpreter has one set of tensors
-            return tflite.run(self._interpreter, self.path, x)
+        with self._alone:  # an interpreter has one set of tensors
+            return tflite.run(self._interpreter, self.file, x)
 
     def get_config(self):
-        return {"path": self.path, "name": self.name}
+        return {"file": self.file, "name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
