@@ -163,7 +163,7 @@ class Distiller(keras.Model):
                     check_same_classes(each, self.student, term)
                 known = output_keys(self.student)
                 if term.output is not None and getattr(self.student, "outputs", None):
-                    _named(known, term.output, "output")
+                    _named(dict.fromkeys(known), term.output, "output")
                 for output in known if term.output is None else [term.output]:
                     self._kinds(term, output)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfpeft import teachers
 from tfpeft.arguments import check_positive_integer, invalid
+from tfpeft.features import find_layer
 
 _SHARD_SAMPLES = 4096  # what a kill costs at most
 _PARTIAL = "tfpeft-partial."
@@ -89,6 +90,8 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
     if isinstance(features, str) or not all(isinstance(each, str) for each in features):
         raise invalid("features", "a list of layer names", features)
     check_positive_integer("batch_size", batch_size)
+    for each in features if all(each.built for each in models) else ():
+        find_layer(models, each, "features")
     if isinstance(data, tf.data.Dataset):
         _check_repeatable(data)
         batches = (_inputs(element) for element in data)
@@ -97,7 +100,7 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
         starts = range(0, len(keras.tree.flatten(arrays)[0]), batch_size)
         batches = (_rows(arrays, start, start + batch_size) for start in starts)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def answer(x):
         outputs, by_name = teachers.answers(models, x, features)
         return {"outputs": outputs, "features": by_name}
@@ -371,13 +374,15 @@ def _stored_as(float16):
 
 def _checksums(x):
     """Returns a number a sample, of all its inputs."""
-    leaves = [np.ascontiguousarray(np.asarray(leaf)) for leaf in keras.tree.flatten(x)]
-    sums = np.zeros(len(leaves[0]), "uint32")
-    for leaf in leaves:
-        for index, row in enumerate(leaf):
-            if leaf.dtype.kind in "OSU":
-                row = repr(np.asarray(row).tolist()).encode()
-            sums[index] = zlib.crc32(row, int(sums[index]))
+    sums = np.zeros(len(keras.tree.flatten(x)[0]), "uint32")
+    for leaf in keras.tree.flatten(x):
+        leaf = np.asarray(leaf)
+        if leaf.dtype.kind in "OSU":  # text, as TensorFlow has it
+            leaf = tf.convert_to_tensor(leaf).numpy()
+            rows = [repr(row if isinstance(row, bytes) else row.tolist()).encode() for row in leaf]
+        else:
+            rows = np.ascontiguousarray(leaf)
+        sums[:] = [zlib.crc32(row, int(before)) for row, before in zip(rows, sums, strict=True)]
     return sums
 
 

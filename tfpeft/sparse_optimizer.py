@@ -10,16 +10,7 @@ from tfpeft import gradients
 from tfpeft.arguments import check_exclude, invalid
 
 # Variables of rank 2 and more that are no kernels, by parts of their names.
-_NOT_KERNELS = (
-    "embedding",
-    "bias",
-    "gamma",
-    "beta",
-    "mean",
-    "variance",
-    "lora",
-    "distillation_projector",
-)
+_NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora", "distiller_only")
 _NOT_KERNELS_EITHER = ("alpha", "scale")  # as whole names: of PReLU and RMSNormalization
 
 

@@ -1,0 +1,293 @@
+"""What a frozen model answers, computed once: kept, resumed, joined, and refused."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfpeft
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(50, 5)).astype("float32")
+Y = rng.integers(0, 3, 50)
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    body = keras.Sequential([keras.Input((5,)), keras.layers.Dense(7, name="deep")], name="body")
+    hidden = keras.layers.BatchNormalization()(body(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dropout(0.5)(hidden)))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(sys.modules["tfpeft.precompute"], "_SHARD_SAMPLES", 16)
+
+
+NOISE = tf.random.Generator.from_seed(0)
+
+
+def student():
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(3)]
+    )
+
+
+def dataset(batch_size=8, x=X, y=Y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+
+
+def counting(model, limit=None):
+    """Returns a function of a batch, and the sizes of the batches that it was run on."""
+    sizes = []
+
+    def run(x):
+        def count(x):
+            if limit is not None and len(sizes) == limit:
+                raise RuntimeError("killed")
+            sizes.append(len(x))
+            return x
+
+        counted = tf.numpy_function(count, [x], tf.float32)
+        counted.set_shape(x.shape)
+        return model(counted, training=False)
+
+    return run, sizes
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_answers_are_those_of_the_model(where, form, teacher, tmp_path, small_shards):
+    path = tmp_path / "answers" if where == "folder" else None
+    data = (X, Y) if form == "arrays" else dataset()
+    found = tfpeft.precompute(teacher, data, path, features=["deep"], batch_size=20)
+    assert found.samples == 50
+    expected = teacher.predict(X, verbose=0)
+    np.testing.assert_allclose(found.outputs, expected, rtol=1e-5, atol=1e-6)
+    features = teacher.get_layer("body").predict(X, verbose=0)
+    np.testing.assert_allclose(found.features["deep"], features, rtol=1e-5, atol=1e-6)
+    half = tfpeft.precompute(teacher, data, float16=True)
+    assert half.outputs.dtype == "float16"
+    np.testing.assert_allclose(half.outputs, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_an_epoch_on_them_is_one_with_the_teacher(where, form, teacher, tmp_path, small_shards):
+    path = tmp_path / "answers" if where == "folder" else None
+    terms = [
+        tfpeft.SoftLabels(),
+        tfpeft.FeatureMatching(teacher_layer="deep", student_layer="hidden"),
+    ]
+    taught = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
+    counted, sizes = counting(teacher)
+    results = []
+    for each in (teacher, None):
+        keras.utils.set_random_seed(1)
+        distiller = tfpeft.Distiller(each, student(), losses=terms, teacher_from_logits=True)
+        distiller.compile("adam", HARD, metrics=["accuracy"])
+        data = (X, Y) if form == "arrays" else (dataset(10),)
+        if each is None:
+            data = taught.join(data if form == "arrays" else data[0])
+            data = data if form == "arrays" else (data,)
+        history = distiller.fit(*data, batch_size=10 if form == "arrays" else None, verbose=0)
+        results.append((history.history, distiller.student.get_weights()))
+    assert not sizes
+    for name, value in results[0][0].items():
+        np.testing.assert_allclose(results[1][0][name], value, rtol=1e-5)
+    for expected, weight in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+def test_answers_in_the_data_go_before_the_teacher(teacher):
+    counted, sizes = counting(teacher)
+    joined = tfpeft.precompute(counted, (X, Y)).join((X, Y))
+    assert sizes == [50]
+    distiller = tfpeft.Distiller(counted, student(), teacher_from_logits=True)
+    distiller.compile("adam", HARD)
+    distiller.fit(*joined, verbose=0)
+    assert sizes == [50]
+
+
+def test_joined_data_may_be_shuffled_and_has_weights_and_predictions(teacher):
+    joined = tfpeft.precompute(teacher, dataset()).join(dataset())
+    shuffled = joined.unbatch().shuffle(50, seed=1).batch(10)
+    expected = teacher.predict(X, verbose=0)
+    rows = {row.tobytes(): logits for row, logits in zip(X, expected, strict=True)}
+    order = []
+    for (inputs, answers), labels in shuffled:
+        order += labels.numpy().tolist()
+        for row, logits in zip(inputs.numpy(), answers["outputs"][0].numpy(), strict=True):
+            np.testing.assert_allclose(logits, rows[row.tobytes()], rtol=1e-5, atol=1e-6)
+    assert sorted(order) == sorted(Y.tolist())
+    assert order != Y.tolist()
+
+    x, y, weight = tfpeft.precompute(teacher, (X, Y, 2.0 * Y)).join((X, Y, 2.0 * Y))
+    distiller = tfpeft.Distiller(None, student(), teacher_from_logits=True)
+    distiller.compile("adam", HARD)
+    distiller.fit(shuffled, validation_data=(x, y), verbose=0)
+    distiller.fit(x, y, sample_weight=weight, verbose=0)
+    distiller.fit(joined, class_weight={0: 1, 1: 2, 2: 3}, verbose=0)
+    np.testing.assert_array_equal(
+        distiller.predict(x, verbose=0), distiller.student.predict(X, verbose=0)
+    )
+
+
+def test_validation_data_without_answers_is_measured_by_labels(teacher):
+    taught = tfpeft.precompute(teacher, (X, Y))
+    distiller = tfpeft.Distiller(None, student(), alpha=0.3, teacher_from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.0), HARD)
+    logs = distiller.fit(*taught.join((X, Y)), validation_data=(X, Y), verbose=0).history
+    hard = float(HARD(Y, distiller.student.predict(X, verbose=0)))
+    np.testing.assert_allclose(logs["val_loss"][0], hard, rtol=1e-5)
+    assert "val_soft_labels" not in logs
+    assert logs["loss"][0] != pytest.approx(hard, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_killed_and_called_again_it_goes_on(form, teacher, tmp_path, small_shards):
+    data = (X, Y) if form == "arrays" else dataset()
+    running, sizes = counting(teacher, limit=5)
+
+    def model(x):
+        return running(x)
+
+    with pytest.raises(tf.errors.OpError, match="killed"):
+        tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
+    assert sizes == [8] * 5
+    (tmp_path / "answers" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
+    running, sizes = counting(teacher)
+    found = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
+    assert sizes == [8, 8, 2]  # two shards of 16 were there
+    np.testing.assert_allclose(found.outputs, teacher.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+    running, sizes = counting(teacher)
+    again = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
+    assert sizes == []
+    np.testing.assert_array_equal(again.outputs, found.outputs)
+    assert not list((tmp_path / "answers").glob("tfpeft-partial*"))
+
+
+def test_structures_of_inputs_and_outputs_and_several_models(tmp_path):
+    def two(units):
+        words = keras.Input((), dtype="string", name="words")
+        numbers = keras.Input((2,), name="numbers")
+        lookup = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+        hidden = keras.layers.Concatenate()([lookup(words), numbers])
+        outputs = {"kind": keras.layers.Dense(3)(hidden), "size": keras.layers.Dense(1)(hidden)}
+        return keras.Model({"words": words, "numbers": numbers}, outputs)
+
+    x = {"words": np.array(["a", "b", "é"] * 4), "numbers": rng.normal(size=(12, 2))}
+    models = [two(3), two(4)]
+    for path in (None, tmp_path / "answers", tmp_path / "answers"):
+        found = tfpeft.precompute(models, x, path)
+        for model, answers in zip(models, found.outputs, strict=True):
+            for name, expected in model.predict(_tensors(x), verbose=0).items():
+                np.testing.assert_allclose(answers[name], expected, rtol=1e-5, atol=1e-6)
+        data = tf.data.Dataset.from_tensor_slices(x).batch(5)
+        assert sum(1 for _ in found.join(data)) == 3
+    changed = {**x, "words": x["words"][::-1]}
+    with pytest.raises(ValueError, match="samples 0 to 11"):
+        found.join(changed)
+
+
+def _tensors(x):
+    return {name: tf.constant(array) for name, array in x.items()}
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda data: data.unbatch().shuffle(50).batch(8), "shuffle after the join"),
+            (lambda data: data.shuffle(7, seed=1), "shuffle after the join"),
+            (
+                lambda data: data.map(lambda x, y: (x + NOISE.normal((5,)), y)),
+                "random augmentation.*the teacher itself",
+            ),
+            (lambda data: data.repeat(), "finite dataset"),
+            (lambda data: data.take(0), "expected samples"),
+        ],
+        ids=["shuffle", "shuffled batches", "augmentation", "repeat", "nothing"],
+    )
+    def test_data_that_changes(self, change, message, teacher):
+        with pytest.raises(ValueError, match=message):
+            tfpeft.precompute(teacher, change(dataset()))
+
+    def test_a_shuffle_that_stays_is_fine(self, teacher):
+        data = dataset().unbatch().shuffle(50, seed=2, reshuffle_each_iteration=False).batch(8)
+        found = tfpeft.precompute(teacher, data)
+        for (inputs, answers), _ in found.join(data):
+            expected = teacher(inputs, training=False)
+            np.testing.assert_allclose(answers["outputs"][0], expected, rtol=1e-5, atol=1e-6)
+
+    def test_other_samples_at_the_join(self, teacher):
+        found = tfpeft.precompute(teacher, (X, Y))
+        with pytest.raises(ValueError, match="samples 0 to 49"):
+            found.join((X[::-1], Y))
+        with pytest.raises(ValueError, match=r"`data`.*50 samples.*data=40"):
+            found.join((X[:40], Y[:40]))
+        with pytest.raises(ValueError, match="samples 0 to 7"):
+            found.join(dataset(x=X + 1.0))
+        late = X.copy()
+        late[30] += 1.0
+        with pytest.raises(tf.errors.InvalidArgumentError, match="samples 24 to 31, of 50"):
+            list(found.join(dataset(x=late)))
+        longer = dataset().concatenate(dataset())
+        with pytest.raises(tf.errors.InvalidArgumentError, match="samples 50 to 57, of 50"):
+            list(found.join(longer))
+
+    def test_a_folder_of_something_else(self, teacher, tmp_path, small_shards):
+        path = tmp_path / "answers"
+        tfpeft.precompute(teacher, (X, Y), path)
+        before = {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
+        other = keras.models.clone_model(teacher)
+        for model, options, message in [
+            (other, {}, "same models"),
+            (teacher, {"float16": True}, "same float16"),
+            (teacher, {"features": ["deep"]}, "same features"),
+        ]:
+            with pytest.raises(ValueError, match=f"`path`.*{message}"):
+                tfpeft.precompute(model, (X, Y), path, **options)
+        with pytest.raises(ValueError, match="samples 0 to 49"):
+            tfpeft.precompute(teacher, (X + 1.0, Y), path)
+        with pytest.raises(ValueError, match=r"`data`.*50 samples.*data=32"):
+            tfpeft.precompute(teacher, (X[:32], Y[:32]), path)
+        assert {each: each.read_bytes() for each in path.rglob("*") if each.is_file()} == before
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("mine")
+        with pytest.raises(ValueError, match="`path`.*empty folder"):
+            tfpeft.precompute(teacher, (X, Y), tmp_path / "mine")
+        assert [each.name for each in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"model": "teacher.keras"}, "`model`.*'teacher.keras'"),
+            ({"data": [X, Y[:3]]}, "`data`"),
+            ({"data": 3}, "`data`.*'int'"),
+            ({"features": "deep"}, "`features`.*'deep'"),
+            ({"features": ["deap"]}, "`features`.*such as.*deep.*'deap'"),
+            ({"batch_size": 0}, "`batch_size`.*0"),
+            ({"model": lambda x: 1e6 * x, "float16": True}, "`float16`.*65504"),
+        ],
+    )
+    def test_bad_input(self, options, message, teacher, tmp_path):
+        arguments = {"model": teacher, "data": (X, Y), "path": tmp_path / "answers", **options}
+        with pytest.raises(ValueError, match=message):
+            tfpeft.precompute(**arguments)
+        assert not (tmp_path / "answers" / "00000").exists()
+
+
+def test_the_folder_is_plain_to_read(teacher, tmp_path, small_shards):
+    tfpeft.precompute(teacher, (X, Y), tmp_path, features=["deep"], batch_size=16)
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert about["features"] == ["deep"]
+    shards = sorted(each.name for each in tmp_path.iterdir() if each.is_dir())
+    assert shards == ["00000", "00001", "00002", "00003"]
+    assert [len(np.load(tmp_path / shard / "0.npy")) for shard in shards] == [16, 16, 16, 2]
