@@ -50,22 +50,6 @@ flags.DEFINE_float(
 )
 TRAIN_FLAGS = ["epochs", "batch_size", "learning_rate"]
 
-flags.DEFINE_string(
-    "student",
-    "0.5",
-    "The model that learns: a .keras or .h5 file; module:function, returning a model; or a width "
-    "such as 0.5, the teacher's architecture with that part of its channels.",
-)
-flags.DEFINE_float(
-    "alpha",
-    0.1,
-    "Weight of the labels in the loss; 1 - alpha is the teacher's.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-)
-flags.DEFINE_float("temperature", 4.0, "Softens the teacher's answers; above 0.")
-DISTILL_FLAGS = ["student", "alpha", "temperature"]
-
 flags.DEFINE_enum(
     "quantization",
     "int8",
@@ -73,8 +57,6 @@ flags.DEFINE_enum(
     "Numbers in the exported file.",
 )
 EXPORT_FLAGS = ["quantization"]
-
-flags.register_validator("temperature", lambda t: t > 0.0, "expected a positive number")
 
 
 def run(main, reads, *, takes_files=False):

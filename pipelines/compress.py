@@ -19,12 +19,12 @@ import platform
 from absl import flags
 
 import tfpeft
-from pipelines import common, sparsify, stages
+from pipelines import common, sparsify, stages, teaching
 from tfpeft import report
 
 FLAGS = flags.FLAGS
 STAGES = {  # and the flags that each of them alone reads
-    "distill": common.DISTILL_FLAGS,
+    "distill": teaching.DISTILL_FLAGS,
     "sparse_train": sparsify.SPARSE_TRAIN_FLAGS,
     "prune": sparsify.PRUNE_FLAGS,
     "quantize": common.EXPORT_FLAGS,
@@ -81,6 +81,8 @@ def check_stages(names):
                 f"--{flag} belongs to the stage {' or '.join(owners)}, which is not among --stages"
             )
     sparsify.check_flags(names)
+    if "distill" in names:
+        teaching.check_flags()
 
 
 def run_stages(folder, names):
@@ -110,8 +112,8 @@ def run_stages(folder, names):
         begin(name)
         if not (folder / f"{name}.keras").exists():
             if name == "distill":
-                student = stages.student(load(models[-1]), custom_objects)
-                result = stages.distill(student, load(models[-1]), data)
+                student = teaching.student(load(models[-1]), custom_objects)
+                result = teaching.distill(student, load(models[-1]), data, folder)
             else:
                 # A model that learned from a teacher goes on learning from it.
                 taught = models.index("distill") - 1 if "distill" in models else None

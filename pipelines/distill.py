@@ -1,12 +1,16 @@
-"""Trains a student on labels and on a teacher's softened outputs.
+r"""Trains a student on labels and on a teacher's softened outputs.
 
     python -m pipelines.distill --model=teacher.keras --student=0.5 --temperature=4
+    python -m pipelines.distill --model=a.keras --teacher=a.keras --teacher=b.tflite
+    python -m pipelines.distill --model=teacher.keras --feature_loss=matching \
+        --teacher_layers=conv_3 --student_layers=conv_3 --alpha=0.9 --alpha_end=0.1
 
-Writes distill.keras, its float32 model.tflite and the report to saved_models/NAME-distill/.
-Without --model a teacher is trained first.
+--model is what the report compares with and, unless --teacher names others, what teaches; without
+it a model is trained first. Writes distill.keras, its float32 model.tflite and the report to
+saved_models/NAME-distill/.
 """
 
-from pipelines import common, compress
+from pipelines import common, compress, teaching
 
 
 def main():
@@ -14,4 +18,4 @@ def main():
 
 
 if __name__ == "__main__":
-    common.run(main, [*compress.RUN_FLAGS, *common.DISTILL_FLAGS])
+    common.run(main, [*compress.RUN_FLAGS, *teaching.DISTILL_FLAGS])

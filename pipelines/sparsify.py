@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 import tfpeft
-from pipelines import common, stages
+from pipelines import common, stages, teaching
 
 FLAGS = common.FLAGS
 
@@ -158,7 +158,7 @@ def prune(model, teacher_model, data, folder):
             straight_through=FLAGS.straight_through,
         )
 
-    return _fit(model, teacher_model, data, sparsify, first_step=schedule.end_step)
+    return _fit(model, teacher_model, data, folder, sparsify, first_step=schedule.end_step)
 
 
 def sparse_train(model, teacher_model, data, folder):
@@ -193,10 +193,10 @@ def sparse_train(model, teacher_model, data, folder):
         technique = tfpeft.ProximalGroupL1 if groups else tfpeft.ProximalL1
         return technique(optimizer, FLAGS.l1, **common_options)
 
-    return _fit(model, teacher_model, data, sparsify, first_step=end_step)
+    return _fit(model, teacher_model, data, folder, sparsify, first_step=end_step)
 
 
-def _fit(model, teacher_model, data, sparsify, first_step):
+def _fit(model, teacher_model, data, folder, sparsify, first_step):
     kernels = model.trainable_variables
     reasons = tfpeft.SparseOptimizer(keras.optimizers.SGD()).skip_reasons(kernels)
     kernels = [kernel for kernel, why in zip(kernels, reasons, strict=True) if why is None]
@@ -206,9 +206,13 @@ def _fit(model, teacher_model, data, sparsify, first_step):
         # Zeros of an earlier stage stay.
         return sparsify(tfpeft.FixedMask(optimizer) if has_zeros else optimizer)
 
+    trained, train = model, data.train
+    if teacher_model:
+        trained, train = teaching.taught(teacher_model, model, data, folder)
     stages.fit(
-        stages.distiller(teacher_model, model, data) if teacher_model else model,
+        trained,
         data,
+        train=train,
         from_logits=stages.answers_logits(model, data),
         sparsify=wrap,
         first_step=first_step,

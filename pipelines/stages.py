@@ -1,7 +1,6 @@
 """The stages of a run: each takes models and data, and returns a new model."""
 
 import math
-import pathlib
 import sys
 
 import keras
@@ -10,7 +9,6 @@ import tensorflow as tf
 
 import tfpeft
 from pipelines import common
-from pipelines.data import call
 from tfpeft.evaluation import are_logits
 
 FLAGS = common.FLAGS
@@ -37,8 +35,11 @@ class KeepBest(keras.callbacks.Callback):
         self.model.set_weights(self.weights)
 
 
-def fit(model, data, *, from_logits, sparsify=None, first_step=0):
-    """Compiles and trains `model` as the flags say; `sparsify` wraps the optimizer."""
+def fit(model, data, *, from_logits, train=None, sparsify=None, first_step=0):
+    """Compiles and trains `model` as the flags say; `sparsify` wraps the optimizer.
+
+    `train` is what a Distiller trains on, instead of the data's own pairs.
+    """
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, total_steps(data))
     )
@@ -49,7 +50,7 @@ def fit(model, data, *, from_logits, sparsify=None, first_step=0):
     )
     try:
         model.fit(
-            *data.train,
+            *(train or data.train),
             validation_data=data.validation,
             batch_size=FLAGS.batch_size,
             epochs=FLAGS.epochs,
@@ -98,46 +99,3 @@ def teacher(data):
     model = keras.Model(inputs, keras.layers.Dense(data.classes)(hidden), name="teacher")
     fit(model, data.for_model(model), from_logits=True)
     return model
-
-
-def student(teacher_model, custom_objects):
-    """Returns what --student names: a file, a function, or a width of the teacher."""
-    value = FLAGS.student
-    if pathlib.Path(value).suffix in (".keras", ".h5"):
-        return common.load_model(value, "student", custom_objects)
-    if ":" in value:
-        model = call(value, "student")
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                f"Expected --student={value} to return a keras.Model. Received: {model!r}"
-            )
-        return model
-    try:
-        width = float(value)
-    except ValueError:
-        raise ValueError(
-            "Received an invalid value for --student, expected a .keras or .h5 file, "
-            f"module:function, or a width such as 0.5. Received: --student={value}"
-        ) from None
-    try:
-        return tfpeft.scale_width(teacher_model, width)
-    except ValueError as error:
-        raise ValueError(f"Cannot make --student={value} of the teacher: {error}") from error
-
-
-def distill(student_model, teacher_model, data):
-    data.for_model(student_model)
-    taught = distiller(teacher_model, student_model, data)
-    fit(taught, data, from_logits=taught.student_from_logits)
-    return student_model
-
-
-def distiller(teacher_model, student_model, data):
-    return tfpeft.Distiller(
-        teacher_model,
-        student_model,
-        alpha=FLAGS.alpha,
-        temperature=FLAGS.temperature,
-        teacher_from_logits=answers_logits(teacher_model, data),
-        student_from_logits=answers_logits(student_model, data),
-    )
