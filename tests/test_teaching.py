@@ -1,0 +1,113 @@
+"""pipelines.distill: teachers of any kind, every loss, annealing, answers computed once."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from test_pipelines import read_report
+
+import tfpeft
+from pipelines import common, distill
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two teachers, one of them a .tflite file, and data of three separable classes."""
+    folder = tmp_path_factory.mktemp("teaching")
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 240)
+    x = (rng.normal(size=(240, 6)) + 3.0 * np.eye(6)[y]).astype("float32")
+    np.savez(folder / "data.npz", x_train=x[:180], y_train=y[:180], x_test=x[180:], y_test=y[180:])
+    for name, units in (("a", 24), ("b", 16)):
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(units, activation="relu", name="hidden"),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+        model.fit(x[:180], y[:180], epochs=10, verbose=0)
+        model.save(folder / f"{name}.keras")
+    tfpeft.export_tflite(model, folder / "b.tflite", quantization="none")
+    return folder
+
+
+FLAGS = ["--dataset=data.npz", "--model=a.keras", "--epochs=6", "--learning_rate=0.02"]
+
+
+@pytest.fixture
+def main(folder, monkeypatch):
+    """Calls distill with flags, in this process."""
+    monkeypatch.chdir(folder)
+    # Determinism could not be turned off again, and XLA's tests cannot have it.
+    monkeypatch.setattr(common, "seed_everything", keras.utils.set_random_seed)
+
+    def call(*arguments):
+        with flagsaver.flagsaver():
+            flags.FLAGS(["distill", *FLAGS, *arguments])
+            return distill.main()
+
+    return call
+
+
+def test_two_teachers_features_annealing_and_a_folder(main, folder, capsys):
+    flags = ["--teacher=a.keras", "--teacher=b.tflite", "--teacher_weights=1,2"]
+    flags += ["--feature_loss=matching", "--teacher_layers=hidden", "--student_layers=hidden"]
+    flags += ["--feature_weight=0.1", "--alpha=0.9", "--alpha_end=0.1", "--temperature_end=1"]
+    flags += ["--soft_loss=decoupled", "--precompute=folder", "--float16", "--name=all"]
+    assert main(*flags) == 0
+    output = capsys.readouterr().out
+    rows = read_report(folder / "saved_models/all")["rows"]
+    assert rows["distill"]["accuracy"] > 0.8
+    assert rows["distill"]["parameters"] < rows["teacher"]["parameters"]
+    assert "feature_matching" in output
+    assert "decoupled_kd" in output
+    answers = folder / "saved_models/all/answers"
+    about = json.loads((answers / "about.json").read_text())
+    assert (len(about["models"]), about["features"], about["float16"]) == (2, ["hidden"], True)
+    # The projection of the features is not in what is left.
+    student = keras.models.load_model(folder / "saved_models/all/distill.keras")
+    assert len(student.weights) == 4
+
+
+def test_the_teacher_in_every_step_teaches_the_same(main, folder):
+    accuracies = []
+    for precompute in ("memory", "no"):
+        flags = [f"--precompute={precompute}", f"--name={precompute}"]
+        assert main(*flags) == 0
+        accuracies.append(read_report(folder / "saved_models" / precompute)["rows"]["distill"])
+    for name in ("accuracy", "loss", "parameters"):
+        assert accuracies[0][name] == pytest.approx(accuracies[1][name], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--feature_loss=matching"], "--teacher_layers and --student_layers"),
+        (["--student_layers=hidden"], "--teacher_layers and --student_layers"),
+        (["--soft_loss=none"], "--soft_loss=none, expected a --feature_loss"),
+        (["--teacher=a.keras", "--teacher_weights=1,2"], "1 positive numbers"),
+        (["--teacher_weights=zero"], "1 positive numbers.*=zero"),
+        (["--teacher=missing.keras"], "--teacher=missing.keras"),
+        (["--teacher=data.npz"], "--teacher=data.npz"),
+        (
+            ["--feature_loss=matching", "--teacher_layers=hiden", "--student_layers=hidden"],
+            "such as hidden.*'hiden'",
+        ),
+    ],
+)
+def test_bad_flags(arguments, message, main, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        main(*arguments, f"--output_dir={tmp_path}")
+    assert not list(tmp_path.glob("*/distill.keras"))
+
+
+@pytest.mark.parametrize("flag", ["--temperature_end=0", "--feature_weight=-1", "--alpha_end=2"])
+def test_flags_out_of_range(flag):
+    with flagsaver.flagsaver(), pytest.raises(flags.IllegalFlagValueError):
+        flags.FLAGS(["distill", flag])
