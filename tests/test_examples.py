@@ -24,10 +24,12 @@ def test_what_needs_an_example_has_one():
     assert set(EXAMPLES) >= {
         "README",
         "Distiller",
+        "DistillationTerm",
         "MagnitudePruning",
         "compare",
         "evaluate",
         "export_tflite",
+        "precompute",
         "scale_width",
     }
     assert all((getattr(tfpeft, name).__doc__ or "").strip() for name in tfpeft.__all__)
@@ -53,6 +55,12 @@ def test_page(page, tmp_path, monkeypatch):
         assert names["pruned"].reached
         assert np.mean(names["final"].layers[0].kernel == 0) > 0.8
         assert (tmp_path / "sensitivity.png").exists()
+    if page.name == "distillation.md":
+        terms = {"attention_transfer", "feature_matching", "hard_loss", "loss", "soft_labels"}
+        assert set(names["history"]) == terms
+        assert (tmp_path / "answers" / "00000").is_dir()
+        logits = names["student"].predict(names["test"][0], verbose=0)
+        assert np.mean(logits.argmax(-1) == names["test"][1]) > 0.3  # three epochs, 10 classes
 
 
 @pytest.mark.parametrize("first", ["tfpeft", "tensorflow_model_optimization"])
