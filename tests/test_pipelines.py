@@ -158,16 +158,13 @@ def test_the_report_is_of_the_test_data_and_of_the_files(digits_run):
     )
 
 
-def test_the_same_seed_gives_the_same_report_and_another_does_not(digits_run, tmp_path):
-    reports = {}
-    for name, seed in (("same", 0), ("other", 1)):
-        flag = [*QUICK, f"--name={name}", f"--seed={seed}"]
-        status, _, errors = run("pipelines.compress", *flag, cwd=tmp_path)
-        assert status == 0, errors
-        reports[name] = read_report(tmp_path / "saved_models" / name)
-    expected = read_report(digits_run[0])
-    assert reports["same"] == expected
-    assert reports["other"]["rows"] != expected["rows"]
+def test_another_seed_gives_another_report(digits_run, tmp_path):
+    """In the first stage already. That the same seed gives the same is told by the next test."""
+    flag = [*QUICK, "--stages=quantize", "--seed=1"]
+    status, _, errors = run("pipelines.compress", *flag, cwd=tmp_path)
+    assert status == 0, errors
+    other = read_report(tmp_path / "saved_models" / "digits-compress")
+    assert other["rows"]["teacher"] != read_report(digits_run[0])["rows"]["teacher"]
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_report(digits_run, tmp_path):
@@ -189,11 +186,6 @@ def test_killed_at_random_moments_it_ends_in_the_same_report(digits_run, tmp_pat
     assert status == 0, errors
     assert read_report(folder) == read_report(digits_run[0])
     assert not list(folder.glob("*partial*"))
-    # Finished, it only tells.
-    status, output, _ = run("pipelines.compress", *QUICK, cwd=tmp_path)
-    assert status == 0
-    assert "[1/4]" not in output
-    assert "model.tflite:" in output
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +253,9 @@ def test_too_large_a_drop_is_status_2(digits_run):
     status, output, _ = run("pipelines.compress", *flag, cwd=folder)
     assert status == 2
     assert "points of accuracy below the teacher, expected at most" in output
+    # Finished, it only tells.
+    assert "[1/4]" not in output
+    assert "model.tflite:" in output
 
 
 def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path):
