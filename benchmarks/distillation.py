@@ -88,7 +88,7 @@ def measure_epochs(folder):
     x = rng.normal(size=(count, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, count)
     plain = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE)
-    teacher, clock = network(6), Clock()
+    teacher, clock = network(8), Clock()
     layers = [{"teacher_layer": name, "student_layer": name} for name in ("stage_1", "stage_2")]
     names = ["stage_1", "stage_2"]
     features = [tfpeft.SoftLabels(), *(tfpeft.FeatureMatching(**each) for each in layers)]
@@ -99,30 +99,30 @@ def measure_epochs(folder):
     )
 
     def precomputed(losses=None):
-        return tfpeft.Distiller(None, network(1), losses=losses, teacher_from_logits=True)
+        return tfpeft.Distiller(None, network(2), losses=losses, teacher_from_logits=True)
 
     models = {
-        "student alone": (network(1), plain),
+        "student alone": (network(2), plain),
         "tfpeft, logits computed once, in memory": (precomputed(), in_memory.join(plain)),
         "tfpeft, logits computed once, in a folder": (precomputed(), in_folder.join(plain)),
         "tfpeft, logits and two features computed once, in a folder": (
             precomputed(features),
             with_features.join(plain),
         ),
-        "tfpeft, soft labels": (tfpeft.Distiller(teacher, network(1)), plain),
+        "tfpeft, soft labels": (tfpeft.Distiller(teacher, network(2)), plain),
         "tfpeft, soft labels and two features": (
-            tfpeft.Distiller(teacher, network(1), losses=keras_terms()),
+            tfpeft.Distiller(teacher, network(2), losses=keras_terms()),
             plain,
         ),
         "keras.distillation, soft labels": (
             keras.distillation.Distiller(
-                teacher, network(1), distillation_losses=keras_terms()[0], student_loss_weight=0.1
+                teacher, network(2), distillation_losses=keras_terms()[0], student_loss_weight=0.1
             ),
             plain,
         ),
         "keras.distillation, soft labels and two features": (
             keras.distillation.Distiller(
-                teacher, network(1), distillation_losses=keras_terms(), student_loss_weight=0.1
+                teacher, network(2), distillation_losses=keras_terms(), student_loss_weight=0.1
             ),
             plain,
         ),
@@ -147,7 +147,7 @@ def measure_pass():
     """Returns seconds of (one pass by `predict`, one by a bare loop, `precompute`)."""
     x = rng.normal(size=(60000, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, 60000)
-    teacher = network(6)
+    teacher = network(8)
     forward = tf.function(lambda x: teacher(x, training=False))
 
     def loop():

@@ -100,7 +100,6 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
         starts = range(0, len(keras.tree.flatten(arrays)[0]), batch_size)
         batches = (_rows(arrays, start, start + batch_size) for start in starts)
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def answer(x):
         outputs, by_name = teachers.answers(models, x, features)
         return {"outputs": outputs, "features": by_name}
@@ -113,14 +112,18 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
             "float16": bool(float16),
         }
         store = _Folder(pathlib.Path(path), about)
-    done, convert = 0, _stored_as(float16)
+    done, run, convert = 0, None, _stored_as(float16)
     for x in batches:
         checksums = _checksums(x)
         if done < store.samples:  # computed before a kill
             store.check(done, checksums)
         else:
             x = keras.tree.map_structure(tf.convert_to_tensor, x)
-            store.add(checksums, keras.tree.map_structure(convert, answer(x)))
+            if run is None:
+                # Traced once, for batches of any size.
+                specs = keras.tree.map_structure(_any_batch, x)
+                run = tf.function(answer, input_signature=[specs], autograph=False)
+            store.add(checksums, keras.tree.map_structure(convert, run(x)))
         done += len(checksums)
     if done == 0:
         raise ValueError("Received an invalid value for `data`, expected samples. Received: none")
@@ -349,6 +352,10 @@ def _arrays(data):
 
 def _inputs(element):
     return element[0] if isinstance(element, tuple) else element
+
+
+def _any_batch(tensor):
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
 def _rows(x, start, stop):
