@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
-import threading
+import functools
 
 import keras
 import numpy as np
 from keras import ops
+
+from tfpeft.intercept import intercepting
 
 
 def layers_by_path(model):
@@ -57,65 +59,21 @@ def find_layer(models, name, argument):
 def recording(layers):
     """Yields a dict that gets the output of each layer as this thread calls it.
 
-    While it lasts, the layers' `call` is replaced on the instance: that is what works for nested
-    and subclassed models alike, in the forward pass that is made anyway. A layer that is called
-    more than once leaves its last output; of several outputs the first one counts.
+    Features come from the forward pass that is made anyway. A layer that is called more than once
+    leaves its last output; of several outputs the first one counts.
 
     Args:
         layers: name -> layer.
     """
     outputs = {}
-    recorders = [_Recorder(threading.get_ident(), name, outputs) for name in layers]
-    for layer, recorder in zip(layers.values(), recorders, strict=True):
-        _attach(layer, recorder)
-    try:
-        yield outputs
-    finally:
-        for layer, recorder in zip(layers.values(), recorders, strict=True):
-            _detach(layer, recorder)
 
-
-class _Recorder:
-    def __init__(self, thread, name, outputs):
-        self.thread, self.name, self.outputs = thread, name, outputs
-
-    def __call__(self, output):
-        if threading.get_ident() == self.thread:
-            self.outputs[self.name] = keras.tree.flatten(output)[0]
-
-
-# The replicas of a strategy trace one model in threads that take turns: each has its own recorder,
-# and the last one to leave puts things back.
-_attached = {}
-_lock = threading.Lock()
-
-
-def _attach(layer, recorder):
-    with _lock:
-        recorders, _ = _attached.setdefault(id(layer), ([], layer.__dict__.get("call")))
-        recorders.append(recorder)
-        if len(recorders) > 1:
-            return
-    call = layer.call
-
-    def recorded(*args, **kwargs):
+    def record(name, call, *args, **kwargs):
         output = call(*args, **kwargs)
-        for each in list(recorders):
-            each(output)
+        outputs[name] = keras.tree.flatten(output)[0]
         return output
 
-    layer.__dict__["call"] = recorded
-
-
-def _detach(layer, recorder):
-    with _lock:
-        recorders, before = _attached[id(layer)]
-        recorders.remove(recorder)
-        if not recorders:
-            del _attached[id(layer)]
-            del layer.__dict__["call"]
-            if before is not None:
-                layer.__dict__["call"] = before
+    with intercepting(layers.values(), [functools.partial(record, name) for name in layers]):
+        yield outputs
 
 
 def mask_of(tensor):
