@@ -228,6 +228,46 @@ class TestOutputs:
         np.testing.assert_allclose(other["loss"], found["loss"], rtol=1e-5)
         distiller.fit(tokens, tags, sample_weight=weight, batch_size=8, verbose=0)
 
+    def test_a_list_by_name(self):
+        def two_headed():
+            inputs = keras.Input((5,))
+            heads = [keras.layers.Dense(3, name=name)(inputs) for name in ("kind", "other")]
+            return keras.Model(inputs, heads)
+
+        losses = {"kind": HARD, "other": HARD}
+        distiller = distiller_of(
+            two_headed(), two_headed(), loss=losses, losses=[tfpeft.DecoupledKD(output="kind")]
+        )
+        labels, weights = {"kind": Y, "other": Y}, {"kind": Y + 1.0, "other": Y + 2.0}
+        found = loss_of(distiller, X, labels, sample_weight=weights)
+        teacher, student = (
+            model.predict(X, verbose=0)[0] for model in (distiller.teacher, distiller.student)
+        )
+        expected = tfpeft.DecoupledKD(temperature=4.0)(teacher, student, Y + 1.0, labels=Y)
+        np.testing.assert_allclose(found["decoupled_kd"], expected, rtol=1e-5)
+        distiller.student.compile("sgd", losses)
+        in_order = [list(each.values()) for each in (labels, weights)]
+        plain = loss_of(distiller.student, X, in_order[0], sample_weight=in_order[1])
+        np.testing.assert_allclose(found["hard_loss"], plain["loss"], rtol=1e-5)
+
+    def test_a_dict_of_one(self):
+        inputs = keras.Input((5,))
+        student = keras.Model(inputs, {"out": keras.layers.Dense(3)(inputs)})
+        for terms in (None, [tfpeft.SoftLabels(output="out")]):
+            distiller = distiller_of(mlp(), student, loss={"out": HARD}, losses=terms)
+            expected = distiller_of(
+                distiller.teacher, keras.Sequential([inputs, student.layers[-1]])
+            )
+            expected = loss_of(expected, X, Y)["loss"]
+            found = loss_of(distiller, X, {"out": Y})["loss"]
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_parts_in_the_logs_make_up_the_loss_over_uneven_batches(self):
+        distiller = distiller_of(mlp(9), mlp(4), alpha=0.3)
+        found = distiller.evaluate(X, Y, batch_size=10, verbose=0, return_dict=True)
+        expected = 0.3 * found["hard_loss"] + 0.7 * found["soft_labels"]
+        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+
     def test_regression(self):
         teacher, student = mlp(9, classes=2), mlp(4, classes=2)
         distiller = distiller_of(
@@ -248,6 +288,23 @@ class TestOutputs:
         p, q = (1 / (1 + np.exp(-z / 4.0)) for z in logits)
         expected = np.mean(16 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
         np.testing.assert_allclose(loss_of(distiller, X, Y > 0)["loss"], expected, rtol=1e-4)
+
+    def test_probabilities_that_are_all_but_sure(self):
+        """What float32 cannot tell from 1 does not count as infinitely sure."""
+        teacher = keras.Sequential([keras.Input((1,)), keras.layers.Activation("sigmoid")])
+        student = mlp(4, "sigmoid", classes=1)
+        distiller = tfpeft.Distiller(
+            lambda x: teacher(20.0 + 0.0 * x[:, :1]),
+            student,
+            alpha=0.0,
+            losses=[tfpeft.BinarySoftLabels()],
+            teacher_from_logits=False,
+        )
+        distiller.compile("sgd")
+        q = 1 / (1 + np.exp(-np.log(1 / (1 / student.predict(X, verbose=0) - 1)) / 4.0))
+        p = 1 / (1 + np.exp(-np.log(2.0**24 - 1) / 4.0))
+        expected = np.mean(16 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
+        np.testing.assert_allclose(loss_of(distiller, X, Y)["loss"], expected, rtol=1e-4)
 
     def test_neither_labels_nor_loss_where_alpha_is_0(self):
         teacher, student = mlp(9), mlp(4)
@@ -372,6 +429,67 @@ class TestFeatures:
         for a, b in zip(distiller.weights, loaded.weights, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
+    def test_masks_of_a_layer_that_feeds_attention(self):
+        def tagger(units):
+            inputs = keras.Input((6,), dtype="int32")
+            words = keras.layers.Embedding(10, units, mask_zero=True, name="words")(inputs)
+            hidden = keras.layers.MultiHeadAttention(1, 4)(words, words)
+            return keras.Model(inputs, keras.layers.Dense(3)(hidden))
+
+        tokens = rng.integers(1, 10, (24, 6))
+        tokens[:, 4:] = 0
+        term = tfpeft.FeatureMatching(teacher_layer="words", student_layer="words")
+        distiller = distiller_of(tagger(4), tagger(4), loss=None, alpha=0.0, losses=[term])
+        t, s = (m.layers[1](tokens).numpy() for m in (distiller.teacher, distiller.student))
+        expected = np.mean((t - s)[:, :4] ** 2)
+        found = loss_of(distiller, tokens, Y)["feature_matching"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_a_layer_that_is_called_twice_has_no_place(self):
+        shared = keras.layers.Dense(5, name="shared")
+        inputs = keras.Input((5,))
+        student = keras.Model(inputs, keras.layers.Dense(3)(shared(shared(inputs))))
+        term = tfpeft.FeatureMatching(teacher_layer="hidden", student_layer="shared")
+        distiller = distiller_of(mlp(), student, losses=[term])
+        with pytest.raises(ValueError, match="called once.*shared"):
+            distiller.fit(X, Y, verbose=0)
+
+    @pytest.mark.parametrize("way", ["saved", "backup", "optimizer", "weights"])
+    def test_projections_are_there_before_the_first_step(self, way, tmp_path):
+        def make():
+            return distiller_of(mlp(9), mlp(4), losses=[tfpeft.FeatureMatching(**self.layers)])
+
+        distiller, callbacks = make(), []
+        if way == "saved":
+            distiller.save(tmp_path / "distiller.keras")
+            distiller = keras.models.load_model(tmp_path / "distiller.keras")
+        elif way == "optimizer":
+            distiller.optimizer.build(distiller.trainable_variables)
+        elif way == "weights":
+            distiller.save_weights(tmp_path / "d.weights.h5")
+            other = make()
+            other.load_weights(tmp_path / "d.weights.h5")
+            for a, b in zip(distiller.weights, other.weights, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+        else:
+            callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+        distiller.fit(X, Y, callbacks=callbacks, verbose=0)
+        assert len(distiller.trainable_variables) == 6
+        assert len(distiller.non_trainable_variables) == 4
+
+    def test_a_sequential_student_that_is_not_built(self):
+        student = keras.Sequential(
+            [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(3, name="head")]
+        )
+        terms = [tfpeft.SoftLabels(), tfpeft.FeatureMatching(**self.layers)]
+        distiller = distiller_of(mlp(9), student, losses=terms, student_from_logits=True)
+        distiller.fit(X, Y, verbose=0)
+        assert len(distiller.trainable_variables) == 6
+
+    def test_a_pair_multiplies_weights(self):
+        pair = (tfpeft.SquaredError(weight=0.5), 4.0)
+        assert tfpeft.Distiller(mlp(), mlp(), losses=[pair]).terms[0].weight == 2.0
+
     def test_keras_terms_with_their_weights(self):
         """Where Keras is right, with an object as loss, tfpeft's value is the same."""
         teacher, student = mlp(6), mlp(6)
@@ -408,6 +526,12 @@ class TestSchedules:
             expected = loss_of(fixed, X, Y)["loss"]
             np.testing.assert_allclose(loss_of(distiller, X, Y)["loss"], expected, rtol=1e-5)
             distiller.fit(X, Y, batch_size=8, verbose=0)
+
+    def test_what_leaves_its_range_is_brought_back(self):
+        distiller = distiller_of(mlp(9), mlp(4), alpha=lambda step: step, temperature=2.0)
+        distiller.fit(X, Y, batch_size=8, verbose=0)
+        found = loss_of(distiller, X, Y)
+        np.testing.assert_allclose(found["loss"], found["hard_loss"], rtol=1e-6)
 
     def test_they_are_saved(self, tmp_path):
         falling = keras.optimizers.schedules.CosineDecay(0.5, 10)
@@ -503,6 +627,11 @@ def hint(teacher="hidden", student="hidden"):
         ({"losses": [tfpeft.SoftLabels(output="age")]}, "`output`.*'age'"),
         ({"alpha": lambda step: 2.0}, "`alpha`.*function of the step"),
         ({"alpha": "0.5"}, "`alpha`.*'0.5'"),
+        ({"alpha": lambda step: 0.1 if step < 3 else 0.9}, "`alpha`.*keras.ops.*when traced"),
+        ({"temperature": float("inf")}, "`temperature`.*inf"),
+        ({"temperature": np.array([4.0, 3.0])}, "`temperature`.*array"),
+        ({"teacher_from_logits": "yes"}, "`teacher_from_logits`.*'yes'"),
+        ({"teacher": keras.Sequential([keras.layers.Dense(3)])}, "`teacher`.*built"),
         ({"teacher": []}, "`teacher`.*at least one"),
         ({"teacher": "teacher.keras"}, "`teacher`.*'teacher.keras'"),
         ({"teacher": "missing.tflite"}, "missing.tflite"),
@@ -519,12 +648,29 @@ def test_bad_input_is_refused_at_once(options, message):
         tfpeft.Distiller(**{"teacher": mlp(9), "student": mlp(), **options})
 
 
+def test_a_student_may_not_train_the_teachers_layers():
+    teacher = mlp(9)
+    student = keras.Sequential([keras.Input((5,)), teacher.layers[0], keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="trains nothing of the teacher's.*kernel"):
+        tfpeft.Distiller(teacher, student)
+
+
 @pytest.mark.parametrize(
     ("options", "y", "message"),
     [
         ({"alpha": 0.5}, None, "labels in the data"),
         ({"alpha": 0.0, "losses": [tfpeft.DecoupledKD()]}, None, "needs labels"),
         ({"teacher": None, "teacher_from_logits": True}, Y, "`teacher=None`.*precompute"),
+        (
+            {
+                "teacher": lambda x: x[:, :1],
+                "student": keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]),
+                "losses": [tfpeft.SoftLabels()],
+                "teacher_from_logits": True,
+            },
+            Y,
+            "two classes or more.*1",
+        ),
         (
             {"losses": [tfpeft.SquaredError()], "student": mlp(classes=2)},
             Y,

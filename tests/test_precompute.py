@@ -1,7 +1,6 @@
 """What a frozen model answers, computed once: kept, resumed, joined, and refused."""
 
 import json
-import sys
 
 import keras
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
+from tfpeft import answer_store
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 5)).astype("float32")
@@ -27,7 +27,7 @@ def teacher():
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(sys.modules["tfpeft.precompute"], "_SHARD_SAMPLES", 16)
+    monkeypatch.setattr(answer_store, "_SHARD_SAMPLES", 16)
 
 
 NOISE = tf.random.Generator.from_seed(0)
@@ -164,11 +164,13 @@ def test_killed_and_called_again_it_goes_on(form, teacher, tmp_path, small_shard
     (tmp_path / "answers" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
     running, sizes = counting(teacher)
     found = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
-    assert sizes == [8, 8, 2]  # two shards of 16 were there
+    assert sizes == [8, 8, 8, 2]  # two shards of 16 were there; the first batch tells the model
     np.testing.assert_allclose(found.outputs, teacher.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+    other_size = tfpeft.precompute(model, (X, Y), tmp_path / "answers", batch_size=7)
+    assert other_size.samples == 50
     running, sizes = counting(teacher)
     again = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
-    assert sizes == []
+    assert sizes == [8]
     np.testing.assert_array_equal(again.outputs, found.outputs)
     assert not list((tmp_path / "answers").glob("tfpeft-partial*"))
 
@@ -198,6 +200,47 @@ def test_structures_of_inputs_and_outputs_and_several_models(tmp_path):
 
 def _tensors(x):
     return {name: tf.constant(array) for name, array in x.items()}
+
+
+def test_probabilities_are_not_halved(teacher):
+    model = keras.Sequential([teacher, keras.layers.Softmax()])
+    model.build((None, 5))
+    half = tfpeft.precompute(model, (X, Y), features=["deep"], float16=True)
+    assert (half.outputs.dtype, half.features["deep"].dtype) == ("float32", "float16")
+
+
+def test_batches_of_texts_of_other_lengths():
+    rows = [[1, 2], [3], [1, 2, 3, 4], [5, 6, 7], [1], [2]]
+    data = tf.data.Dataset.from_generator(
+        lambda: rows, output_signature=tf.TensorSpec((None,), tf.int32)
+    ).padded_batch(2)
+    found = tfpeft.precompute(lambda x: tf.cast(tf.reduce_sum(x, 1), "float32")[:, None], data)
+    np.testing.assert_array_equal(found.outputs[:, 0], [sum(row) for row in rows])
+    assert [int(tf.shape(x)[1]) for x, _ in found.join(data)] == [2, 4, 2][:1] + [4, 1]
+
+
+def test_answers_of_several_without_the_teachers(teacher):
+    models = [teacher, keras.Sequential([teacher, keras.layers.Softmax()])]
+    models[1].build((None, 5))
+    joined = tfpeft.precompute(models, (X, Y)).join((X, Y))
+    options = {"teacher_weights": [1.0, 3.0], "alpha": 0.0}
+    results = []
+    for each, flags in ((models, None), (None, [True, False])):
+        keras.utils.set_random_seed(1)
+        distiller = tfpeft.Distiller(each, student(), teacher_from_logits=flags, **options)
+        distiller.compile("sgd")
+        results.append(distiller.evaluate(*joined, verbose=0, return_dict=True)["loss"])
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+    for each, options, message in [
+        (teacher, {}, "answers of 1 teachers.*2"),
+        (None, {"teacher_weights": [1.0, 1.0, 1.0]}, "`teacher_weights`.*2 numbers"),
+        (None, {"teacher_from_logits": [True]}, "2 entries"),
+    ]:
+        options = {"teacher_from_logits": True, **options}
+        distiller = tfpeft.Distiller(each, student(), alpha=0.0, **options)
+        distiller.compile("sgd")
+        with pytest.raises(ValueError, match=message):
+            distiller.fit(*joined, verbose=0)
 
 
 class TestRefused:
@@ -254,6 +297,10 @@ class TestRefused:
         ]:
             with pytest.raises(ValueError, match=f"`path`.*{message}"):
                 tfpeft.precompute(model, (X, Y), path, **options)
+        same_weights = keras.Sequential([teacher, keras.layers.Activation("sigmoid")])
+        same_weights.build((None, 5))
+        with pytest.raises(ValueError, match="`path`.*(same models|still gives)"):
+            tfpeft.precompute(same_weights, (X, Y), path)
         with pytest.raises(ValueError, match="samples 0 to 49"):
             tfpeft.precompute(teacher, (X + 1.0, Y), path)
         with pytest.raises(ValueError, match=r"`data`.*50 samples.*data=32"):
@@ -265,9 +312,29 @@ class TestRefused:
             tfpeft.precompute(teacher, (X, Y), tmp_path / "mine")
         assert [each.name for each in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
+    def test_another_function_of_the_same_name(self, tmp_path):
+        tfpeft.precompute(lambda x: x, X, tmp_path)
+        with pytest.raises(ValueError, match="`path`.*the model still gives"):
+            tfpeft.precompute(lambda x: 2.0 * x, X, tmp_path)
+
+    def test_damaged_files(self, teacher, tmp_path):
+        tfpeft.precompute(teacher, (X, Y), tmp_path)
+        (tmp_path / "00000" / "1.npy").write_bytes(b"\x93NUMPY")
+        with pytest.raises(ValueError, match="`path`.*1.npy is damaged"):
+            tfpeft.precompute(teacher, (X, Y), tmp_path)
+        (tmp_path / "about.json").write_text("[]")
+        with pytest.raises(ValueError, match="`path`.*about.json is damaged"):
+            tfpeft.precompute(teacher, (X, Y), tmp_path)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"path": 3}, "`path`.*3"),
+            ({"path": __file__}, "`path`.*folder.*test_precompute"),
+            (
+                {"data": tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]]))},
+                "`data`.*dense",
+            ),
             ({"model": "teacher.keras"}, "`model`.*'teacher.keras'"),
             ({"data": [X, Y[:3]]}, "`data`"),
             ({"data": 3}, "`data`.*'int'"),

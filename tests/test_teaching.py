@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-FLAGS = ["--dataset=data.npz", "--model=a.keras", "--epochs=6", "--learning_rate=0.02"]
+FLAGS = ["--dataset=data.npz", "--model=a.keras", "--epochs=10", "--learning_rate=0.02"]
 
 
 @pytest.fixture

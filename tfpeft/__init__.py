@@ -1,5 +1,15 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
+from tfpeft.adapter_methods import (
+    IA3,
+    AdapterMethod,
+    BitFit,
+    BottleneckAdapter,
+    DoRA,
+    LoRA,
+    NormTuning,
+)
+from tfpeft.adapters import AdaptedModel, add_adapters, merge_adapters, trainable_summary
 from tfpeft.distillation import Distiller
 from tfpeft.distillation_losses import (
     DIST,
@@ -42,21 +52,29 @@ from tfpeft.zeros import FixedMask, strip_pruning
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptedModel",
+    "AdapterMethod",
     "AttentionTransfer",
     "BinarySoftLabels",
+    "BitFit",
+    "BottleneckAdapter",
     "Comparison",
     "DIST",
     "DecoupledKD",
     "DistillationTerm",
     "Distiller",
+    "DoRA",
     "Evaluation",
     "ExportReport",
     "FeatureMatching",
     "FixedMask",
     "GradientPruning",
+    "IA3",
     "IterativePruning",
+    "LoRA",
     "MagnitudePruning",
     "MovementPruning",
+    "NormTuning",
     "Precomputed",
     "ProximalGroupL1",
     "ProximalL1",
@@ -76,16 +94,19 @@ __all__ = [
     "TargetedDropout",
     "Taught",
     "XnnpackPolicy",
+    "add_adapters",
     "compare",
     "constant_sparsity",
     "evaluate",
     "export_tflite",
     "l1_regularize",
     "layer_sensitivity",
+    "merge_adapters",
     "polynomial_decay",
     "precompute",
     "prune_for_xnnpack",
     "prune_iteratively",
     "scale_width",
     "strip_pruning",
+    "trainable_summary",
 ]

@@ -6,17 +6,18 @@ import threading
 import keras
 from keras import ops
 
-from tfpeft import keras_terms, teachers
-from tfpeft.arguments import check_positive, invalid
-from tfpeft.distillation_losses import BinarySoftLabels, DistillationTerm, SoftLabels
-from tfpeft.features import find_layer, mask_of, recording
+from tfpeft import distillation_arguments as arguments
+from tfpeft import teachers
+from tfpeft.arguments import invalid
+from tfpeft.features import Projector, find_layer, mask_of, recording
 from tfpeft.output_kinds import (
+    check_nothing_shared,
     check_same_classes,
     check_same_inputs,
     from_logits,
-    last_activation,
     output_keys,
     outputs_by_key,
+    width_of,
 )
 from tfpeft.precompute import Taught
 
@@ -62,11 +63,12 @@ class Distiller(keras.Model):
             neither labels nor a loss. A number, or a function of the training step, such as a
             `keras.optimizers.schedules.LearningRateSchedule`.
         temperature: T > 0; above 1 the teacher's small probabilities count more. A number or a
-            function of the training step, as for `alpha`.
+            function of the training step, as for `alpha`. What a function answers is brought into
+            range: alpha into [0, 1], T to 0.1 and above.
         losses: Terms: `SoftLabels`, `BinarySoftLabels`, `SquaredError`, `DecoupledKD`, `DIST`,
             `FeatureMatching`, `AttentionTransfer`, `SimilarityPreserving`, `RelationalDistance`,
             `RelationalAngle`, a `DistillationTerm` of one's own, objects of `keras.distillation`,
-            or pairs of such an object and its weight. None for soft labels: `BinarySoftLabels` of
+            or pairs of one of these and its weight. None for soft labels: `BinarySoftLabels` of
             outputs that end in a sigmoid, `SoftLabels` of the others.
         teacher_weights: Weights > 0 of several teachers; None for equal ones.
         teacher_from_logits: Whether the teacher answers logits (True) or probabilities (False).
@@ -123,26 +125,29 @@ class Distiller(keras.Model):
             raise invalid("student", "a keras.Model", student)
         if any(each is student for each in given):
             raise ValueError("Received the same model for `teacher` and `student`, expected two.")
-        _check_at_start("alpha", alpha, lambda value: 0.0 <= value <= 1.0, "a number in [0, 1]")
-        _check_at_start("temperature", temperature, lambda value: value > 0.0, "a positive number")
-        self.alpha = alpha
-        self.temperature = temperature
+        self.alpha = arguments.schedule("alpha", alpha, 0.0, 1.0, "a number in [0, 1]")
+        self.temperature = arguments.schedule(
+            "temperature", temperature, 1e-6, 1e6, "a positive number"
+        )
         self.teachers = [teachers.as_teacher(each) for each in given]
         self.student = student
-        self.teacher_weights = _weights(teacher_weights, len(given))
-        self.teacher_from_logits = teacher_from_logits
-        self.student_from_logits = student_from_logits
+        self.teacher_weights = arguments.weights(teacher_weights, given)
+        self.teacher_from_logits = arguments.from_logits("teacher_from_logits", teacher_from_logits)
+        self.student_from_logits = arguments.from_logits("student_from_logits", student_from_logits)
         for each in self.teachers:
             check_same_inputs(each, student)
-        self.terms = _terms(losses, student)
+            check_nothing_shared(each, student)
+        self.terms = arguments.terms(losses, student)
         self.projectors = [Projector() if term.match_widths else None for term in self.terms]
         self._teacher_layers = sorted({t.teacher_layer for t in self.terms} - {None})
         self._student_layers = sorted({t.student_layer for t in self.terms} - {None})
         self._check_models()
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
-        names = _different([term.name for term in self.terms])
+        names = arguments.different([term.name for term in self.terms])
         self._term_trackers = [keras.metrics.Mean(name=each) for each in names]
         self._step = threading.local()
+        if self.student.built and all(each.built for each in self.teachers):
+            self._build_projectors()
 
     @property
     def teacher(self):
@@ -157,24 +162,45 @@ class Distiller(keras.Model):
         if self.teachers and all(each.built for each in self.teachers):
             for name in self._teacher_layers:
                 find_layer(self.teachers, name, "teacher_layer")
+        known = output_keys(self.student)
         for term in self.terms:
             if term.on_logits:
+                outputs = known if term.output is None else [self._key(term.output)]
                 for each in self.teachers:
-                    check_same_classes(each, self.student, term)
-                known = output_keys(self.student)
-                if term.output is not None and getattr(self.student, "outputs", None):
-                    _named(dict.fromkeys(known), term.output, "output")
-                for output in known if term.output is None else [term.output]:
-                    self._kinds(term, output)
+                    check_same_classes(each, self.student, term, outputs)
+                count = len(self.teachers)
+                if not count:
+                    flags = self.teacher_from_logits
+                    count = len(flags) if isinstance(flags, (list, tuple)) else 1
+                for output in outputs:
+                    self._kinds(term, output, count)
 
-    def _kinds(self, term, output):
+    def _key(self, output):
+        """Returns the key, index or name of an output as the key that outputs are kept by."""
+        known = output_keys(self.student)
+        if output in known or not getattr(self.student, "outputs", None):
+            return output
+        names = list(self.output_names or [])
+        if known == [None]:
+            # One output: by its name, its place, or its key in a dict of one.
+            sequential = isinstance(self.student, keras.Sequential)
+            only = None if sequential else self.student.output
+            names = [*names, 0, *(only if isinstance(only, dict) else ())]
+            if output in names:
+                return None
+        elif output in names:
+            return known[names.index(output)]
+        names = dict.fromkeys([*(each for each in known if each is not None), *names])
+        raise invalid("output", f"one of {', '.join(map(repr, names)) or 'none'}", output)
+
+    def _kinds(self, term, output, count):
         """Returns whether each teacher, and the student, answers logits in what a term compares."""
         flags = self.teacher_from_logits
         if not isinstance(flags, (list, tuple)):
-            flags = [flags] * max(len(self.teachers), 1)
-        models = self.teachers or [None]
-        if len(flags) != len(models):
-            expected = f"{len(models)} entries, as there are teachers"
+            flags = [flags] * count
+        models = self.teachers if len(self.teachers) == count else [None] * count
+        if len(flags) != count:
+            expected = f"{count} entries, as there are teachers"
             raise invalid("teacher_from_logits", expected, self.teacher_from_logits)
         of_teachers = [
             from_logits(model, flag, term.activation, "teacher", output)
@@ -185,13 +211,34 @@ class Distiller(keras.Model):
         )
         return of_teachers, of_student
 
+    def _build_projectors(self):
+        """Makes the projections that can be known before there is data, and counts as built then.
+
+        Those of other models are made with the first batch: `get_build_config` tells them.
+        """
+        self.built = True
+        for term, projector in zip(self.terms, self.projectors, strict=True):
+            if projector is None:
+                continue
+            widths = [
+                width_of([self.student], term.student_layer),
+                width_of(self.teachers, term.teacher_layer),
+            ]
+            if None in widths:
+                self.built = False
+            elif widths[0] != widths[1]:
+                projector.build_between(*widths)
+
     def build(self, input_shape=None):
         if isinstance(input_shape, Taught):
             input_shape = input_shape.inputs
-        for model in (*self.teachers, self.student):
-            if not model.built:
-                model.build(input_shape)
+        if not self.student.built:
+            self.student.build(input_shape)
         self.built = True
+
+    @property
+    def output_names(self):
+        return getattr(self.student, "output_names", None)
 
     def call(self, inputs, training=None):
         return self.student(Taught.split(inputs)[0], training=training)
@@ -220,7 +267,8 @@ class Distiller(keras.Model):
         inputs, taught = Taught.split(x)
         regularization = sum(self._aggregate_additional_loss(loss) for loss in self.losses)
         hard = self._hard_loss(y, y_pred, sample_weight)
-        self._track(self._hard_tracker, hard)
+        samples = ops.shape(keras.tree.flatten(inputs)[0])[0]
+        self._track(self._hard_tracker, hard, samples)
         if taught is None and not self.teachers:
             if training:
                 raise ValueError(
@@ -233,6 +281,11 @@ class Distiller(keras.Model):
             with self._recording_student():
                 self.student(inputs, training=training)
                 features = self._step.features
+        if taught is not None and self.teachers and len(self.teachers) != len(taught["outputs"]):
+            raise ValueError(
+                f"Expected answers of {len(self.teachers)} teachers in the data, as the Distiller "
+                f"has. Received: {len(taught['outputs'])}"
+            )
         if taught is None:
             outputs, teacher_features = teachers.answers(
                 self.teachers, inputs, self._teacher_layers
@@ -242,7 +295,7 @@ class Distiller(keras.Model):
         outputs, teacher_features = keras.tree.map_structure(
             ops.stop_gradient, (outputs, teacher_features)
         )
-        temperature = self._now(self.temperature)
+        temperature = self._now(self.temperature, 0.1, None)
         soft = 0.0
         for index, term in enumerate(self.terms):
             value = 0.0
@@ -252,9 +305,9 @@ class Distiller(keras.Model):
                 value += self._value(
                     index, teacher, student, output, temperature, y, y_pred, sample_weight
                 )
-            self._track(self._term_trackers[index], value)
+            self._track(self._term_trackers[index], value, samples)
             soft += term.weight * value
-        alpha = self._now(self.alpha)
+        alpha = self._now(self.alpha, 0.0, 1.0)
         return alpha * hard + (1.0 - alpha) * soft + regularization
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -266,38 +319,47 @@ class Distiller(keras.Model):
 
     def _hard_loss(self, y, y_pred, sample_weight):
         if y is not None and self._compile_loss is not None:
+            if isinstance(y_pred, (list, tuple)):  # by name: in the order of the outputs
+                y, sample_weight = (
+                    [values[name] for name in self.output_names]
+                    if isinstance(values, dict)
+                    else values
+                    for values in (y, sample_weight)
+                )
             return self._compile_loss(y, y_pred, sample_weight)
-        if isinstance(self.alpha, (int, float)) and self.alpha == 0.0:
+        if self.alpha == 0.0:
             return ops.zeros(())
         missing = "labels in the data" if y is None else "a `loss` in compile"
         raise ValueError(f"Expected {missing}, or alpha=0. Received: alpha={self.alpha}")
 
-    def _track(self, tracker, value):
+    def _track(self, tracker, value, samples):
         # The value is a replica's share of the batch's.
         replicas = self.distribute_strategy.num_replicas_in_sync
-        tracker.update_state(value * replicas)
+        tracker.update_state(value * replicas, sample_weight=samples)
 
-    def _now(self, value):
+    def _now(self, value, smallest, largest):
         if not callable(value):
             return value
         step = 0 if self.optimizer is None else self.optimizer.iterations
-        return ops.cast(value(ops.cast(step, "float32")), "float32")
+        dtype = keras.config.floatx()
+        value = ops.maximum(ops.cast(value(ops.cast(step, dtype)), dtype), smallest)
+        return value if largest is None else ops.minimum(value, largest)
 
     def _compared(self, term, outputs, teacher_features, y_pred, features):
         """Yields what a term compares: of the teachers, of the student, and of which output."""
-        if term.student_layer is not None:
-            students = {None: _named(features, term.student_layer, "student_layer")}
-        else:
-            students = outputs_by_key(y_pred)
+        students, taught = outputs_by_key(y_pred), {}
         if term.teacher_layer is not None:
-            feature = _named(teacher_features, term.teacher_layer, "teacher_layer")
-            taught = {None: [feature]}
+            taught[None] = [_named(teacher_features, term.teacher_layer, "teacher_layer")]
         else:
             each = [outputs_by_key(answer) for answer in outputs]
             taught = {key: [_named(one, key, "output") for one in each] for key in each[0]}
+        if term.student_layer is not None:
+            students = {None: _named(features, term.student_layer, "student_layer")}
         if term.output is not None:
-            students = {term.output: _named(students, term.output, "output")}
-            taught = {term.output: _named(taught, term.output, "output")}
+            key = self._key(term.output)
+            students = students if term.student_layer else {key: _named(students, key, "output")}
+            if term.teacher_layer is None and list(taught) != [None]:
+                taught = {key: _named(taught, key, "output")}
         if None in (*students, *taught) and len(students) == len(taught) == 1:
             ((key, student),) = students.items()
             yield next(iter(taught.values())), student, key
@@ -314,9 +376,7 @@ class Distiller(keras.Model):
         term, options = self.terms[index], {"mask": mask_of(student)}
         weights = self._normalized_weights(len(teacher))
         if term.on_logits:
-            of_teachers, of_student = self._kinds(term, output)
-            if len(of_teachers) < len(teacher):  # answers of several, in the data
-                of_teachers = of_teachers * len(teacher)
+            of_teachers, of_student = self._kinds(term, output, len(teacher))
             teacher = [
                 _logits(term, each, kind) for each, kind in zip(teacher, of_teachers, strict=True)
             ]
@@ -331,15 +391,26 @@ class Distiller(keras.Model):
         if projector is not None:
             student = projector(ops.cast(student, "float32"), width=teacher.shape[-1])
         if "labels" in term.uses:
-            options["labels"] = _named_like(y, y_pred, output)
+            options["labels"] = self._of_output(y, output)
             if options["labels"] is None:
                 raise ValueError(
                     f"{term.name} needs labels, expected y in the data. Received: none"
                 )
-        return term(teacher, student, _named_like(sample_weight, y_pred, output), **options)
+        return term(teacher, student, self._of_output(sample_weight, output), **options)
+
+    def _of_output(self, values, output):
+        """Returns the labels or weights that belong to an output, or to all of them."""
+        if not isinstance(values, (dict, list, tuple)):
+            return values
+        by_key = outputs_by_key(values)
+        if isinstance(values, dict) and isinstance(output, int):
+            output = self.output_names[output]
+        return by_key.get(output)
 
     def _normalized_weights(self, count):
         weights = self.teacher_weights or [1.0] * count
+        if count > 1 and len(weights) != count:
+            raise invalid("teacher_weights", f"{count} numbers, as there are teachers", weights)
         return [weight / sum(weights) for weight in weights]
 
     # The teachers are layers of this model, so that they are saved with it; but they do not learn,
@@ -355,6 +426,11 @@ class Distiller(keras.Model):
         return self.trainable_variables
 
     @property
+    def non_trainable_variables(self):
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in trained]
+
+    @property
     def losses(self):
         return self.student.losses
 
@@ -365,7 +441,7 @@ class Distiller(keras.Model):
         for projector, widths in zip(self.projectors, config["projectors"], strict=True):
             if widths:
                 projector.build_between(*widths)
-        self.build()
+        self.built = True
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -391,95 +467,12 @@ class Distiller(keras.Model):
         return cls(**{**config, **restored})
 
 
-class Projector(keras.layers.Layer):
-    """Brings features (..., channels) to another number of channels: s W + b, or s itself."""
-
-    widths = None
-
-    def __call__(self, features, width):
-        if features.shape[-1] == width:
-            return features
-        if not self.built:
-            self.build_between(features.shape[-1], width)
-        return super().__call__(features)
-
-    def build_between(self, width, wanted):
-        self.widths = [width, wanted]
-        # Not a kernel by name: what makes a student's kernels sparse leaves it alone.
-        self.projection = self.add_weight(
-            name="distiller_only", shape=(width, wanted), initializer="he_normal"
-        )
-        self.bias = self.add_weight(name="bias", shape=(wanted,), initializer="zeros")
-        self.built = True
-
-    def call(self, features):
-        return ops.matmul(features, self.projection) + self.bias
-
-
-def _check_at_start(name, value, is_valid, expected):
-    try:
-        start = float(value(0.0)) if callable(value) else value
-        valid = not isinstance(start, str) and bool(is_valid(start))
-    except TypeError:
-        valid = False
-    if not valid:
-        raise invalid(name, f"{expected}, or a function of the step that returns such", value)
-
-
-def _weights(weights, count):
-    if weights is None:
-        return None
-    if not isinstance(weights, (list, tuple)) or len(weights) != count or count < 2:
-        raise invalid("teacher_weights", "a number for each of several teachers", weights)
-    for weight in weights:
-        check_positive("teacher_weights", weight)
-    return list(weights)
-
-
-def _terms(losses, student):
-    """Returns the terms of `losses`, or what suits the outputs."""
-    if losses is None:
-        activations = {key: last_activation(student, key) for key in output_keys(student)}
-        if "sigmoid" not in activations.values():
-            return [SoftLabels()]
-        kinds = {"sigmoid": BinarySoftLabels}
-        return [kinds.get(a, SoftLabels)(output=key) for key, a in activations.items()]
-    if not isinstance(losses, (list, tuple)) or not losses:
-        raise invalid("losses", "a list of terms", losses)
-    terms = []
-    for each in losses:
-        if isinstance(each, DistillationTerm):
-            terms.append(each)
-            continue
-        pair = each if isinstance(each, (list, tuple)) and len(each) == 2 else (each, 1.0)
-        check_positive("losses", pair[1])
-        terms += keras_terms.as_terms(*pair)
-    return terms
-
-
 def _named(values, key, argument):
     if key not in values:
         raise invalid(argument, f"one of {', '.join(map(repr, values)) or 'none'}", key)
     return values[key]
 
 
-def _named_like(values, y_pred, output):
-    """Returns the labels or weights that belong to an output, or to all of them."""
-    if values is None or not isinstance(values, (dict, list, tuple)):
-        return values
-    by_output = outputs_by_key(values)
-    if output is None:
-        return next(iter(by_output.values())) if len(by_output) == 1 else None
-    return by_output.get(output)
-
-
 def _logits(term, outputs, are_logits):
     outputs = ops.cast(outputs, "float32")
     return outputs if are_logits else term.logits(outputs)
-
-
-def _different(names):
-    seen = {}
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f"{name}_{seen[name]}"

@@ -5,7 +5,7 @@ import re
 import keras
 from keras import ops
 
-from tfpeft.arguments import check_positive, compatible_shapes
+from tfpeft.arguments import check_positive, compatible_shapes, invalid
 from tfpeft.features import same_positions, zeros_where_masked
 
 
@@ -67,6 +67,9 @@ class DistillationTerm(keras.losses.Loss):
         self, *, weight=1.0, teacher_layer=None, student_layer=None, output=None, name=None
     ):
         check_positive("weight", weight)
+        for argument, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
+            if layer is not None and not isinstance(layer, str):
+                raise invalid(argument, "the name or path of a layer", layer)
         super().__init__(name=name or _snake_case(type(self).__name__))
         self.weight = weight
         self.teacher_layer = teacher_layer
@@ -77,7 +80,7 @@ class DistillationTerm(keras.losses.Loss):
         given = {"labels": labels, "mask": mask}
         teacher = ops.cast(teacher, self.dtype)
         student = ops.cast(student, self.dtype)
-        _check_shapes(teacher, student, sides=1)
+        check_shapes(teacher, student, sides=1)
         values = self.call(teacher, student, **{name: given[name] for name in self.uses})
         if mask is not None and "mask" not in self.uses and len(values.shape) == len(mask.shape):
             values._keras_mask = mask
@@ -137,7 +140,12 @@ class LogitsTerm(DistillationTerm):
         """Returns the term of logits; `temperature` counts if the term has none of its own."""
         temperature = temperature if self.temperature is None else self.temperature
         teacher, student = (ops.cast(z, self.dtype) / temperature for z in (teacher, student))
-        _check_shapes(teacher, student)
+        check_shapes(teacher, student)
+        if self.activation == "softmax" and student.shape[-1] == 1:
+            raise ValueError(
+                f"{self.name} expected two classes or more; of one number BinarySoftLabels and "
+                f"SquaredError can learn. Received: outputs of shape {tuple(student.shape)}"
+            )
         if mask is not None and len(mask.shape) != len(student.shape) - 1:
             mask = None
         return temperature**2 * super().__call__(teacher, student, sample_weight, labels, mask)
@@ -220,7 +228,9 @@ class BinarySoftLabels(LogitsTerm):
 
     @staticmethod
     def logits(probabilities):
-        return LogitsTerm.logits(probabilities) - LogitsTerm.logits(1.0 - probabilities)
+        # No nearer to 0 and 1 than float32 comes to 1: there is nothing to be known beyond.
+        p = ops.clip(probabilities, _RESOLUTION, 1.0 - _RESOLUTION)
+        return ops.log(p) - ops.log(1.0 - p)
 
     @staticmethod
     def mean_of(logits, weights, temperature):
@@ -570,6 +580,7 @@ class RelationalAngle(DistillationTerm):
         return ops.mean(_huber(cosines[0] - cosines[1]), axis=(1, 2))
 
 
+_RESOLUTION = 2.0**-24  # half of the distance from 1 to the next float32
 _SMALLEST = 1e-37  # the smallest normal float32, about
 _NEVER = -1e4  # added to a logit: exp of it is 0
 _TINY = 1e-24  # a squared length that counts as 0
@@ -597,11 +608,11 @@ def _divergence(log_p, log_q):
 
 
 def _squared_error(teacher, student):
-    _check_shapes(teacher, student)
+    check_shapes(teacher, student)
     return ops.mean(ops.square(teacher - student), axis=-1)
 
 
-def _check_shapes(teacher, student, sides=None):
+def check_shapes(teacher, student, sides=None):
     """Raises unless the shapes agree: all of their sides, or the first ones."""
     shapes = tuple(teacher.shape), tuple(student.shape)
     if not compatible_shapes(*(shape[:sides] for shape in shapes)):

@@ -6,8 +6,10 @@ import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
+from tfpeft.arguments import invalid
 from tfpeft.intercept import intercepting
 
 
@@ -31,10 +33,15 @@ def find_layer(models, name, argument):
     Raises:
         ValueError: if there is none, or more than one, which names `argument`.
     """
+    if not isinstance(name, str):
+        raise invalid(argument, "the name or path of a layer", name)
     wanted, matches, paths = tuple(name.split("/")), {}, []
-    for model in models:
+    model_names = [model.name for model in models]
+    if len(set(model_names)) < len(models):
+        model_names = [str(index) for index in range(len(models))]
+    for index, model in enumerate(models):
         for path, layer in layers_by_path(model).items():
-            full = (model.name, *path.split("/"))
+            full = (model_names[index], *path.split("/"))
             paths.append("/".join(full if len(models) > 1 else full[1:]))
             if full[1:] == wanted and len(models) == 1:
                 return layer  # the exact path goes before longer ones that end in it
@@ -49,31 +56,55 @@ def find_layer(models, name, argument):
         near = difflib.get_close_matches(wanted[-1], by_last_name, n=5, cutoff=0.5)
         near = [by_last_name[each] for each in near] or paths[:10]
         expected = f"the name or path of a layer, such as {', '.join(near) or '(there are none)'}"
-    raise ValueError(
-        f"Received an invalid value for `{argument}`, expected {expected}. "
-        f"Received: {argument}={name!r}"
-    )
+    raise invalid(argument, expected, name)
 
 
 @contextlib.contextmanager
 def recording(layers):
     """Yields a dict that gets the output of each layer as this thread calls it.
 
-    Features come from the forward pass that is made anyway. A layer that is called more than once
-    leaves its last output; of several outputs the first one counts.
+    Features come from the forward pass that is made anyway; of several outputs the first one
+    counts.
 
     Args:
         layers: name -> layer.
+
+    Raises:
+        ValueError: if one of them is called more than once.
     """
     outputs = {}
 
-    def record(name, call, *args, **kwargs):
+    def record(name, layer, call, *args, **kwargs):
         output = call(*args, **kwargs)
-        outputs[name] = keras.tree.flatten(output)[0]
+        if name in outputs:
+            raise ValueError(
+                f"Expected layers that are called once, as features have to be those of one place. "
+                f"Received: {name}, which is called again"
+            )
+        first = keras.tree.flatten(output)[0]
+        # The mask at once, and on a tensor of its own: attention takes masks off its inputs.
+        outputs[name] = tf.identity(first)
+        outputs[name]._keras_mask = _mask_of_output(layer, args, output, first)
         return output
 
-    with intercepting(layers.values(), [functools.partial(record, name) for name in layers]):
+    functions = [functools.partial(record, name, layer) for name, layer in layers.items()]
+    with intercepting(layers.values(), functions):
         yield outputs
+
+
+def _mask_of_output(layer, args, output, first):
+    """Returns the mask that Keras will give to the first output of a call."""
+    if mask_of(first) is not None or not layer.supports_masking or not args:
+        return mask_of(first)
+    inputs = keras.tree.map_structure(mask_of, args[0])
+    if all(mask is None for mask in keras.tree.flatten(inputs)) and not _makes_masks(layer):
+        return None
+    masks = layer.compute_mask(args[0], inputs)
+    return masks[0] if isinstance(masks, (list, tuple)) and masks else masks
+
+
+def _makes_masks(layer):
+    return isinstance(layer, (keras.layers.Embedding, keras.layers.Masking, keras.Model))
 
 
 def mask_of(tensor):
@@ -164,3 +195,28 @@ def _averaged(features, axis, size):
         matrix[start:end, i] = 1.0 / (end - start)
     matrix = ops.cast(matrix, features.dtype)
     return ops.moveaxis(ops.tensordot(features, matrix, axes=[[axis], [0]]), -1, axis)
+
+
+class Projector(keras.layers.Layer):
+    """Brings features (..., channels) to another number of channels: s W + b, or s itself."""
+
+    widths = None
+
+    def __call__(self, features, width):
+        if features.shape[-1] == width:
+            return features
+        if not self.built:
+            self.build_between(features.shape[-1], width)
+        return super().__call__(features)
+
+    def build_between(self, width, wanted):
+        self.widths = [width, wanted]
+        # Not a kernel by name: what makes a student's kernels sparse leaves it alone.
+        self.projection = self.add_weight(
+            name="distiller_only", shape=(width, wanted), initializer="he_normal"
+        )
+        self.bias = self.add_weight(name="bias", shape=(wanted,), initializer="zeros")
+        self.built = True
+
+    def call(self, features):
+        return ops.matmul(features, self.projection) + self.bias

@@ -4,7 +4,12 @@ import keras
 from keras import ops
 
 from tfpeft.arguments import invalid
-from tfpeft.distillation_losses import DistillationTerm, LogitsTerm, SoftLabels
+from tfpeft.distillation_losses import (
+    DistillationTerm,
+    LogitsTerm,
+    SoftLabels,
+    check_shapes,
+)
 
 
 def as_terms(loss, weight=1.0):
@@ -86,6 +91,7 @@ class KerasFeatures(_HoldsLoss, DistillationTerm):
         self.loss = loss
 
     def call(self, teacher, student):
+        check_shapes(teacher, student)
         return _function(self.loss)(teacher, student)
 
 

@@ -4,6 +4,7 @@ import keras
 
 from tfpeft import tflite
 from tfpeft.arguments import compatible_shapes
+from tfpeft.features import find_layer
 from tfpeft.teachers import TFLiteTeacher
 
 _SHAPE_ONLY = (
@@ -19,11 +20,32 @@ _SHAPE_ONLY = (
 
 def output_tensor(model, output):
     """Returns the symbolic tensor of one output of a model, or None where it does not show it."""
-    return outputs_by_key(_structure(model)).get(output)
+    by_key = outputs_by_key(_structure(model))
+    return by_key.get(None, by_key.get(output))
+
+
+def width_of(models, layer):
+    """Returns the channels of a layer in one of the models, or of their output; None if unknown."""
+    if layer is None:
+        tensors = [output_tensor(model, None) for model in models]
+        return _width(tensors[0]) if tensors else None
+    if not models:
+        return None
+    try:
+        output = find_layer(models, layer, "layer").output
+    except (AttributeError, ValueError):  # it was never called with symbols, or is not there yet
+        return None
+    return _width(keras.tree.flatten(output)[0])
+
+
+def _width(tensor):
+    return None if tensor is None else tensor.shape[-1]
 
 
 def outputs_by_key(structure):
     """Returns {key or index: output} of a structure of outputs; {None: output} of one."""
+    if isinstance(structure, (dict, list, tuple)) and len(structure) == 1:
+        return {None: keras.tree.flatten(structure)[0]}
     if isinstance(structure, dict):
         return structure
     if isinstance(structure, (list, tuple)):
@@ -37,9 +59,10 @@ def output_keys(model):
 
 
 def _structure(model):
-    if isinstance(model, keras.Sequential) and model.outputs:
-        return model.outputs[0] if len(model.outputs) == 1 else model.outputs
-    return model.output if getattr(model, "outputs", None) else None
+    outputs = getattr(model, "outputs", None)
+    if isinstance(model, keras.Sequential) or not outputs:
+        return outputs
+    return model.output
 
 
 def last_activation(model, output=None):
@@ -102,9 +125,20 @@ def check_same_inputs(teacher, student):
         )
 
 
-def check_same_classes(teacher, student, term):
+def check_nothing_shared(teacher, student):
+    """Raises if what the student trains belongs to the teacher, which would be changed."""
+    trained = {id(variable): variable for variable in student.trainable_variables}
+    shared = [trained[id(v)].path for v in teacher.weights if id(v) in trained]
+    if shared:
+        raise ValueError(
+            "Received incompatible values for `teacher` and `student`, expected a student that "
+            f"trains nothing of the teacher's. Received: both have {', '.join(shared)}"
+        )
+
+
+def check_same_classes(teacher, student, term, outputs):
     """Raises if the classes that a term compares are known of both models, and differ."""
-    for output in output_keys(student) if term.output is None else [term.output]:
+    for output in outputs:
         tensors = [output_tensor(model, output) for model in (teacher, student)]
         if any(tensor is None for tensor in tensors):
             continue
@@ -114,6 +148,7 @@ def check_same_classes(teacher, student, term):
             which = "the output" if output is None else f"the output {output!r}"
             raise ValueError(
                 f"Received incompatible values for `teacher` and `student`, expected {which} to be "
-                f"of the same shape and at least {smallest} classes for {term.name}. "
+                f"of the same shape and at least {smallest} classes for {term.name} (of one number "
+                "each, BinarySoftLabels and SquaredError can learn). "
                 f"Received: teacher {shapes[0]}, student {shapes[1]}"
             )

@@ -1,9 +1,6 @@
 """What a frozen model answers, computed once and joined to the data of every epoch."""
 
-import json
-import os
 import pathlib
-import shutil
 import typing
 import zlib
 
@@ -11,12 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft import teachers
+from tfpeft import answer_store, teachers
 from tfpeft.arguments import check_positive_integer, invalid
 from tfpeft.features import find_layer
-
-_SHARD_SAMPLES = 4096  # what a kill costs at most
-_PARTIAL = "tfpeft-partial."
 
 
 class Taught(typing.NamedTuple):
@@ -95,35 +89,39 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
     if isinstance(data, tf.data.Dataset):
         _check_repeatable(data)
         batches = (_inputs(element) for element in data)
+        specs = _inputs(data.element_spec)
     else:
         arrays = _arrays(data)
         starts = range(0, len(keras.tree.flatten(arrays)[0]), batch_size)
         batches = (_rows(arrays, start, start + batch_size) for start in starts)
+        specs = keras.tree.map_structure(_any_rows, arrays)
 
     def answer(x):
         outputs, by_name = teachers.answers(models, x, features)
         return {"outputs": outputs, "features": by_name}
 
-    store = _Memory()
+    # Traced once, for batches of any size.
+    run = tf.function(answer, input_signature=[specs], autograph=False)
+    store = answer_store.Memory()
     if path is not None:
         about = {
             "models": [_fingerprint(each) for each in models],
             "features": list(features),
             "float16": bool(float16),
         }
-        store = _Folder(pathlib.Path(path), about)
-    done, run, convert = 0, None, _stored_as(float16)
+        store = answer_store.Folder(path, about)
+    done, convert = 0, None
     for x in batches:
         checksums = _checksums(x)
-        if done < store.samples:  # computed before a kill
-            store.check(done, checksums)
-        else:
-            x = keras.tree.map_structure(tf.convert_to_tensor, x)
-            if run is None:
-                # Traced once, for batches of any size.
-                specs = keras.tree.map_structure(_any_batch, x)
-                run = tf.function(answer, input_signature=[specs], autograph=False)
-            store.add(checksums, keras.tree.map_structure(convert, run(x)))
+        known = min(max(store.samples - done, 0), len(checksums))  # computed before a kill
+        store.check(done, checksums[:known])
+        if known < len(checksums) or done == 0:
+            answers = run(keras.tree.map_structure(tf.convert_to_tensor, x))
+            convert = convert or answer_store.Conversion(answers, float16)
+            answers = convert(answers)
+            if known and done == 0:
+                store.check_answers(_rows(answers, 0, known))
+            store.add(checksums[known:], _rows(answers, known, None))
         done += len(checksums)
     if done == 0:
         raise ValueError("Received an invalid value for `data`, expected samples. Received: none")
@@ -209,137 +207,6 @@ class Precomputed:
             raise invalid("data", f"the {self.samples} samples of `precompute`", count)
 
 
-class _Memory:
-    """Answers in arrays, one a leaf of their structure."""
-
-    def __init__(self):
-        self.samples = 0
-        self.structure = None
-        self._pending = []  # (checksums, leaves) of batches
-        self._parts = []  # [checksums, *leaves] that belong together, in order
-
-    def add(self, checksums, answers):
-        leaves = keras.tree.flatten(answers)
-        if self.structure is None:
-            self.structure = keras.tree.pack_sequence_as(answers, list(range(len(leaves))))
-        self._pending.append([checksums, *leaves])
-
-    def close(self, samples):
-        self._parts.append([np.concatenate(each) for each in zip(*self._pending, strict=True)])
-        self._pending = []
-        self.samples = samples
-
-    def check(self, start, checksums):
-        """Raises unless the samples from `start` on have these checksums."""
-        stop = start + len(checksums)
-        if not np.array_equal(self._slice(0, start, stop), checksums):
-            raise ValueError(
-                "Received an invalid value for `data`, expected the samples that `precompute` has "
-                f"seen, in the same order. Received others in samples {start} to {stop - 1}, "
-                f"of {self.samples}"
-            )
-
-    @property
-    def dtypes(self):
-        return [leaf.dtype for leaf in self._parts[0][1:]]
-
-    @property
-    def shapes(self):
-        return [leaf.shape[1:] for leaf in self._parts[0][1:]]
-
-    def leaves(self, start, stop):
-        return [self._slice(i + 1, start, stop) for i in range(len(self._parts[0]) - 1)]
-
-    def rows(self, start, stop):
-        return self.structured(self.leaves(start, stop))
-
-    def structured(self, leaves):
-        return keras.tree.map_structure(lambda index: leaves[index], _tuples(self.structure))
-
-    def _slice(self, leaf, start, stop):
-        found, first = [], 0
-        for part in self._parts:
-            last = first + len(part[0])
-            if first < stop and last > start:
-                found.append(part[leaf][max(start - first, 0) : stop - first])
-            first = last
-        if not found:
-            return np.zeros(0, "uint32") if leaf == 0 else self._parts[0][leaf][:0]
-        return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-class _Folder(_Memory):
-    """Answers in a folder: about.json, and a folder of .npy files for each shard, all read-only.
-
-    A shard is whole: written beside, then renamed.
-    """
-
-    def __init__(self, path, about):
-        super().__init__()
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        names = {each.name for each in path.iterdir()}
-        about_path = path / "about.json"
-        if about_path.name in names:
-            before = json.loads(about_path.read_text())
-            self.structure = before.pop("structure", None)
-            if before != about:
-                changed = ", ".join(sorted(k for k in about if before.get(k) != about[k]))
-                raise ValueError(
-                    f"Received an invalid value for `path`, expected an empty folder or one of the "
-                    f"same {changed}. Received: path={str(path)!r}, which holds other answers"
-                )
-        elif any(not name.startswith(_PARTIAL) for name in names):
-            raise invalid("path", "an empty folder, or one of precomputed answers", str(path))
-        self._about = about
-        for leftover in path.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        while (shard := self.path / f"{len(self._parts):05d}").is_dir():
-            self._parts.append(_mapped(shard))
-            self.samples += len(self._parts[-1][0])
-
-    def add(self, checksums, answers):
-        super().add(checksums, answers)
-        if sum(len(each[0]) for each in self._pending) >= _SHARD_SAMPLES:
-            self._write()
-
-    def close(self, samples):
-        if self._pending:
-            self._write()
-        if samples != self.samples:
-            raise invalid("data", f"the {self.samples} samples in {self.path}", samples)
-
-    def _write(self):
-        if not self._parts:
-            about = json.dumps({**self._about, "structure": self.structure}, indent=2)
-            partial = self.path / f"{_PARTIAL}about.json"
-            partial.write_text(about)
-            os.replace(partial, self.path / "about.json")
-        name = f"{len(self._parts):05d}"
-        partial = self.path / f"{_PARTIAL}{name}"
-        partial.mkdir()
-        for index, parts in enumerate(zip(*self._pending, strict=True)):
-            np.save(partial / f"{index}.npy", np.concatenate(parts))
-        os.replace(partial, self.path / name)
-        self._parts.append(_mapped(self.path / name))
-        self.samples += len(self._parts[-1][0])
-        self._pending = []
-
-
-def _tuples(structure):
-    """The same without lists, which tf.data takes for tensors."""
-    if isinstance(structure, dict):
-        return {key: _tuples(value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return tuple(map(_tuples, structure))
-    return structure
-
-
-def _mapped(shard):
-    count = len(list(shard.glob("*.npy")))
-    return [np.load(shard / f"{index}.npy", mmap_mode="r") for index in range(count)]
-
-
 def _arrays(data):
     x = data[0] if isinstance(data, tuple) else data
     leaves = keras.tree.flatten(x)
@@ -354,29 +221,13 @@ def _inputs(element):
     return element[0] if isinstance(element, tuple) else element
 
 
-def _any_batch(tensor):
+def _any_rows(array):
+    tensor = tf.convert_to_tensor(array[:1])
     return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
 def _rows(x, start, stop):
     return keras.tree.map_structure(lambda leaf: leaf[start:stop], x)
-
-
-def _stored_as(float16):
-    def convert(tensor):
-        array = np.asarray(tensor)
-        if array.dtype.name == "bfloat16":
-            array = array.astype("float32")
-        if not float16 or array.dtype.kind != "f":
-            return array
-        with np.errstate(over="ignore"):
-            half = array.astype("float16")
-        if not np.array_equal(np.isfinite(half), np.isfinite(array)):
-            largest = float(np.max(np.abs(array[np.isfinite(array)])))
-            raise invalid("float16", "answers of at most 65504, or False", largest)
-        return half
-
-    return convert
 
 
 def _checksums(x):
@@ -412,8 +263,12 @@ def _check_repeatable(data):
             "Received an invalid value for `data`, expected a finite dataset: repeat after the "
             "join. Received: an infinite one"
         )
+    if not isinstance(data.element_spec, (tuple, dict, tf.TensorSpec)) or any(
+        not isinstance(spec, tf.TensorSpec) for spec in keras.tree.flatten(data.element_spec)
+    ):
+        raise invalid("data", "batches of dense tensors: x, (x, y) or (x, y, w)", data.element_spec)
     firsts, again = (list(data.take(4)) for _ in range(2))
-    if _same(list(map(_inputs, firsts)), list(map(_inputs, again))):
+    if len(firsts) == len(again) and _same(list(map(_inputs, firsts)), list(map(_inputs, again))):
         return
     has_labels = isinstance(firsts[0], tuple) and len(firsts[0]) > 1
     if has_labels and _same([each[1] for each in firsts], [each[1] for each in again]):
@@ -424,8 +279,9 @@ def _check_repeatable(data):
             "see the same augmented batch; or augment after the join, the student's inputs only"
         )
     raise ValueError(
-        "Received an invalid value for `data`, expected an order that stays from epoch to epoch. "
-        "Received other first batches each time: shuffle after the join, "
+        "Received an invalid value for `data`, expected samples and an order that stay from epoch "
+        "to epoch. Received other first batches each time. If it is augmented at random, give the "
+        "Distiller the teacher itself; if it is shuffled, shuffle after the join, "
         "`precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, or with "
         "`shuffle(..., reshuffle_each_iteration=False)`"
     )

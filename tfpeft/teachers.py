@@ -21,6 +21,8 @@ def as_teacher(teacher, argument="teacher"):
         argument: What an error names.
     """
     if isinstance(teacher, keras.layers.Layer):
+        if isinstance(teacher, keras.Model) and not teacher.built:
+            raise invalid(argument, "a model that is built, and trained", teacher)
         return teacher
     if isinstance(teacher, (str, pathlib.Path)) and str(teacher).endswith(".tflite"):
         return TFLiteTeacher(file=str(teacher))
@@ -72,6 +74,7 @@ class TFLiteTeacher(keras.layers.Layer):
     def __init__(self, *, file, name=None):
         super().__init__(name=name, trainable=False, dtype="float32")
         self.file = file
+        self.supports_jit = False
         self._alone = threading.Lock()
         self._interpreter = tflite.interpreter(file)  # at once: a bad file is refused here
         for role, details in (

@@ -3,6 +3,7 @@
 import keras
 
 from tfpeft import cloning
+from tfpeft.arguments import check_positive
 
 _WIDTHS = ("units", "filters")
 
@@ -40,15 +41,11 @@ def scale_width(model, width):
     Reference: the width multiplier of Howard et al., "MobileNets", 2017,
     https://arxiv.org/abs/1704.04861
     """
-    if not width > 0:
-        raise ValueError(
-            "Received an invalid value for `width`, expected a positive number. "
-            f"Received: width={width}"
-        )
+    check_positive("width", width)
     if not getattr(model, "outputs", None):
         raise ValueError(
             "Received an invalid value for `model`, expected a functional or Sequential model "
-            f"that is built. Received: {model.name!r}, a {type(model).__name__}"
+            f"that is built. Received: a {type(model).__name__}"
         )
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
     scaled = []
