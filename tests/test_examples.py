@@ -55,6 +55,14 @@ def test_page(page, tmp_path, monkeypatch):
         assert names["pruned"].reached
         assert np.mean(names["final"].layers[0].kernel == 0) > 0.8
         assert (tmp_path / "sensitivity.png").exists()
+    if page.name == "adapters.md":
+        tested = (1.0 - names["test"][0], names["test"][1])
+        accuracies = []
+        for model in (names["model"], names["adapted"]):
+            logits = model.predict(tested[0], verbose=0)
+            accuracies.append(np.mean(logits.argmax(-1) == tested[1]))
+        assert accuracies[0] < 0.5 < 0.8 < accuracies[1]
+        assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
     if page.name == "distillation.md":
         terms = {"attention_transfer", "feature_matching", "hard_loss", "loss", "soft_labels"}
         assert set(names["history"]) == terms
