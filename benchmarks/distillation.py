@@ -7,7 +7,7 @@ batches of 128 images are run in turn for all in one process; an epoch is the su
 the median over the rounds, without the first step, which waits for the data. Computing the answers
 to 60,000 images once is compared with one pass of the teacher, medians over rounds.
 
-Cost: about 6 minutes on 2 cores. The table with machine and date is in README.md.
+Cost: about 4 minutes on 2 cores. The table with machine and date is in README.md.
 """
 
 import pathlib
