@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
+from tfpeft import weight_files
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(16, 6, 8)).astype("float32")
@@ -231,6 +232,14 @@ class TestSeveralAdapters:
         with pytest.raises(ValueError, match="`path`.*adapter of this model"):
             stranger.load_adapter(path, "task")
         assert list(stranger.adapters) == ["default"]
+        arrays, about = weight_files.read(path)
+        arrays.popitem()
+        weight_files.write(path, arrays, about)
+        count = len(other.weights)
+        with pytest.raises(ValueError, match="`path`.*whole file"):
+            other.load_adapter(path, "third")
+        assert len(other.weights) == count
+        assert (list(other.adapters), other.active) == (["default", "task"], "task")
         path.write_bytes(b"no such file")
         with pytest.raises(ValueError, match="`path`.*save_adapter"):
             other.load_adapter(path, "third")

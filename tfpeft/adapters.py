@@ -149,10 +149,18 @@ class AdaptedModel(keras.Model):
             ValueError: if the file was made for another model, or is none.
         """
         weights, about = weight_files.read(path)
+        before = self.active
         if about.get("model") != fingerprint(self.model):
             raise invalid("path", "an adapter of this model, with these weights", str(path))
         self.add(keras.saving.deserialize_keras_object(about["method"]), name)
-        for key, weight in self.adapters[name].arrays().items():
+        variables = self.adapters[name].arrays()
+        if {key: v.shape for key, v in variables.items()} != {
+            k: a.shape for k, a in weights.items()
+        }:
+            self.adapters.pop(name)  # which untracks it, as `del` does not
+            self.use(before)
+            raise invalid("path", "a whole file of `save_adapter`", str(path))
+        for key, weight in variables.items():
             weight.assign(weights[key])
 
     def _known(self, name):

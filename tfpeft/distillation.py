@@ -49,6 +49,9 @@ class Distiller(keras.Model):
     the teacher's answers with it, and no teacher runs; validation data without answers, for a
     distiller without teachers, is measured by L_hard + R alone.
 
+    `alpha` and `temperature` are traced: set on the distiller later, they count after the next
+    `compile`.
+
     What it does not give: a student that is never better than its capacity allows; in a training
     loop of one's own, terms on the student's layers cost a second forward pass of the student
     (`distiller.train_step(batch)` does not).
