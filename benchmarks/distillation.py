@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from timing import Clock, without_autotuning
 
 import tfpeft
 
@@ -51,25 +52,6 @@ def keras_terms():
         keras.distillation.FeatureDistillation("mse", "stage_1", "stage_1"),
         keras.distillation.FeatureDistillation("mse", "stage_2", "stage_2"),
     ]
-
-
-def without_autotuning(data):
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may hold up the end of each epoch by a second
-    return data.with_options(options)
-
-
-class Clock(keras.callbacks.Callback):
-    """Takes the time of each step of a `fit` but the first one."""
-
-    def on_train_begin(self, logs=None):
-        self.times = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.times.append(time.perf_counter())
-
-    def steps(self):
-        return np.diff(self.times)
 
 
 def forward_seconds(model, x):

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from timing import without_autotuning
 
 import tfpeft
 
@@ -28,7 +29,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz and cifar10.npz.")
 flags.DEFINE_string("output", "distillation_quality.jsonl", "A line for each run that is done.")
 flags.DEFINE_list("datasets", ["fashion_mnist", "cifar10"], "Data to train on.")
-flags.DEFINE_list("methods", [], "Only these; default: all.")
+flags.DEFINE_multi_string("methods", [], "One to run, any number of times; default: all.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run each.")
 
 BATCH_SIZE = 128
@@ -126,8 +127,6 @@ def fit(model, data, epochs, seed):
     data = keras.tree.map_structure(tf.constant, data)
     count = len(data[-1])
     steps = count // BATCH_SIZE
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may hold up the end of each epoch by a second
     order = tf.data.Dataset.range(count).shuffle(count, seed=seed)
     batches = order.batch(BATCH_SIZE, drop_remainder=True).map(
         lambda rows: keras.tree.map_structure(lambda array: tf.gather(array, rows), data)
@@ -137,7 +136,7 @@ def fit(model, data, epochs, seed):
         HARD,
         steps_per_execution=steps // 6,
     )
-    model.fit(batches.prefetch(4).with_options(options), epochs=epochs, verbose=0)
+    model.fit(without_autotuning(batches.prefetch(4)), epochs=epochs, verbose=0)
 
 
 def accuracy(model, test):

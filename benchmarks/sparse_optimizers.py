@@ -19,6 +19,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+import timing
 from absl import app, flags
 
 import tfpeft
@@ -89,9 +90,8 @@ def runs(name, clock):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH_SIZE, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, BATCH_SIZE).astype("int32")
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may hold up the end of each block by a second
-    data = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS).prefetch(4).with_options(options)
+    data = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS).prefetch(4)
+    data = timing.without_autotuning(data)
     models, callbacks = {}, {"TFMOT": [tfmot.sparsity.keras.UpdatePruningStep()]}
     wanted = {k: v for k, v in TECHNIQUES.items() if k in FLAGS.techniques or not FLAGS.techniques}
     for technique, wrap in {"plain": lambda o: o, **wanted}.items():
@@ -115,17 +115,8 @@ def runs(name, clock):
     }
 
 
-class Clock(keras.callbacks.Callback, tf_keras.callbacks.Callback):
-    """Takes the time of each step of a `fit`, but the first one, which waits for the data."""
-
-    def on_train_begin(self, logs=None):
-        self.times = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.times.append(time.perf_counter())
-
-    def steps(self):
-        return np.diff(self.times)
+class Clock(timing.Clock, tf_keras.callbacks.Callback):
+    """For models of both kinds."""
 
 
 def measure(name):

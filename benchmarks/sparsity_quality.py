@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from timing import without_autotuning
 
 import tfpeft
 from tfpeft.schedules import tfmot
@@ -90,8 +91,6 @@ def train(name, technique, sparsity, seed, data):
     keras.utils.set_random_seed(seed)
     model = network(name, keras.layers, keras.Sequential, keras.Input)
     x_train, y_train = tf.constant(x_train), tf.constant(y_train)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may hold up the end of each epoch by a second
     order = tf.data.Dataset.range(len(y_train)).shuffle(len(y_train), seed=seed)
     dataset = order.batch(BATCH_SIZE, drop_remainder=True).map(
         lambda rows: (tf.gather(x_train, rows), tf.gather(y_train, rows))
@@ -115,7 +114,7 @@ def train(name, technique, sparsity, seed, data):
         metrics=["accuracy"],
     )
     model.fit(
-        dataset.prefetch(4).with_options(options), epochs=epochs, verbose=0, callbacks=callbacks
+        without_autotuning(dataset.prefetch(4)), epochs=epochs, verbose=0, callbacks=callbacks
     )
     if technique != "dense":
         model = tfpeft.strip_pruning(model)

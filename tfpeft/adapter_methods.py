@@ -280,7 +280,7 @@ class DoRA(LoRA):
 
     def call(self, part, layer, call, inputs, *args, **kwargs):
         outputs = _without_activation(layer, call, inputs, *args, **kwargs)
-        bias = _bias(layer)
+        bias = layer.bias
         if bias is not None:
             bias = ops.cast(bias, outputs.dtype)
             outputs = outputs - bias
@@ -572,7 +572,7 @@ def _activated(layer, outputs):
 
 
 def _parsed(equation):
-    """Returns the labels of inputs, kernel and outputs, with one letter for an ellipsis' part."""
+    """Returns the labels of inputs, kernel and outputs."""
     left, outputs = equation.replace(" ", "").split("->")
     inputs, kernel = left.split(",")
     return inputs, kernel, outputs
@@ -637,11 +637,6 @@ def _along_outputs(layer, values, outputs):
     for side, each in zip(values.shape, axes, strict=True):
         shape[each] = side
     return ops.reshape(values, shape)
-
-
-def _bias(layer):
-    """Returns the bias of a layer in the shape in which outputs get it, or None."""
-    return getattr(layer, "bias", None)
 
 
 def _bias_name(layer):

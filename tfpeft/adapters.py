@@ -1,7 +1,5 @@
 """Models with adapters: one frozen model, and small trainable parts that are switched on it."""
 
-import zlib
-
 import keras
 import numpy as np
 
@@ -137,7 +135,7 @@ class AdaptedModel(keras.Model):
         name = self._known(name)
         about = {
             "method": keras.saving.serialize_keras_object(self.adapters[name].method),
-            "model": fingerprint(self.model),
+            "model": weight_files.fingerprint(self.model),
         }
         weights = {key: v.numpy() for key, v in self.adapters[name].arrays().items()}
         weight_files.write(path, weights, about)
@@ -150,7 +148,7 @@ class AdaptedModel(keras.Model):
         """
         weights, about = weight_files.read(path)
         before = self.active
-        if about.get("model") != fingerprint(self.model):
+        if about.get("model") != weight_files.fingerprint(self.model):
             raise invalid("path", "an adapter of this model, with these weights", str(path))
         self.add(keras.saving.deserialize_keras_object(about["method"]), name)
         variables = self.adapters[name].arrays()
@@ -288,11 +286,3 @@ def trainable_summary(model):
     for variable, size in zip(trainable, sizes, strict=True):
         lines.append(f"  {variable.path}  {tuple(variable.shape)}  {size:,}")
     return "\n".join(lines)
-
-
-def fingerprint(model):
-    """Returns a text that differs between models: of their weights, in order."""
-    checksum = 0
-    for weight in model.weights:
-        checksum = zlib.crc32(np.ascontiguousarray(weight.numpy()), checksum)
-    return f"{checksum:08x}"

@@ -4,6 +4,7 @@ import numbers
 
 
 def invalid(name, expected, received):
+    """Returns the error for an argument."""
     return ValueError(
         f"Received an invalid value for `{name}`, expected {expected}. "
         f"Received: {name}={received!r}"
@@ -23,27 +24,32 @@ def check_rate(name, rate):
 
 
 def check_positive(name, value):
+    """Raises unless `value` is a positive, finite number."""
     if not isinstance(value, numbers.Real) or not 0.0 < value < float("inf"):
         raise invalid(name, "a positive number", value)
 
 
 def check_positive_integer(name, value):
+    """Raises unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise invalid(name, "an integer of at least 1", value)
 
 
 def check_seed(name, seed):
+    """Raises unless `seed` is an integer of at most 31 bits."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or abs(seed) >= 2**31:
         raise invalid(name, "an integer of at most 31 bits", seed)
 
 
 def check_exclude(exclude):
+    """Raises unless `exclude` is a list or tuple of names."""
     is_list = isinstance(exclude, (list, tuple))
     if not is_list or not all(isinstance(each, str) for each in exclude):
         raise invalid("exclude", "a list or tuple of names", exclude)
 
 
 def check_choice(name, value, choices):
+    """Raises unless `value` is one of `choices`."""
     if value not in choices:
         raise invalid(name, f"one of {', '.join(map(repr, choices))}", value)
 

@@ -34,6 +34,7 @@ def schedule(name, value, smallest, largest, expected):
 
 
 def from_logits(name, value):
+    """Returns the value if it is True, False or None, or for teachers a list of these."""
     flags = value if isinstance(value, (list, tuple)) and name.startswith("teacher") else [value]
     if any(flag is not None and not isinstance(flag, bool) for flag in flags):
         raise invalid(name, "True, False or None", value)

@@ -33,8 +33,6 @@ def find_layer(models, name, argument):
     Raises:
         ValueError: if there is none, or more than one, which names `argument`.
     """
-    if not isinstance(name, str):
-        raise invalid(argument, "the name or path of a layer", name)
     wanted, matches, paths = tuple(name.split("/")), {}, []
     model_names = [model.name for model in models]
     if len(set(model_names)) < len(models):
@@ -128,6 +126,7 @@ def mask_at(mask, features):
 
 
 def zeros_where_masked(features, mask):
+    """Returns the features, those of masked steps as zeros."""
     mask = mask_at(mask, features)
     return features if mask is None else features * ops.cast(mask, features.dtype)[..., None]
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft import answer_store, teachers
+from tfpeft import answer_store, teachers, weight_files
 from tfpeft.arguments import check_positive_integer, invalid
 from tfpeft.features import find_layer
 
@@ -41,8 +41,9 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
     image does not hold for its augmentations. For those give the `Distiller` the teacher itself, so
     that both models see the same augmented batch (Beyer et al., 2022).
 
-    What it does not give: answers to data that a model has not seen in this call; a check that a
-    function has not changed between two calls.
+    What it does not give: answers to data that a model has not seen in this call. Whether the model
+    is still the one whose answers are in the folder is seen by its weights, and by what it answers
+    to the first batch.
 
     Args:
         model: What a `Distiller` takes as teacher: a Keras model, a layer, a .tflite file, a
@@ -51,7 +52,8 @@ def precompute(model, data, path=None, *, features=(), float16=False, batch_size
             finite, batched `tf.data.Dataset` of such.
         path: A folder for the answers; None keeps them in memory.
         features: Names or paths of layers whose outputs are kept as well.
-        float16: Whether floating-point answers are stored in half the bytes, to 3 digits.
+        float16: Whether floating-point answers are stored in half the bytes, to 3 digits. Outputs
+            in [0, 1] are not, as they may be probabilities.
         batch_size: Samples that the model sees at once, of arrays.
 
     Returns:
@@ -172,7 +174,8 @@ class Precomputed:
         x = _arrays(data)
         checksums = _checksums(x)
         self._store.check(0, checksums)
-        self._check_count(len(checksums))
+        if len(checksums) != self.samples:
+            raise invalid("data", f"the {self.samples} samples of `precompute`", len(checksums))
         labels_and_weights = data[1:] if isinstance(data, tuple) else ()
         return (Taught(x, self._store.rows(0, self.samples)), *labels_and_weights)
 
@@ -201,10 +204,6 @@ class Precomputed:
 
         # A batch ahead, by a fixed number: autotuning makes `fit` wait at the end of an epoch.
         return data.scan(np.int64(0), number).map(join).prefetch(2)
-
-    def _check_count(self, count):
-        if count != self.samples:
-            raise invalid("data", f"the {self.samples} samples of `precompute`", count)
 
 
 def _arrays(data):
@@ -250,10 +249,7 @@ def _fingerprint(model):
         return f"{zlib.crc32(pathlib.Path(model.file).read_bytes()):08x}"
     if isinstance(model, teachers.FunctionTeacher):
         return getattr(model.function, "__qualname__", type(model.function).__name__)
-    checksum = zlib.crc32(type(model).__name__.encode())
-    for weight in model.weights:
-        checksum = zlib.crc32(np.ascontiguousarray(weight.numpy()), checksum)
-    return f"{checksum:08x}"
+    return f"{type(model).__name__} {weight_files.fingerprint(model)}"
 
 
 def _check_repeatable(data):

@@ -45,7 +45,7 @@ def answers(teachers, x, feature_layers=()):
     """
     layers = {name: find_layer(teachers, name, "teacher_layer") for name in feature_layers}
     with recording(layers) as features:
-        outputs = [_plain(_call(teacher, x)) for teacher in teachers]
+        outputs = [_call(teacher, x) for teacher in teachers]
     missing = sorted(set(layers) - set(features))
     if missing:
         raise ValueError(
@@ -58,13 +58,6 @@ def answers(teachers, x, feature_layers=()):
 def _call(teacher, x):
     takes_training = "training" in inspect.signature(teacher.call).parameters
     return teacher(x, training=False) if takes_training else teacher(x)
-
-
-def _plain(outputs):
-    """The only output of a structure of one, such as a `TFSMLayer` answers."""
-    if isinstance(outputs, (dict, list, tuple)) and len(outputs) == 1:
-        return keras.tree.flatten(outputs)[0]
-    return outputs
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
