@@ -30,6 +30,9 @@ setuptools.setup(
         "text": ["keras-hub", "tensorflow-text", "safetensors"],
         # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
         "search": ["keras-tuner", "tensorboard"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "pillow", "tensorboard"],
+        "dev": [
+            *["pytest", "pytest-xdist", "ruff", "pillow", "tensorboard"],
+            *["keras-hub", "tensorflow-text", "safetensors"],
+        ],
     },
 )

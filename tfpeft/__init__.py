@@ -28,6 +28,7 @@ from tfpeft.evaluation import Comparison, Evaluation, compare, evaluate
 from tfpeft.export import ExportReport, export_tflite
 from tfpeft.iterative_pruning import IterativePruning, prune_iteratively
 from tfpeft.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.mixing import TaskInputs, mix_tasks
 from tfpeft.precompute import Precomputed, Taught, precompute
 from tfpeft.pruning import (
     GradientPruning,
@@ -38,6 +39,7 @@ from tfpeft.pruning import (
 )
 from tfpeft.schedules import constant_sparsity, polynomial_decay
 from tfpeft.sensitivity import Sensitivity, layer_sensitivity
+from tfpeft.sharing import SharedModel, TaskModel
 from tfpeft.sparse_optimizer import SparseOptimizer, SparsityLogger
 from tfpeft.sparse_training import (
     SET,
@@ -85,6 +87,7 @@ __all__ = [
     "RigL",
     "SET",
     "Sensitivity",
+    "SharedModel",
     "SimilarityPreserving",
     "SoftLabels",
     "SparseOptimizer",
@@ -92,6 +95,8 @@ __all__ = [
     "SquaredError",
     "StaticSparse",
     "TargetedDropout",
+    "TaskInputs",
+    "TaskModel",
     "Taught",
     "XnnpackPolicy",
     "add_adapters",
@@ -102,6 +107,7 @@ __all__ = [
     "l1_regularize",
     "layer_sensitivity",
     "merge_adapters",
+    "mix_tasks",
     "polynomial_decay",
     "precompute",
     "prune_for_xnnpack",

@@ -54,12 +54,12 @@ class AdapterMethod:
         # A layer that is reached by two paths, of a model used twice, is adapted once.
         able = {path: able[path] for path in {id(each): p for p, each in able.items()}.values()}
         if self.target is None:
-            found = _matching(able, self.default_target)
+            found = matching(able, self.default_target)
             found = found or able
         else:
             found = {}
             for pattern in self.target:
-                matches = _matching(able, [pattern])
+                matches = matching(able, [pattern])
                 if not matches:
                     raise self._no_match(pattern, able)
                 found.update(matches)
@@ -336,7 +336,7 @@ class IA3(AdapterMethod):
         patterns = self.input_target
         if patterns is None:
             patterns = () if self.target is not None else ("feedforward_output_dense",)
-        return bool(_matching({path: None}, patterns))
+        return bool(matching({path: None}, patterns))
 
     def layers(self, model):
         able = {p: each for p, each in layers_by_path(model).items() if self.can_adapt(each)}
@@ -345,7 +345,7 @@ class IA3(AdapterMethod):
             if not isinstance(layer, keras.layers.Dense):
                 raise invalid("input_target", "Dense layers", path)
         for pattern in self.input_target or ():
-            if not _matching(able, [pattern]):
+            if not matching(able, [pattern]):
                 raise self._no_match(pattern, able)
         return {**super().layers(model), **by_input}
 
@@ -543,7 +543,7 @@ class NormTuning(AdapterMethod):
         return new
 
 
-def _matching(layers, patterns):
+def matching(layers, patterns):
     """Returns the part of {path: layer} of which the path, or a name in it, matches a pattern."""
     return {
         path: layer

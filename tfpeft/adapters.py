@@ -79,7 +79,7 @@ class AdaptedModel(keras.Model):
 
     def __init__(self, model, adapters, *, active=None, name=None):
         super().__init__(name=name or f"{model.name}_adapted")
-        _set_trainable(model, False)
+        set_trainable(model, False)
         self.model = model
         self.adapters = {}
         self.active = None
@@ -113,9 +113,16 @@ class AdaptedModel(keras.Model):
         self.train_function = self.test_function = self.predict_function = None
 
     def call(self, inputs, training=None):
-        parts = self.adapters[self.active].parts if self.active else []
-        with intercepting([part.layer for part in parts], [part.adapted for part in parts]):
+        if self.active is None:
             return self.model(inputs, training=training)
+        with self.adapters[self.active].attached():
+            return self.model(inputs, training=training)
+
+    @property
+    def input_structure(self):
+        """Inputs as the model was made with, or None if it does not tell."""
+        functional = getattr(self.model, "_functional", None) or self.model
+        return getattr(functional, "_inputs_struct", None)
 
     @property
     def input_shape(self):
@@ -199,6 +206,11 @@ class Adapter(keras.layers.Layer):
         self.parts = [AdapterPart(method, path, layer) for path, layer in layers.items()]
         self.built = True
 
+    def attached(self):
+        """A context in which the layers answer as adapted."""
+        layers = [part.layer for part in self.parts]
+        return intercepting(layers, [part.adapted for part in self.parts])
+
     def arrays(self):
         """Returns {path of the layer and name of the weight: variable}."""
         return {
@@ -249,13 +261,14 @@ def merge_adapters(model, name=None):
                 variable = getattr(part.layer, attribute)
             values[index[id(variable)]] = value
     merged = cloning.rebuild(model.model, lambda config, parents: config)
-    _set_trainable(merged, True)
+    set_trainable(merged, True)
     for i, value in values.items():
         merged.variables[i].assign(value)
     return merged
 
 
-def _set_trainable(model, value):
+def set_trainable(model, value):
+    """Sets the flag of every layer in a model."""
     # Each by itself: an assignment that changes nothing is skipped with all that is below it.
     for layer in model._flatten_layers():
         layer.trainable = value

@@ -1,6 +1,7 @@
 """A Keras model as a .tflite file, checked before it is kept."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -32,6 +33,8 @@ class ExportReport:
         int8_share: Fraction in [0, 1] of the operators that answer in int8; QUANTIZE and
             DEQUANTIZE at the borders do not count, nor does what computes shapes.
         max_deviation: Largest |file - model| over the outputs of a sample, in their own unit.
+        signatures: Names of what the file can be asked for: `serving_default`, or the tasks of a
+            `SharedModel`.
     """
 
     path: str
@@ -41,12 +44,14 @@ class ExportReport:
     ops: dict
     int8_share: float
     max_deviation: float
+    signatures: tuple = (_SIGNATURE,)
 
     def __str__(self):
         return (
             f"{self.path}: {self.quantization}, {self.size_bytes:,} bytes ({self.gzip_bytes:,} "
             f"gzipped), {self.int8_share:.0%} of the operators in int8, "
             f"largest deviation {self.max_deviation:.3g}"
+            + (f", signatures {', '.join(self.signatures)}" if len(self.signatures) > 1 else "")
         )
 
 
@@ -57,7 +62,8 @@ def export_tflite(model, path, *, quantization="none", representative_data=None)
     only then renamed; a file that was there before stays if anything fails. It holds built-in
     operators only, has a free batch size, and float32 inputs and outputs whatever its
     quantization; the signature `serving_default` answers `output_0`, `output_1`, ... or the
-    names of a dict of outputs. `model` stays as it is.
+    names of a dict of outputs. A `SharedModel` gets a signature a task, each with that task's
+    outputs, and the backbone's weights are in the file once. `model` stays as it is.
 
     Args:
         model: A built `keras.Model`.
@@ -124,7 +130,11 @@ def export_tflite(model, path, *, quantization="none", representative_data=None)
         beyond = [name for name in contents.ops if name.startswith("custom")]
         if beyond:
             raise ValueError(f"TFLite has no built-in operator for: {', '.join(beyond)}")
-        deviation = _compare(model, partial, specs, flat_data, quantization)
+        signatures = _signatures(model)
+        deviation = max(
+            _compare(each, name, partial, specs, flat_data, quantization)
+            for name, each in signatures.items()
+        )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -136,7 +146,14 @@ def export_tflite(model, path, *, quantization="none", representative_data=None)
         ops=contents.ops,
         int8_share=contents.int8_share,
         max_deviation=deviation,
+        signatures=tuple(signatures),
     )
+
+
+def _signatures(model):
+    """Returns {name: model}: what a file is made to answer."""
+    several = getattr(model, "serving_signatures", None)
+    return {_SIGNATURE: model} if several is None else several()
 
 
 def _samples(data):
@@ -168,6 +185,8 @@ def _input_specs(model, data):
     """Returns a TensorSpec an input, in the structure that the model is called with."""
     functional = getattr(model, "_functional", None) or model
     structure = getattr(functional, "_inputs_struct", None)
+    if structure is None:
+        structure = getattr(model, "input_structure", None)
     if structure is None:
         structure = data
     if structure is None:
@@ -240,17 +259,22 @@ def _named_outputs(outputs):
 
 def _convert(model, specs, quantization, flat_data):
     flat_specs = keras.tree.flatten(specs)
+    signatures = _signatures(model)
 
-    def serve(*inputs):
+    def serve(model, *inputs):
         outputs = model(keras.tree.pack_sequence_as(specs, inputs), training=False)
         return {name: tf.cast(v, tf.float32) for name, v in _named_outputs(outputs).items()}
 
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.track(model)
-        archive.add_endpoint(_SIGNATURE, serve, input_signature=flat_specs)
+        for name, each in signatures.items():
+            function = functools.partial(serve, each)
+            archive.add_endpoint(name, function, input_signature=flat_specs)
         archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=list(signatures)
+        )
         # Never SELECT_TF_OPS: such a file converts, and then does not load on a phone.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantization != "none":
@@ -261,7 +285,8 @@ def _convert(model, specs, quantization, flat_data):
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             names = [spec.name for spec in flat_specs]
             converter.representative_dataset = lambda: (
-                (_SIGNATURE, {n: each[i : i + 1] for n, each in zip(names, flat_data, strict=True)})
+                (name, {n: each[i : i + 1] for n, each in zip(names, flat_data, strict=True)})
+                for name in signatures
                 for i in range(len(flat_data[0]))
             )
         try:
@@ -275,10 +300,10 @@ def _convert(model, specs, quantization, flat_data):
             ) from error
 
 
-def _compare(model, path, specs, flat_data, quantization):
+def _compare(model, signature, path, specs, flat_data, quantization):
     """Returns the largest |file - model|; raises where the file is another model."""
     sample = [each[:32] for each in flat_data]
-    runner = tflite.interpreter(path).get_signature_runner(_SIGNATURE)
+    runner = tflite.interpreter(path).get_signature_runner(signature)
     names = [spec.name for spec in keras.tree.flatten(specs)]
     answers = runner(**dict(zip(names, sample, strict=True)))
     expected = _named_outputs(model(keras.tree.pack_sequence_as(specs, sample), training=False))

@@ -1,0 +1,559 @@
+"""Parameter sharing: one backbone, several tasks, and only what belongs to a task is trained."""
+
+import contextlib
+import re
+
+import keras
+from keras import ops
+
+from tfpeft import cloning, weight_files
+from tfpeft.adapter_methods import AdapterMethod
+from tfpeft.adapters import Adapter
+from tfpeft.arguments import invalid
+from tfpeft.encoder import Encoder
+from tfpeft.mixing import TaskInputs
+from tfpeft.precompute import Taught
+from tfpeft.task_losses import (
+    TaskLoss,
+    TaskMetric,
+    errors_about_labels,
+)
+
+_SUFFIXES = ".weights.h5 or .safetensors"
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class SharedModel(keras.Model):
+    """One backbone with a head, and perhaps an adapter, for each of several tasks.
+
+    It answers {task: head_t(backbone_t(x))}, where backbone_t is the frozen backbone under the
+    adapter of task t. The loss of a batch, with the losses and `loss_weights` of `compile`, is
+
+    `L = sum_t w_t * L_t`, or `L = sum_t exp(-s_t) * L_t + s_t / 2` with `learn_task_weights`,
+
+    L_t being the mean over the samples of task t that have a label. Where labels are class numbers
+    -1 means that there is none, in labels that are floats NaN does. In the second, homoscedastic
+    uncertainty, s_t are trained, begin at 0, and squared errors get half of exp(-s_t); the logs
+    tell each term.
+
+    `fit` takes one input with several labels, `fit(x, {"age": ..., "gender": ...})`, or data of
+    each task from `mix_tasks`. Tasks without an adapter share one pass of the backbone; each
+    adapter needs a pass of its own, as it changes what is inside.
+
+    The model that is given stays as it is: the shared one has a copy. Without adapters and freed
+    layers the backbone runs with training=False (no dropout), and `precompute(shared.encoder, data)
+    .join(data)` gives data on which it does not run at all, so that epochs take seconds. With them,
+    dropout acts in training; BatchNorm's statistics stay in all that is frozen.
+
+    What it does not give: tasks whose training cannot touch each other once layers are freed with
+    `unfreeze`, or where an optimizer clips by the norm of all gradients.
+
+    Args:
+        backbone: A built `keras.Model`: functional, Sequential, KerasHub's, keras.applications',
+            or a subclassed one with `get_config`.
+        heads: {task: head}, a layer or model of one output, or the number of classes, which makes
+            a Dense layer of logits. Names have letters, digits, "_", "-" and ".".
+        adapters: `LoRA(...)` or another method of `add_adapters`, one adapter a task, or
+            {task: method or None}; None for heads only.
+        pooling: What a head gets: None for what the backbone answers, "mean" over its positions,
+            masked ones left out, or "first" for the first one, BERT's [CLS].
+        output: Key or index of the backbone's output that is taken, where it has several; None
+            for the only one, or with a pooling for KerasHub's "sequence_output".
+        unfreeze: Names or patterns of layers of the backbone that are trained, too.
+        learn_task_weights: Whether tasks are weighted by their uncertainty, as above.
+        name: The model's name.
+
+    Attributes:
+        encoder: Backbone and pooling, a `keras.Model`.
+        tasks: Names of the tasks.
+
+    Raises:
+        ValueError: for arguments out of range, targets that match nothing, models that are not
+            built or cannot be made again; in `fit` and `evaluate`, for data without a task, and
+            labels that a head does not have.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    x = np.random.rand(64, 8)
+    labels = {"shape": np.random.randint(0, 3, 64), "colour": np.random.randint(0, 2, 64)}
+    backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, activation="relu")])
+    shared = tfpeft.SharedModel(backbone, {"shape": 3, "colour": 2}, adapters=tfpeft.LoRA(rank=2))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    shared.compile("adam", loss, metrics=["accuracy"])
+    shared.fit(x, labels, verbose=0)
+    shared.save_task("shape", "shape.weights.h5")
+    print(shared.task("shape").predict(x, verbose=0).shape)  # (64, 3)
+    ```
+
+    Reference: Caruana, "Multitask Learning", 1997; Kendall, Gal & Cipolla, "Multi-Task Learning
+    Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", 2018,
+    https://arxiv.org/abs/1705.07115
+    """
+
+    def __init__(
+        self,
+        backbone,
+        heads,
+        *,
+        adapters=None,
+        pooling=None,
+        output=None,
+        unfreeze=(),
+        learn_task_weights=False,
+        name=None,
+    ):
+        super().__init__(name=name)
+        if not isinstance(backbone, keras.Model) or not backbone.built:
+            raise invalid("backbone", "a keras.Model that is built", backbone)
+        if not isinstance(heads, dict) or not heads:
+            raise invalid("heads", "{task: layer, model or number of classes}, one or more", heads)
+        if isinstance(adapters, dict):
+            without_head = sorted(set(adapters) - set(heads))
+            if without_head:
+                raise invalid("adapters", f"tasks that have a head, {_list(heads)}", without_head)
+        else:
+            adapters = dict.fromkeys(heads, adapters)
+        self.learn_task_weights = bool(learn_task_weights)
+        copy = cloning.rebuild(backbone, lambda config, parents: config)
+        self.encoder = Encoder(copy, pooling=pooling, output=output, unfreeze=unfreeze)
+        self.parts = {}
+        self._class_weight = None
+        for task, head in heads.items():
+            self._add(task, head, adapters.get(task))
+
+    @property
+    def tasks(self):
+        return tuple(self.parts)
+
+    def _add(self, task, head, method):
+        if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
+            raise invalid("task", 'a name of letters, digits, "_", "-" and "."', task)
+        part = TaskPart(task, _head(task, head), method, self.encoder, self.learn_task_weights)
+        if any(part.head is each.head for each in self.parts.values()):
+            raise invalid(f"heads[{task!r}]", "a head of its own", head)
+        structure = self.encoder.input_structure
+        if structure is not None:  # builds the head, or finds that it does not fit
+            _answer(self.encoder, part, structure, training=False)
+        self._tracker.unlock()
+        self.parts[task] = part
+        self._tracker.lock()
+        self.built = structure is not None
+        self.compiled = False
+        self.train_function = self.test_function = self.predict_function = None
+
+    def add_task(self, task, head, *, adapter=None):
+        """Adds a task; what the others answer stays the same, bit by bit.
+
+        The model is to be compiled again for training; `task(name)` trains the new one alone.
+
+        Args:
+            task: Its name.
+            head: A layer or model of one output, or the number of classes.
+            adapter: `LoRA(...)` or another method; None for none.
+        """
+        if task in self.parts:
+            raise invalid("task", f"a new name, none of {_list(self.parts)}", task)
+        self._add(task, head, adapter)
+
+    def task(self, task):
+        """Returns a `keras.Model` of one task: backbone, adapter and head, which it shares.
+
+        Compiled and fitted, it trains this task alone. It saves, exports and distils like any
+        model.
+        """
+        part = self.parts[self._known(task)]
+        return TaskModel(self.encoder, part, name=f"{self.name}_{task}")
+
+    def call(self, inputs, training=None):
+        if isinstance(inputs, TaskInputs):
+            _check_tasks("inputs", inputs.by_task, self.tasks)
+            return {
+                task: _answer(self.encoder, part, inputs.by_task[task], training)
+                for task, part in self.parts.items()
+            }
+        alone = [part for part in self.parts.values() if part.adapter is None]
+        features = _features(self.encoder, alone[0], inputs, training) if alone else None
+        return {
+            task: part(features, training=training)
+            if part.adapter is None
+            else _answer(self.encoder, part, inputs, training)
+            for task, part in self.parts.items()
+        }
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        **options,
+    ):
+        """As of `keras.Model`; a loss, or list of metrics, that is not in a dict is every task's.
+
+        Args:
+            optimizer: As of Keras, sparse ones included.
+            loss: A loss, or {task: loss}.
+            loss_weights: {task: w_t}; None for ones.
+            metrics: A list of metrics, or {task: list}.
+            weighted_metrics: The same, of metrics that see sample and class weights.
+            **options: The others of `keras.Model.compile`.
+        """
+        if self.learn_task_weights and loss_weights is not None:
+            raise invalid("loss_weights", "None with learn_task_weights", loss_weights)
+        for argument, given in (
+            ("loss", loss),
+            ("loss_weights", loss_weights),
+            ("metrics", metrics),
+            ("weighted_metrics", weighted_metrics),
+        ):
+            unknown = sorted(set(given) - set(self.tasks)) if isinstance(given, dict) else ()
+            if unknown:
+                raise invalid(argument, f"keys among the tasks {_list(self.tasks)}", unknown)
+        if loss is not None:
+            given = loss if isinstance(loss, dict) else dict.fromkeys(self.tasks, loss)
+            _check_tasks("loss", given, self.tasks)
+            loss = {task: self._loss(task, given[task]) for task in self.tasks}
+        if loss_weights is not None:
+            _check_tasks("loss_weights", loss_weights, self.tasks)
+            loss_weights = {task: float(loss_weights[task]) for task in self.tasks}
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=self._metrics_of_tasks(metrics),
+            weighted_metrics=self._metrics_of_tasks(weighted_metrics),
+            **options,
+        )
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def _loss(self, task, loss):
+        loss = loss.loss if isinstance(loss, TaskLoss) else loss
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        return TaskLoss(loss, task, self.parts[task].log_variance)
+
+    def _metrics_of_tasks(self, metrics):
+        if not metrics:
+            return None
+        several = not isinstance(metrics, dict)
+        by_task = dict.fromkeys(self.tasks, metrics) if several else metrics
+        wrapped = {}
+        for task, given in by_task.items():
+            given = [given] if not isinstance(given, (list, tuple)) else given
+            given = [each.given if isinstance(each, TaskMetric) else each for each in given]
+            if several:  # each task counts for itself
+                given = [_again(each) for each in given]
+            wrapped[task] = [TaskMetric(each) for each in given]
+        return wrapped
+
+    @property
+    def task_weights(self):
+        """{task: exp(-s_t)}, the weights that are learned; of `loss_weights` otherwise nothing."""
+        return {
+            task: float(ops.exp(-part.log_variance))
+            for task, part in self.parts.items()
+            if part.log_variance is not None
+        }
+
+    def fit(self, *args, class_weight=None, **kwargs):
+        """As of `keras.Model`, but for `class_weight`: {task: {class: weight}}.
+
+        Classes that are not named weigh 1.
+        """
+        self._set_class_weight(class_weight)
+        try:
+            with errors_about_labels():
+                return super().fit(*args, **kwargs)
+        finally:
+            self._set_class_weight(None)
+
+    def evaluate(self, *args, **kwargs):
+        with errors_about_labels():
+            return super().evaluate(*args, **kwargs)
+
+    def _set_class_weight(self, class_weight):
+        if class_weight is not None:
+            is_nested = isinstance(class_weight, dict) and all(
+                isinstance(each, dict) for each in class_weight.values()
+            )
+            if not is_nested or set(class_weight) - set(self.tasks):
+                expected = f"{{task: {{class: weight}}}} of the tasks {_list(self.tasks)}"
+                raise invalid("class_weight", expected, class_weight)
+        if class_weight != self._class_weight:
+            self._class_weight = class_weight
+            self.train_function = None  # it has traced the weights of the last call
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self._class_weight:
+            self._check_labels(y, sample_weight)
+            sample_weight = self._with_class_weights(y, sample_weight)
+        return super().train_step((x, y, sample_weight))
+
+    def _with_class_weights(self, y, sample_weight):
+        if not isinstance(sample_weight, dict):
+            sample_weight = dict.fromkeys(self.tasks, sample_weight)
+        weights = {}
+        for task in self.tasks:
+            labels = y[task]
+            if len(labels.shape) == 2:
+                labels = ops.argmax(labels, -1) if labels.shape[-1] > 1 else labels[:, 0]
+            weights[task] = ops.ones(ops.shape(labels))
+            for number, weight in self._class_weight.get(task, {}).items():
+                chosen = ops.equal(labels, ops.cast(number, labels.dtype))
+                weights[task] = ops.where(chosen, float(weight), weights[task])
+            if sample_weight[task] is not None:
+                weights[task] *= ops.cast(sample_weight[task], weights[task].dtype)
+        return weights
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        self._check_labels(y, sample_weight)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self._check_labels(y, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _check_labels(self, y, sample_weight):
+        _check_tasks("labels", y, self.tasks)
+        if isinstance(sample_weight, dict):
+            _check_tasks("sample weights", sample_weight, self.tasks)
+
+
+    def save_task(self, task, path):
+        """Writes what belongs to one task: its head, its adapter, a fingerprint of the backbone.
+
+        Args:
+            task: Its name.
+            path: A file that ends in .weights.h5 or .safetensors (which needs `safetensors`).
+
+        Raises:
+            ValueError: for a task that is not there, or a file of another kind.
+        """
+        part = self.parts[self._known(task)]
+        if not part.head.built:
+            raise invalid("task", "a task that has answered once", task)
+        serialize = keras.saving.serialize_keras_object
+        about = {
+            "task": task,
+            "head": serialize(part.head),
+            "method": part.adapter and serialize(part.adapter.method),
+            **self._about_encoder(),
+        }
+        weights = {key: variable.numpy() for key, variable in part.arrays().items()}
+        weight_files.write(path, weights, about)
+
+    def load_task(self, path, task=None):
+        """Adds the task of a file of `save_task`; a task of that name is replaced.
+
+        Args:
+            path: The file.
+            task: Its name here; None for the one in the file.
+
+        Returns:
+            The name.
+
+        Raises:
+            ValueError: if the file was made for another backbone or pooling, or is none; the
+                model is then as it was.
+        """
+        arrays, about = weight_files.read(path)
+        if "head" not in about:
+            raise invalid("path", "a file of `save_task`", str(path))
+        here = self._about_encoder()
+        if about.get("model") != here["model"]:
+            expected = f"a task of this backbone, whose weights are {here['model']}"
+            raise invalid("path", expected, f"{path} for {about.get('model')}")
+        for key in ("pooling", "output"):
+            if about.get(key) != here[key]:
+                expected = f"a task of {key}={here[key]!r}"
+                raise invalid("path", expected, f"{path} with {about.get(key)!r}")
+        task = about["task"] if task is None else task
+        before = dict(self.parts)
+        deserialize = keras.saving.deserialize_keras_object
+        self.parts.pop(task, None)
+        try:
+            method = about["method"] and deserialize(about["method"])
+            self._add(task, deserialize(about["head"]), method)
+            variables = self.parts[task].arrays()
+            if {key: tuple(v.shape) for key, v in variables.items()} != {
+                key: array.shape for key, array in arrays.items()
+            }:
+                raise invalid("path", "a whole file of `save_task`", str(path))
+        except Exception:
+            self._tracker.unlock()
+            for each in list(self.parts):
+                self.parts.pop(each)
+            self.parts.update(before)
+            self._tracker.lock()
+            raise
+        for key, variable in variables.items():
+            variable.assign(arrays[key])
+        return task
+
+    def _about_encoder(self):
+        return {
+            "model": weight_files.fingerprint(self.encoder.backbone),
+            "pooling": self.encoder.pooling,
+            "output": self.encoder.output_key,
+        }
+
+    def _known(self, task):
+        if task not in self.parts:
+            raise invalid("task", f"one of {_list(self.parts)}", task)
+        return task
+
+    @property
+    def input_structure(self):
+        return self.encoder.input_structure
+
+    def serving_signatures(self):
+        """Returns {task: model}: what `export_tflite` makes a signature of."""
+        return {task: self.task(task) for task in self.tasks}
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "backbone": serialize(self.encoder.backbone),
+            "heads": {task: serialize(part.head) for task, part in self.parts.items()},
+            "adapters": {
+                task: part.adapter and serialize(part.adapter.method)
+                for task, part in self.parts.items()
+            },
+            "pooling": self.encoder.pooling,
+            "output": self.encoder.output_key,
+            "unfreeze": self.encoder.unfreeze,
+            "learn_task_weights": self.learn_task_weights,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        restored = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("backbone", "heads", "adapters")
+        }
+        return cls(**{**config, **restored})
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class TaskModel(keras.Model):
+    """One task of a `SharedModel`, as a model of one output; see `SharedModel.task`."""
+
+    def __init__(self, encoder, part, *, name=None):
+        super().__init__(name=name)
+        self.encoder, self.part = encoder, part
+        self.built = encoder.built and part.built
+
+    def call(self, inputs, training=None):
+        return _answer(self.encoder, self.part, inputs, training)
+
+    @property
+    def input_structure(self):
+        return self.encoder.input_structure
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "encoder": serialize(self.encoder),
+            "task": self.part.name,
+            "head": serialize(self.part.head),
+            "method": self.part.adapter and serialize(self.part.adapter.method),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        encoder, head, method = (
+            keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("encoder", "head", "method")
+        )
+        part = TaskPart(config["task"], head, method, encoder)
+        if encoder.input_structure is not None:
+            _answer(encoder, part, encoder.input_structure, training=False)
+        return cls(encoder, part, name=config["name"])
+
+
+class TaskPart(keras.layers.Layer):
+    """What belongs to one task: a head, an adapter, a weight that is learned."""
+
+    def __init__(self, task, head, method, encoder, learns_weight=False):
+        super().__init__(name=task)
+        self.head = head
+        self.adapter = None
+        if method is not None:
+            if not isinstance(method, AdapterMethod):
+                raise invalid("adapters", "LoRA(...) or another AdapterMethod", method)
+            self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
+        self.log_variance = None
+        if learns_weight:
+            self.log_variance = self.add_weight(name="log_variance", initializer="zeros")
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, features, training=None):
+        return self.head(features, training=training)
+
+    def attached(self):
+        """A context in which the backbone answers as adapted to this task."""
+        return contextlib.nullcontext() if self.adapter is None else self.adapter.attached()
+
+    def arrays(self):
+        """Returns {name in a file: variable}."""
+        head = {f"head/{i:03d}_{v.name}": v for i, v in enumerate(self.head.weights)}
+        adapter = self.adapter.arrays() if self.adapter is not None else {}
+        return {**head, **{f"adapter/{key}": variable for key, variable in adapter.items()}}
+
+
+def _features(encoder, part, inputs, training):
+    """Returns what the encoder answers for a task, or what was computed before."""
+    inputs, computed = Taught.split(inputs)
+    if computed is None:
+        if part.adapter is None and not encoder.unfreeze:
+            training = False
+        with part.attached():
+            return encoder(inputs, training=training)
+    if part.adapter is not None or encoder.unfreeze:
+        raise ValueError(
+            "Received what the backbone answers, computed before, expected inputs: the adapter of "
+            f"the task {part.name!r}, or a layer that is trained, changes the answers"
+        )
+    return computed["outputs"][0]
+
+
+def _answer(encoder, part, inputs, training):
+    return part(_features(encoder, part, inputs, training), training=training)
+
+
+def _head(task, head):
+    if isinstance(head, keras.layers.Layer):
+        return head
+    if isinstance(head, int) and not isinstance(head, bool) and head >= 1:
+        return keras.layers.Dense(head, dtype="float32", name=task)
+    raise invalid(f"heads[{task!r}]", "a layer, a model, or a number of classes >= 1", head)
+
+
+def _again(metric):
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric
+
+
+def _check_tasks(what, by_task, tasks):
+    if not isinstance(by_task, dict) or set(by_task) != set(tasks):
+        got = _list(by_task) if isinstance(by_task, dict) else type(by_task).__name__
+        raise ValueError(
+            f"Expected {what} of every task, a dict of {_list(tasks)}. Received: {got}"
+        )
+
+
+def _list(names):
+    return ", ".join(map(str, names)) or "none"
