@@ -2,10 +2,12 @@
 
 import json
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 import tfpeft
 from tfpeft import report, tflite
@@ -48,6 +50,19 @@ def by_hand(logits, y):
         "f1": np.mean(f1),
         "loss": -np.mean(np.log(p[np.arange(len(y)), y])),
     }
+
+
+def write(path, models, specs):
+    """Writes a file of a signature a model, without `export_tflite`."""
+    archive = keras.export.ExportArchive()
+    for name, model in models.items():
+        archive.track(model)
+        archive.add_endpoint(name, model, input_signature=specs)
+    archive.write_out(path.with_suffix(""), verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(path.with_suffix("")), signature_keys=list(models)
+    )
+    path.write_bytes(converter.convert())
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])
@@ -162,16 +177,162 @@ def test_texts_of_a_free_length(tmp_path):
         tfpeft.evaluate(tmp_path / "m.tflite", (X, Y))
 
 
+def text_models():
+    """Returns two that share a trunk: of 3 classes as probabilities, of 4 as logits.
+
+    The trunk: embeddings (20, 4) of tokens and (2, 4) of segments, Dense(5) on each place, and
+    the mean over the places that the mask does not hide.
+    """
+    types = {"token_ids": "int32", "segment_ids": "int64", "padding_mask": "bool"}
+    inputs = {name: keras.Input((None,), dtype=each, name=name) for name, each in types.items()}
+    hidden = keras.layers.Embedding(20, 4)(inputs["token_ids"])
+    hidden = hidden + keras.layers.Embedding(2, 4)(inputs["segment_ids"])
+    hidden = keras.layers.Dense(5, activation="relu")(hidden)
+    hidden = keras.layers.GlobalAveragePooling1D()(hidden, mask=inputs["padding_mask"])
+    sentiment = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
+    hidden = keras.layers.Dense(6, activation="relu")(hidden)
+    topic = keras.Model(inputs, keras.layers.Dense(4)(hidden))
+    # Biases of zeros would be left out of a file, or shared.
+    weights = np.random.default_rng(1)
+    for model in (sentiment, topic):
+        model.set_weights([weights.normal(size=each.shape) for each in model.weights])
+    return sentiment, topic
+
+
+TEXTS = {
+    "token_ids": rng.integers(0, 20, (50, 7)),
+    "segment_ids": rng.integers(0, 2, (50, 7)),
+    "padding_mask": np.arange(7) < rng.integers(1, 8, (50, 1)),
+}
+TRUNK, TRUNK_MACS = 20 * 4 + 2 * 4 + 4 * 5 + 5, 7 * 4 * 5
+
+
+def answers(model):
+    """Of NumPy, for TEXTS, without a softmax."""
+    tokens, segments, kernel, bias, *heads = model.get_weights()
+    hidden = tokens[TEXTS["token_ids"]] + segments[TEXTS["segment_ids"]]
+    hidden = np.maximum(hidden @ kernel + bias, 0)
+    mask = TEXTS["padding_mask"][..., None]
+    hidden = np.sum(hidden * mask, axis=1) / np.sum(mask, axis=1)
+    for kernel, bias in zip(heads[:-2:2], heads[1:-2:2], strict=True):
+        hidden = np.maximum(hidden @ kernel + bias, 0)
+    return hidden @ heads[-2] + heads[-1]
+
+
+def test_several_inputs_in_every_form(tmp_path):
+    _, model = text_models()
+    path = tmp_path / "m.tflite"
+    tfpeft.export_tflite(model, path)
+    listed = tflite.interpreter(path).get_input_details()
+    assert [each["dtype"] for each in listed] != [np.bool_, np.int64, np.int32]  # as keras sorts
+    expected = by_hand(answers(model), Y)
+    flat = [TEXTS[name] for name in sorted(TEXTS)]
+    rows = {
+        **tfpeft.compare({"model": model, "file": path}, (TEXTS, Y)).rows,
+        "list": tfpeft.evaluate(path, (flat, Y)),
+        "dataset": tfpeft.evaluate(path, tf.data.Dataset.from_tensor_slices((TEXTS, Y)).batch(20)),
+    }
+    for row in rows.values():
+        for figure, value in expected.items():
+            assert getattr(row, figure) == pytest.approx(value, abs=1e-5)
+        assert row.macs == TRUNK_MACS + 5 * 6 + 6 * 4
+        assert row.nonzero_parameters == TRUNK + 5 * 6 + 6 + 6 * 4 + 4
+        assert row.latency_ms > 0
+        assert row.notes == ()
+    assert tflite.inspect(path).macs is None
+    for x in (flat[:2], TEXTS["token_ids"], {**TEXTS, "token_ids": X}):
+        with pytest.raises(ValueError, match=r"'input_2': \(-1,\)}, as .*m.tflite names them"):
+            tfpeft.evaluate(path, (x, Y))
+
+
+def test_a_pair_of_inputs_of_a_subclassed_model():
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, inputs):
+            return self.dense(inputs[0]) * inputs[1]
+
+    model, x = Pair(), (X[:, 0, :, 0], X[:, 0, :1, 1])
+    row = tfpeft.evaluate(model, (x, Y))
+    kernel, bias = model.get_weights()
+    assert row.loss == pytest.approx(by_hand((x[0] @ kernel + bias) * x[1], Y)["loss"], abs=1e-5)
+    assert (row.macs, row.notes) == (6 * 4, ())
+
+
+def test_inputs_of_a_file_made_elsewhere_go_by_their_names(tmp_path):
+    specs = {
+        "b": tf.TensorSpec([None, 3], "float32", name="b"),
+        "a": tf.TensorSpec([None, 3], "float32", name="a"),
+    }
+    inputs = {name: keras.Input((3,), name=name) for name in specs}
+    hidden = keras.layers.Dense(4)(inputs["a"]) - keras.layers.Dense(4)(inputs["b"])
+    model = keras.Model(inputs, hidden)
+    write(tmp_path / "m.tflite", {"serve": model}, [specs])
+    x = {name: rng.normal(size=(50, 3)) for name in specs}
+    comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (x, Y))
+    assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
+    assert comparison["file"].macs == comparison["model"].macs == 2 * 3 * 4
+    with pytest.raises(ValueError, match=r"\{'a': \(3,\), 'b': \(3,\)\}.*\[\(3,\), \(3,\)\]"):
+        tfpeft.evaluate(tmp_path / "m.tflite", ([x["a"], x["b"]], Y))
+
+
+def test_a_file_without_signatures(tmp_path):
+    model = net()
+    tfpeft.export_tflite(model, tmp_path / "named.tflite")
+    content = schema.ModelT.InitFromPackedBuf((tmp_path / "named.tflite").read_bytes())
+    content.signatureDefs = None
+    builder = flatbuffers.Builder()
+    builder.Finish(content.Pack(builder), b"TFL3")
+    path = tmp_path / "m.tflite"
+    path.write_bytes(builder.Output())
+    assert tflite.choose(path) is None
+    comparison = tfpeft.compare({"model": model, "file": path}, (X, Y))
+    assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
+    assert comparison["file"].macs == comparison["model"].macs
+    with pytest.raises(ValueError, match=r"Expected inputs of shape.*\[\(6, 6, 2\), \(6, 6, 2\)\]"):
+        tfpeft.evaluate(path, ([X, X], Y))
+
+
+def test_signatures_of_one_file(tmp_path):
+    models = dict(zip(("sentiment", "topic"), text_models(), strict=True))
+    shared, single = tmp_path / "shared.tflite", tmp_path / "single.tflite"
+    names = {"padding_mask": "bool", "segment_ids": "int64", "token_ids": "int32"}
+    specs = {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in names.items()}
+    write(shared, models, [specs])
+    write(single, {"topic": models["topic"]}, [specs])
+    heads = {"sentiment": (5 * 3, 3), "topic": (5 * 6 + 6 * 4, 6 + 4)}
+    for name, model in models.items():
+        y = Y % 3
+        row = tfpeft.evaluate(shared, (TEXTS, y), signature=name)
+        for figure, value in by_hand(answers(model), y).items():
+            assert getattr(row, figure) == pytest.approx(value, abs=1e-5)
+        assert row.macs == TRUNK_MACS + heads[name][0]
+        assert row.nonzero_parameters == TRUNK + sum(map(sum, heads.values()))
+        assert row.size_bytes == shared.stat().st_size
+        assert row.latency_ms > 0
+        assert tflite.inspect(shared, signature=name).is_softmax == (name == "sentiment")
+    contents = tflite.inspect(shared)
+    assert (contents.macs, contents.is_softmax) == (None, False)
+    # Those that have no choice run as they are.
+    everything = {"model": models["topic"], "shared": shared, "single": single}
+    rows = tfpeft.compare(everything, (TEXTS, Y), signature="topic").rows
+    for row in rows.values():
+        assert row.loss == pytest.approx(by_hand(answers(models["topic"]), Y)["loss"], abs=1e-5)
+    for each, signature, message in [
+        (shared, None, r"expected one of \['sentiment', 'topic'\], which .*shared.tflite has"),
+        (shared, "tone", r"`signature`.*\['sentiment', 'topic'\].*'tone'"),
+        (single, "sentiment", r"`signature`.*\['topic'\].*'sentiment'"),
+        (models["topic"], "topic", r"`signature`.*a \.tflite file has: \[\].*'topic'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tfpeft.evaluate(each, (TEXTS, Y), signature=signature)
+
+
 def test_a_file_of_a_fixed_batch(tmp_path):
     model = keras.Sequential([keras.Input((72,)), keras.layers.Dense(4)])
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", model, input_signature=[tf.TensorSpec([8, 72], "float32")])
-    archive.write_out(tmp_path / "saved", verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(tmp_path / "saved"), signature_keys=["serve"]
-    )
-    (tmp_path / "m.tflite").write_bytes(converter.convert())
+    write(tmp_path / "m.tflite", {"serve": model}, [tf.TensorSpec([8, 72], "float32")])
     x = X.reshape(50, 72)
     comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (x, Y))
     assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
@@ -236,10 +397,18 @@ def test_tables_json_and_plot(tmp_path):
         ((X * np.nan, Y), "finite"),
         ((X, Y + 0.5), "whole numbers"),
         ((X, np.full((50, 4), 0.25)), "one-hot"),
-        ((X, Y.astype(str)), "one array of numbers"),
-        (({"x": X}, Y), "one array of numbers"),
+        ((X, Y.astype(str)), "arrays of numbers.*Received: y of type <U"),
+        (({"a": X, "b": Y.astype(str)}, Y), r"arrays of numbers.*Received: x\['b'\] of type <U"),
+        (([X, X[:10]], Y), r"\[50, 10\] samples and 50 labels"),
+        (({"a": X, "b": X[:0]}, Y), r"\{'a': 50, 'b': 0\} samples and 50 labels"),
+        (({}, Y), r"\{\} samples and 50 labels"),
+        (({"a": X, "b": (X, X * np.inf)}, Y), r"NaN or inf in x\['b'\]\[1\]"),
         (X, "a ndarray of 50"),
         (tf.data.Dataset.from_tensor_slices((X, Y)).batch(7).repeat(), "it repeats"),
+        (tf.data.Dataset.from_tensor_slices((X, Y, Y)).batch(7), r"batches of \(x, y\)"),
+        (tf.data.Dataset.from_tensor_slices({"a": X}).batch(7), r"batches of \(x, y\)"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)), "batches of one shape"),
+        (tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(7), "a list of 0"),
         ((X, Y - 1), "whole numbers >= 0.*-1"),
         ((X, Y + 2), "0 to 3.*Received: 5"),
     ],

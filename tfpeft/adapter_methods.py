@@ -358,7 +358,10 @@ class IA3(AdapterMethod):
         if part.on_input:
             return call(inputs * ops.cast(part.scale, inputs.dtype), *args, **kwargs)
         outputs = _without_activation(layer, call, inputs, *args, **kwargs)
-        return _activated(layer, outputs * _along_outputs(layer, part.scale, outputs))
+        # As h + (l - 1) * h: the converter to TFLite folds l * h into the kernel, of which a file
+        # of several tasks would then hold a copy a task.
+        change = outputs * _along_outputs(layer, part.scale - 1.0, outputs)
+        return _activated(layer, outputs + change)
 
     def merged(self, part, layer):
         if part.on_input:

@@ -78,9 +78,10 @@ class Encoder(keras.Model):
         try:
             return outputs[key]
         except (KeyError, IndexError, TypeError) as error:
-            several = isinstance(outputs, (dict, list, tuple))
-            keys = list(outputs) if isinstance(outputs, dict) else range(len(outputs))
-            known = ", ".join(map(repr, keys)) if several else "None, as there is one"
+            known = "None, as there is one"
+            if isinstance(outputs, (dict, list, tuple)):
+                keys = outputs if isinstance(outputs, dict) else range(len(outputs))
+                known = f"one of {', '.join(map(repr, keys))}"
             raise invalid("output", known, key) from error
 
     def get_config(self):

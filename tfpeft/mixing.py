@@ -135,11 +135,11 @@ class _Source(typing.NamedTuple):
 def _source(task, data):
     if isinstance(data, tf.data.Dataset):
         return _of_dataset(task, data)
-    if not isinstance(data, tuple) or len(data) not in (2, 3) or len(np.shape(data[1])) == 0:
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
         expected = "arrays (x, y) or (x, y, sample_weight), or a tf.data.Dataset"
         raise invalid(f"data[{task!r}]", expected, type(data).__name__)
-    tensors = keras.tree.map_structure(_tensor, data)
-    lengths = {int(leaf.shape[0]) for leaf in keras.tree.flatten(tensors)}
+    tensors = keras.tree.map_structure(_tensor, (data[0], *map(np.asarray, data[1:])))
+    lengths = {len(leaf) if leaf.shape.rank else 0 for leaf in keras.tree.flatten(tensors)}
     if len(lengths) != 1 or 0 in lengths:
         expected = "as many samples as labels, one or more"
         raise invalid(f"data[{task!r}]", expected, sorted(lengths))

@@ -1,25 +1,16 @@
 """Parameter sharing: one backbone, several tasks, and only what belongs to a task is trained."""
 
-import contextlib
 import re
 
 import keras
 from keras import ops
 
 from tfpeft import cloning, weight_files
-from tfpeft.adapter_methods import AdapterMethod
-from tfpeft.adapters import Adapter
 from tfpeft.arguments import invalid
 from tfpeft.encoder import Encoder
 from tfpeft.mixing import TaskInputs
-from tfpeft.precompute import Taught
-from tfpeft.task_losses import (
-    TaskLoss,
-    TaskMetric,
-    errors_about_labels,
-)
-
-_SUFFIXES = ".weights.h5 or .safetensors"
+from tfpeft.task_losses import TaskLoss, TaskMetric, errors_about_labels
+from tfpeft.tasks import TaskModel, TaskPart, answer, as_head, features_of
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -120,7 +111,9 @@ class SharedModel(keras.Model):
         copy = cloning.rebuild(backbone, lambda config, parents: config)
         self.encoder = Encoder(copy, pooling=pooling, output=output, unfreeze=unfreeze)
         self.parts = {}
-        self._class_weight = None
+        self._class_weight = self._task_losses = self._given_losses = self._given_weights = None
+        self._regularization = keras.metrics.Mean(name="regularization_term")
+        self._loss_trackers, self._terms = {}, {}  # of each task: L_t, and what it adds to the loss
         for task, head in heads.items():
             self._add(task, head, adapters.get(task))
 
@@ -131,14 +124,16 @@ class SharedModel(keras.Model):
     def _add(self, task, head, method):
         if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise invalid("task", 'a name of letters, digits, "_", "-" and "."', task)
-        part = TaskPart(task, _head(task, head), method, self.encoder, self.learn_task_weights)
+        part = TaskPart(task, as_head(task, head), method, self.encoder, self.learn_task_weights)
         if any(part.head is each.head for each in self.parts.values()):
             raise invalid(f"heads[{task!r}]", "a head of its own", head)
         structure = self.encoder.input_structure
         if structure is not None:  # builds the head, or finds that it does not fit
-            _answer(self.encoder, part, structure, training=False)
+            answer(self.encoder, part, structure, training=False)
         self._tracker.unlock()
         self.parts[task] = part
+        self._loss_trackers[task] = keras.metrics.Mean(name=f"{task}_loss")
+        self._terms[task] = keras.metrics.Mean(name=f"{task}_term")
         self._tracker.lock()
         self.built = structure is not None
         self.compiled = False
@@ -171,15 +166,15 @@ class SharedModel(keras.Model):
         if isinstance(inputs, TaskInputs):
             _check_tasks("inputs", inputs.by_task, self.tasks)
             return {
-                task: _answer(self.encoder, part, inputs.by_task[task], training)
+                task: answer(self.encoder, part, inputs.by_task[task], training)
                 for task, part in self.parts.items()
             }
         alone = [part for part in self.parts.values() if part.adapter is None]
-        features = _features(self.encoder, alone[0], inputs, training) if alone else None
+        features = features_of(self.encoder, alone[0], inputs, training) if alone else None
         return {
             task: part(features, training=training)
             if part.adapter is None
-            else _answer(self.encoder, part, inputs, training)
+            else answer(self.encoder, part, inputs, training)
             for task, part in self.parts.items()
         }
 
@@ -204,40 +199,35 @@ class SharedModel(keras.Model):
         """
         if self.learn_task_weights and loss_weights is not None:
             raise invalid("loss_weights", "None with learn_task_weights", loss_weights)
-        for argument, given in (
-            ("loss", loss),
-            ("loss_weights", loss_weights),
-            ("metrics", metrics),
-            ("weighted_metrics", weighted_metrics),
-        ):
+        for argument, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             unknown = sorted(set(given) - set(self.tasks)) if isinstance(given, dict) else ()
             if unknown:
                 raise invalid(argument, f"keys among the tasks {_list(self.tasks)}", unknown)
-        if loss is not None:
-            given = loss if isinstance(loss, dict) else dict.fromkeys(self.tasks, loss)
-            _check_tasks("loss", given, self.tasks)
-            loss = {task: self._loss(task, given[task]) for task in self.tasks}
-        if loss_weights is not None:
-            _check_tasks("loss_weights", loss_weights, self.tasks)
-            loss_weights = {task: float(loss_weights[task]) for task in self.tasks}
+        self._given_losses = _of_every_task("loss", loss, self.tasks)
+        self._given_weights = _of_every_task("loss_weights", loss_weights, self.tasks)
+        self._task_losses = {
+            task: TaskLoss(each, task) for task, each in (self._given_losses or {}).items()
+        }
         super().compile(
             optimizer=optimizer,
-            loss=loss,
-            loss_weights=loss_weights,
             metrics=self._metrics_of_tasks(metrics),
             weighted_metrics=self._metrics_of_tasks(weighted_metrics),
             **options,
         )
 
+    def get_compile_config(self):
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_compile_config()
+        return config and {
+            **config,
+            "loss": serialize(self._given_losses),
+            "loss_weights": self._given_weights,
+        }
+
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
-
-    def _loss(self, task, loss):
-        loss = loss.loss if isinstance(loss, TaskLoss) else loss
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-        return TaskLoss(loss, task, self.parts[task].log_variance)
 
     def _metrics_of_tasks(self, metrics):
         if not metrics:
@@ -315,7 +305,46 @@ class SharedModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_labels(y, sample_weight)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not self._task_losses:
+            raise ValueError("Expected a `loss` in compile. Received: none")
+        # Before any gradient: a step with a label out of range changes no task.
+        checks = [
+            each
+            for task in self.tasks
+            for each in self._task_losses[task].check(y[task], y_pred[task])
+        ]
+        total = sum(self._aggregate_additional_loss(loss) for loss in self.losses)
+        self._track(self._regularization, total, 1.0)
+        for task, part in self.parts.items():
+            weight = sample_weight[task] if isinstance(sample_weight, dict) else sample_weight
+            loss = self._task_losses[task]
+            value, count = loss(y[task], y_pred[task], weight, after=checks)
+            self._track(self._loss_trackers[task], value, count)
+            if part.log_variance is None:
+                term = value * (1.0 if self._given_weights is None else self._given_weights[task])
+            else:
+                half_precision = 0.5 if loss.is_squared_error else 1.0
+                term = half_precision * ops.exp(-part.log_variance) * value
+                term += self._aggregate_additional_loss(0.5 * part.log_variance)
+            self._track(self._terms[task], term, count)
+            total += term
+        return total
+
+    def _track(self, tracker, value, count):
+        # The value is a replica's share of the batch's.
+        tracker.update_state(
+            value * self.distribute_strategy.num_replicas_in_sync, sample_weight=count
+        )
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        hidden = [self._regularization, *self._terms.values()]
+        if "loss" in results:
+            # Each task over its own labels: batches that have fewer of a task count less for it.
+            results["loss"] = sum(tracker.result() for tracker in hidden)
+        for tracker in hidden:
+            results.pop(tracker.name, None)
+        return results
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self._check_labels(y, sample_weight)
@@ -325,7 +354,6 @@ class SharedModel(keras.Model):
         _check_tasks("labels", y, self.tasks)
         if isinstance(sample_weight, dict):
             _check_tasks("sample weights", sample_weight, self.tasks)
-
 
     def save_task(self, task, path):
         """Writes what belongs to one task: its head, its adapter, a fingerprint of the backbone.
@@ -443,104 +471,6 @@ class SharedModel(keras.Model):
         return cls(**{**config, **restored})
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
-class TaskModel(keras.Model):
-    """One task of a `SharedModel`, as a model of one output; see `SharedModel.task`."""
-
-    def __init__(self, encoder, part, *, name=None):
-        super().__init__(name=name)
-        self.encoder, self.part = encoder, part
-        self.built = encoder.built and part.built
-
-    def call(self, inputs, training=None):
-        return _answer(self.encoder, self.part, inputs, training)
-
-    @property
-    def input_structure(self):
-        return self.encoder.input_structure
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "encoder": serialize(self.encoder),
-            "task": self.part.name,
-            "head": serialize(self.part.head),
-            "method": self.part.adapter and serialize(self.part.adapter.method),
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        encoder, head, method = (
-            keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in ("encoder", "head", "method")
-        )
-        part = TaskPart(config["task"], head, method, encoder)
-        if encoder.input_structure is not None:
-            _answer(encoder, part, encoder.input_structure, training=False)
-        return cls(encoder, part, name=config["name"])
-
-
-class TaskPart(keras.layers.Layer):
-    """What belongs to one task: a head, an adapter, a weight that is learned."""
-
-    def __init__(self, task, head, method, encoder, learns_weight=False):
-        super().__init__(name=task)
-        self.head = head
-        self.adapter = None
-        if method is not None:
-            if not isinstance(method, AdapterMethod):
-                raise invalid("adapters", "LoRA(...) or another AdapterMethod", method)
-            self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
-        self.log_variance = None
-        if learns_weight:
-            self.log_variance = self.add_weight(name="log_variance", initializer="zeros")
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, features, training=None):
-        return self.head(features, training=training)
-
-    def attached(self):
-        """A context in which the backbone answers as adapted to this task."""
-        return contextlib.nullcontext() if self.adapter is None else self.adapter.attached()
-
-    def arrays(self):
-        """Returns {name in a file: variable}."""
-        head = {f"head/{i:03d}_{v.name}": v for i, v in enumerate(self.head.weights)}
-        adapter = self.adapter.arrays() if self.adapter is not None else {}
-        return {**head, **{f"adapter/{key}": variable for key, variable in adapter.items()}}
-
-
-def _features(encoder, part, inputs, training):
-    """Returns what the encoder answers for a task, or what was computed before."""
-    inputs, computed = Taught.split(inputs)
-    if computed is None:
-        if part.adapter is None and not encoder.unfreeze:
-            training = False
-        with part.attached():
-            return encoder(inputs, training=training)
-    if part.adapter is not None or encoder.unfreeze:
-        raise ValueError(
-            "Received what the backbone answers, computed before, expected inputs: the adapter of "
-            f"the task {part.name!r}, or a layer that is trained, changes the answers"
-        )
-    return computed["outputs"][0]
-
-
-def _answer(encoder, part, inputs, training):
-    return part(_features(encoder, part, inputs, training), training=training)
-
-
-def _head(task, head):
-    if isinstance(head, keras.layers.Layer):
-        return head
-    if isinstance(head, int) and not isinstance(head, bool) and head >= 1:
-        return keras.layers.Dense(head, dtype="float32", name=task)
-    raise invalid(f"heads[{task!r}]", "a layer, a model, or a number of classes >= 1", head)
-
-
 def _again(metric):
     if isinstance(metric, keras.metrics.Metric):
         return type(metric).from_config(metric.get_config())
@@ -553,6 +483,17 @@ def _check_tasks(what, by_task, tasks):
         raise ValueError(
             f"Expected {what} of every task, a dict of {_list(tasks)}. Received: {got}"
         )
+
+
+def _of_every_task(argument, given, tasks):
+    """Returns {task: value} of such a dict, or of one value for all; None for None."""
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        return dict.fromkeys(tasks, given)
+    if set(given) != set(tasks):
+        raise invalid(argument, f"a value for each of the tasks {_list(tasks)}", sorted(given))
+    return {task: given[task] for task in tasks}
 
 
 def _list(names):

@@ -12,66 +12,62 @@ from tfpeft.features import mask_of
 _OUT_OF_RANGE = "Received labels out of range"
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
-class TaskLoss(keras.losses.Loss):
+class TaskLoss:
     """The loss of a task over the labels that are there.
 
     Missing are labels of NaN and, as class numbers of a head of several classes, -1. The mean is
-    taken over the others; of a batch without labels the loss is 0. With a `log_variance` s it is
-    what Kendall et al. weigh tasks by, exp(-s) * L + s / 2, and exp(-s) * L / 2 + s / 2 of squared
-    errors.
+    taken over the others; of a batch without labels the loss is 0.
     """
 
-    def __init__(self, loss, task, log_variance=None):
-        is_loss = isinstance(loss, keras.losses.Loss)
-        name = loss.name if is_loss else getattr(loss, "__name__", "loss")
-        super().__init__(name=name, reduction=loss.reduction if is_loss else "sum_over_batch_size")
-        self.loss, self.task, self.log_variance = loss, task, log_variance
+    def __init__(self, loss, task):
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
+        self.task = task
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        y_true, labelled = split_missing(y_true, y_pred, self.loss)
-        self._check_range(y_true, y_pred)
-        if labelled is not None:
-            mask = mask_of(y_pred)
-            y_pred = tf.identity(y_pred)
-            y_pred._keras_mask = labelled if mask is None else labelled & mask
-        compute = self.loss if isinstance(self.loss, keras.losses.Loss) else super().__call__
-        value = compute(y_true, y_pred, sample_weight)
-        if self.log_variance is None:
-            return value
-        factor = 0.5 if "squared_error" in self.name and "log" not in self.name else 1.0
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        # Keras's losses are a replica's share of the whole; so is this.
-        penalty = 0.5 * self.log_variance / replicas
-        return factor * ops.exp(-self.log_variance) * value + penalty
-
-    def call(self, y_true, y_pred):
-        return self.loss(y_true, y_pred)
-
-    def _check_range(self, y_true, y_pred):
-        if are_class_numbers(y_true, y_pred):
-            largest = y_pred.shape[-1] - 1
-        elif self.name == "binary_crossentropy":
-            largest = 1
-        else:
-            return
-        values = tf.cast(y_true, tf.float32)
-        smallest_seen, largest_seen = tf.reduce_min(values), tf.reduce_max(values)
-        message = f"{_OUT_OF_RANGE}, expected 0 to {largest} for the task {self.task}"
-        tf.debugging.Assert(
-            tf.logical_or(
-                tf.equal(tf.size(values), 0),
-                tf.logical_and(smallest_seen >= 0.0, largest_seen <= largest),
-            ),
-            [message, smallest_seen, largest_seen],
+    @property
+    def is_squared_error(self):
+        return isinstance(self.loss, keras.losses.MeanSquaredError) or self.loss.name in (
+            "mean_squared_error",
+            "mse",
         )
 
-    def get_config(self):
-        return {"loss": keras.saving.serialize_keras_object(self.loss), "task": self.task}
+    def __call__(self, y_true, y_pred, sample_weight=None, *, after=()):
+        """Returns the loss, computed after the operations `after`, and of how many labels it is."""
+        y_true, there = split_missing(y_true, y_pred, self.loss)
+        mask = mask_of(y_pred)
+        if there is not None:
+            mask = there if mask is None else there & ops.cast(mask, "bool")
+        with tf.control_dependencies(after):
+            y_pred = tf.identity(y_pred)
+        if mask is not None:
+            y_pred._keras_mask = mask
+        count = ops.shape(y_true)[0] if mask is None else ops.sum(ops.cast(mask, "float32"))
+        return self.loss(y_true, y_pred, sample_weight), count
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["loss"]), config["task"])
+    def check(self, y_true, y_pred):
+        """Returns operations, in a graph, that fail where labels are none that the head has."""
+        if are_class_numbers(y_true, y_pred):
+            largest = y_pred.shape[-1] - 1
+        elif isinstance(self.loss, keras.losses.BinaryCrossentropy):
+            largest = 1
+        else:
+            return []
+        values = ops.cast(split_missing(y_true, y_pred, self.loss)[0], "float32")
+        message = f"{_OUT_OF_RANGE}, expected 0 to {largest} for the task {self.task}"
+        check = tf.debugging.Assert(
+            tf.reduce_all((values >= 0.0) & (values <= largest)),
+            [message, tf.reduce_min(values), tf.reduce_max(values)],
+        )
+        return [] if check is None else [check]
+
+
+class _FunctionLoss(keras.losses.Loss):
+    def __init__(self, function):
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")

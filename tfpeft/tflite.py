@@ -5,9 +5,12 @@ import gzip
 import math
 import pathlib
 
+import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tfpeft.arguments import invalid
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
@@ -28,6 +31,8 @@ _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance
 class Contents:
     """What a file holds.
 
+    All but the last two are of the whole file, whatever its signatures.
+
     Attributes:
         size_bytes: Bytes of the file.
         gzip_bytes: Bytes of the file compressed by gzip at level 9.
@@ -35,10 +40,11 @@ class Contents:
         int8_share: Fraction in [0, 1] of the operators that answer in int8; QUANTIZE and
             DEQUANTIZE do not count, nor does what computes shapes, in int32.
         parameters: Numbers among the constants; shapes and axes, which are integers without a
-            scale, do not count.
+            scale, do not count. What several signatures share counts once.
         nonzero_parameters: Those that do not stand for zero.
         macs: Multiply-accumulates of one sample in convolutions and matrix products; None where
-            the file does not tell: loops, custom operators, free sides other than the batch.
+            the file does not tell: loops, custom operators, free sides other than the batch;
+            several signatures, and none was asked for.
         is_softmax: Whether what it answers comes from a SOFTMAX.
     """
 
@@ -52,20 +58,23 @@ class Contents:
     is_softmax: bool
 
 
-def inspect(path, *, sample_shape=None):
+def inspect(path, *, sample=None, signature=None):
     """Returns the `Contents` of the file at `path`.
 
     Args:
         path: The file.
-        sample_shape: Shape of one sample, for the MACs of a file of one input whose sides are
-            free, such as the length of a text.
+        sample: Inputs of one sample, as `predict` takes them, for the MACs of a file whose sides
+            are free, such as the length of a text.
+        signature: Of a file of several, the one whose MACs and end are told.
 
     Raises:
-        ValueError: if there is no file, or it is not a .tflite file.
+        ValueError: if there is no file, it is not a .tflite file, or lacks that signature.
     """
     content = read(path)
+    if signature is not None:
+        signature = choose(path, signature)
     try:
-        return _contents(content, sample_shape)
+        return _contents(content, path, sample, signature)
     except Exception as error:  # whatever reading bytes at random places may raise
         raise ValueError(
             f"Expected a .tflite file. Received: {path}, which is damaged "
@@ -73,11 +82,12 @@ def inspect(path, *, sample_shape=None):
         ) from error
 
 
-def _contents(content, sample_shape):
+def _contents(content, path, sample, signature):
     model = schema.ModelT.InitFromPackedBuf(content)
     codes = [_op_name(code) for code in model.operatorCodes]
     ops, compute, in_int8 = {}, 0, 0
     parameters = nonzero = 0
+    counted = set()
     for graph in model.subgraphs:
         weights = {}
         for op in graph.operators or []:
@@ -88,13 +98,21 @@ def _contents(content, sample_shape):
                 compute += 1
                 in_int8 += types == {schema.TensorType.INT8}
             for index in op.inputs:
-                weights[index] = graph.tensors[index] if index >= 0 else None
+                if index >= 0 and graph.tensors[index].buffer not in counted:
+                    weights[index] = graph.tensors[index]
         for tensor in weights.values():
-            if tensor is not None:
-                count, count_nonzero = _count(tensor, model.buffers[tensor.buffer].data)
-                parameters += count
-                nonzero += count_nonzero
-    untold = any(name in _LOOPS or name.startswith("custom") for name in ops)
+            count, count_nonzero = _count(tensor, model.buffers[tensor.buffer].data)
+            parameters += count
+            nonzero += count_nonzero
+            counted.add(tensor.buffer)
+    macs, is_softmax = None, False
+    graphs = {each.signatureKey.decode(): each.subgraphIndex for each in model.signatureDefs or []}
+    if signature is not None or len(graphs) < 2:
+        graph = model.subgraphs[graphs.get(signature, next(iter(graphs.values()), 0))]
+        is_softmax = _is_softmax(graph, codes)
+        names = {codes[op.opcodeIndex] for op in graph.operators or []}
+        if not any(name in _LOOPS or name.startswith("custom") for name in names):
+            macs = _macs(content, path, graph, codes, sample, signature)
     return Contents(
         size_bytes=len(content),
         gzip_bytes=len(gzip.compress(content, 9)),
@@ -102,8 +120,8 @@ def _contents(content, sample_shape):
         int8_share=in_int8 / compute if compute else 0.0,
         parameters=parameters,
         nonzero_parameters=nonzero,
-        macs=None if untold else _macs(content, model.subgraphs[0], codes, sample_shape),
-        is_softmax=_is_softmax(model.subgraphs[0], codes),
+        macs=macs,
+        is_softmax=is_softmax,
     )
 
 
@@ -120,69 +138,162 @@ def read(path):
 
 def interpreter(path):
     """Returns an Interpreter for the file, on one thread."""
-    content = read(path)
+    loaded = _load(read(path), path)
     try:
-        loaded = Interpreter(model_content=content, num_threads=1)
         loaded.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"Expected a file of built-in operators. Received: {path}: {error}"
-        ) from error
+        raise _not_built_in(path, error) from error
     return loaded
 
 
-def predict(path, x, *, batch_size=256):
-    """Returns the outputs (samples, ...) of a file with one input and one output, in float32.
+def _load(content, path, **options):
+    try:
+        return Interpreter(model_content=content, num_threads=1, **options)
+    except (ValueError, RuntimeError) as error:
+        raise _not_built_in(path, error) from error
+
+
+def _not_built_in(path, error):
+    return ValueError(f"Expected a .tflite file of built-in operators. Received: {path}: {error}")
+
+
+def choose(path, signature=None):
+    """Returns the name of the signature that runs: the only one, or of several the one named.
+
+    A file without signatures has None. Raises ValueError where a file of several has none of
+    that name.
+    """
+    return _choose(_load(read(path), path), path, signature)
+
+
+def _choose(loaded, path, signature):
+    names = list(loaded.get_signature_list())
+    if len(names) < 2:
+        return names[0] if names else None
+    if signature not in names:
+        raise invalid("signature", f"one of {names}, which {path} has", signature)
+    return signature
+
+
+def predict(path, x, *, batch_size=256, signature=None):
+    """Returns the output (samples, ...) of a file, or of a signature of it, in float32.
 
     Inputs and outputs of a file that is integer throughout are converted by its own scales.
+
+    Args:
+        path: The file.
+        x: An array; for several inputs a dict, tuple or list of them.
+        batch_size: Samples a run, unless the file insists on a batch.
+        signature: Which, of a file that has several.
     """
-    return run(interpreter(path), path, x, batch_size=batch_size)
+    return Program(interpreter(path), path, signature).predict(x, batch_size)
 
 
 def run(loaded, path, x, *, batch_size=256):
     """The same as `predict`, by an interpreter of the file that is there already."""
-    inputs, outputs = loaded.get_input_details(), loaded.get_output_details()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            "Expected a file of one input and one output. "
-            f"Received: {path} with {len(inputs)} and {len(outputs)}"
+    return Program(loaded, path).predict(x, batch_size)
+
+
+class Program:
+    """What an interpreter runs for one signature of its file.
+
+    Attributes:
+        graph: Index of the subgraph.
+        batch: The batch that the file insists on; None if it is free.
+    """
+
+    def __init__(self, loaded, path, signature=None):
+        name = _choose(loaded, path, signature)
+        self._loaded, self._path = loaded, path
+        if name is None:
+            self.graph = 0
+            self._inputs = dict(enumerate(loaded.get_input_details()))
+            self._outputs = loaded.get_output_details()
+        else:
+            runner = loaded.get_signature_runner(name)
+            self.graph = loaded._interpreter.GetSubgraphIndexFromSignature(name)
+            self._inputs = runner.get_input_details()
+            self._outputs = list(runner.get_output_details().values())
+        self._shapes = {
+            name: tuple(int(side) for side in details["shape_signature"])
+            for name, details in self._inputs.items()
+        }
+        firsts = {side for shape in self._shapes.values() for side in shape[:1]}
+        self.batch = max(firsts - {-1}, default=None)
+
+    def arrange(self, x):
+        """Returns name -> array of the inputs, checked; a file may list them in any order.
+
+        `export_tflite` numbers inputs as `keras.tree` flattens them. Other files have one, or
+        names that are the keys of a dict.
+        """
+        arrays = keras.tree.flatten(x)
+        names = [f"input_{i}" for i in range(len(arrays))]
+        if len(self._inputs) == 1:
+            names = list(self._inputs)
+        elif isinstance(x, dict) and set(names) != set(self._inputs):
+            names = sorted(x)
+        fits = len(names) == len(arrays) and set(names) == set(self._inputs)
+        if not fits or not all(map(self._fits, names, arrays)):
+            wanted = {name: shape[1:] for name, shape in self._shapes.items()}
+            received = keras.tree.map_structure(lambda each: each.shape[1:], x)
+            raise ValueError(
+                f"Expected inputs of shape {wanted}, as {self._path} names them. "
+                f"Received: {received}"
+            )
+        return dict(zip(names, arrays, strict=True))
+
+    def _fits(self, name, array):
+        shape = self._shapes[name]
+        return len(shape) == array.ndim and all(
+            side in (-1, given) for side, given in zip(shape[1:], array.shape[1:], strict=True)
         )
-    signature = [int(side) for side in inputs[0]["shape_signature"]]
-    fits = len(signature) == x.ndim and all(
-        side in (-1, wanted) for side, wanted in zip(signature[1:], x.shape[1:], strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"Expected inputs of shape {tuple(signature[1:])}, as {path} has. "
-            f"Received: {x.shape[1:]}"
-        )
-    step = fixed_batch(loaded) or batch_size
-    answers = []
-    for start in range(0, len(x), step):
-        batch = x[start : start + step]
-        feed(loaded, batch)
-        loaded.invoke()
-        answer = loaded.get_tensor(outputs[0]["index"])
-        answers.append(_dequantize(answer, outputs[0])[: len(batch)])
-    return np.concatenate(answers)
 
+    def zeros(self):
+        """Returns inputs of zeros; a side that is free, other than the batch, is a ValueError."""
+        return {
+            name: np.zeros([*(abs(side) for side in shape[:1]), *shape[1:]])
+            for name, shape in self._shapes.items()
+        }
 
-def fixed_batch(loaded):
-    """Returns the batch that an interpreter's file insists on, or None if it is free."""
-    details = loaded.get_input_details()[0]
-    first = [int(side) for side in details["shape_signature"][:1]]
-    return None if first in ([], [-1]) else first[0]
+    def feed(self, batch):
+        """Sets the inputs by name; too few samples for the file are filled with their first."""
+        values = {}
+        for name, details in self._inputs.items():
+            each = _quantize(batch[name], details)
+            missing = (self.batch or 0) - len(each) if each.ndim else 0
+            if missing > 0:
+                each = np.concatenate([each, *[each[:1]] * missing])
+            values[details["index"]] = each
+        # The public calls that resize, set and run know the first graph only, and a runner
+        # of a signature cannot be timed without them.
+        inner = self._loaded._interpreter
+        for index, each in values.items():
+            inner.ResizeInputTensor(index, np.array(each.shape, "int32"), False, self.graph)
+        inner.AllocateTensors(self.graph)
+        for index, each in values.items():
+            inner.SetTensor(index, each, self.graph)
 
+    def invoke(self):
+        """Runs on the inputs that are set."""
+        self._loaded._interpreter.Invoke(self.graph)
 
-def feed(loaded, batch):
-    """Sets the one input; a batch that is too small for the file is filled with its first."""
-    details = loaded.get_input_details()[0]
-    missing = max((fixed_batch(loaded) or 0) - len(batch), 0)
-    batch = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-    if tuple(details["shape"]) != batch.shape:
-        loaded.resize_tensor_input(details["index"], batch.shape)
-        loaded.allocate_tensors()
-    loaded.set_tensor(details["index"], _quantize(batch, details))
+    def predict(self, x, batch_size):
+        """Returns the output for x, in float32."""
+        if len(self._outputs) != 1:
+            raise ValueError(
+                f"Expected a file of one output. Received: {self._path} with {len(self._outputs)}"
+            )
+        inputs = self.arrange(x)
+        samples = len(next(iter(inputs.values())))
+        step = self.batch or batch_size
+        answers = []
+        for start in range(0, samples, step):
+            self.feed({name: each[start : start + step] for name, each in inputs.items()})
+            self.invoke()
+            answer = self._loaded.get_tensor(self._outputs[0]["index"], self.graph)
+            answers.append(_dequantize(answer, self._outputs[0]))
+        return np.concatenate(answers)[:samples]
 
 
 def _quantize(values, details):
@@ -248,45 +359,27 @@ def _count(tensor, data):
     return size, int(np.count_nonzero(values != zero))
 
 
-def _run_shapes(content, sample_shape):
-    """Returns the batch, and the shape that each tensor has while the file runs, by its index.
+def _macs(content, path, graph, codes, sample, signature):
+    """Counts at the shapes that the tensors have while the file runs.
 
     The file itself writes 1 for every side that follows from a free batch, also where it is a
-    multiple of it. Returns (None, None) where the shape of the input is not known, or does not
-    fit.
+    multiple of it. Returns None where the shape of an input is not known, or does not fit.
     """
-    loaded = Interpreter(
-        model_content=content,
-        num_threads=1,
+    loaded = _load(
+        content,
+        path,
         experimental_preserve_all_tensors=True,
         # A delegate would take tensors out of the graph.
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
-    inputs = loaded.get_input_details()
-    for details in inputs:
-        shape = [int(side) for side in details["shape_signature"]]
-        shape[:1] = [1 if side == -1 else side for side in shape[:1]]
-        if -1 in shape[1:]:
-            if sample_shape is None or len(inputs) != 1:
-                return None, None
-            shape[1:] = sample_shape
-        loaded.resize_tensor_input(details["index"], shape)
+    program = Program(loaded, path, signature)
     try:
-        loaded.allocate_tensors()
-        for details in loaded.get_input_details():
-            loaded.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
-        loaded.invoke()
+        program.feed(program.zeros() if sample is None else program.arrange(sample))
+        program.invoke()
     except (ValueError, RuntimeError):  # not of this shape: `predict` says so in clear words
-        return None, None
-    batch = fixed_batch(loaded) or 1
-    shapes = {each["index"]: each["shape"].tolist() for each in loaded.get_tensor_details()}
-    return batch, shapes
-
-
-def _macs(content, graph, codes, sample_shape):
-    batch, run_shapes = _run_shapes(content, sample_shape)
-    if run_shapes is None:
         return None
+    details = loaded.get_tensor_details(program.graph)
+    run_shapes = {each["index"]: each["shape"].tolist() for each in details}
     total = 0
     for op in graph.operators or []:
         shapes = [run_shapes[i] if i >= 0 else [] for i in op.inputs]
@@ -302,4 +395,4 @@ def _macs(content, graph, codes, sample_shape):
                 total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
             case "BATCH_MATMUL":
                 total += output * shapes[0][-2 if op.builtinOptions.adjX else -1]
-    return total // batch
+    return total // (program.batch or 1)

@@ -1,0 +1,777 @@
+"""SharedModel: what it answers and learns by hand, tasks that do not touch each other, files."""
+
+import functools
+
+import keras
+import networks
+import numpy as np
+import pytest
+
+import tfpeft
+from tfpeft import tflite
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(24, 6)).astype("float32")
+LABELS = {"zoo": rng.integers(0, 3, 24), "age": rng.integers(0, 2, 24)}
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def backbone():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu", name="hidden"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(5, name="last"),
+        ]
+    )
+
+
+@functools.cache
+def pretrained():
+    keras.utils.set_random_seed(0)
+    model = backbone()
+    model.compile("adam", "mse")
+    model.fit(X, rng.normal(size=(24, 5)), epochs=2, verbose=0)
+    return model
+
+
+def shared_model(heads=None, seed=1, **options):
+    keras.utils.set_random_seed(seed)
+    return tfpeft.SharedModel(pretrained(), heads or {"zoo": 3, "age": 2}, **options)
+
+
+def compiled(model, optimizer=None, loss=HARD, **options):
+    model.compile(optimizer or keras.optimizers.Adam(0.05), loss, **options)
+    return model
+
+
+def fitted(model, x=X, y=None, **options):
+    options = {"batch_size": 8, "shuffle": False, "verbose": 0, "epochs": 1, **options}
+    model.fit(x, LABELS if y is None else y, **options)
+    return model
+
+
+def randomized(model, seed=3):
+    """Moves what is trained away from where it begins."""
+    values = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign(variable + values.normal(0.0, 0.3, variable.shape))
+    return model
+
+
+def predict(model, x=X):
+    return model.predict(x, verbose=0)
+
+
+def assert_same_weights(model, other):
+    for expected, weight in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
+
+
+def cross_entropies(logits, labels):
+    """One a sample, by NumPy."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+
+
+class TestAnswers:
+    def test_heads_on_what_the_backbone_answers(self):
+        shared = shared_model()
+        answers, features = predict(shared), predict(pretrained())
+        assert set(answers) == {"zoo", "age"}
+        for task, part in shared.parts.items():
+            kernel, bias = part.head.get_weights()
+            np.testing.assert_allclose(answers[task], features @ kernel + bias, atol=1e-5)
+
+    def test_adapters_by_hand(self):
+        methods = {"zoo": tfpeft.LoRA(rank=2, alpha=6, target="hidden"), "age": None}
+        shared = randomized(shared_model(adapters=methods))
+        w, b, gamma, beta, mean, variance, w_last, b_last = pretrained().get_weights()
+        lora_a, lora_b = (v.numpy() for v in shared.parts["zoo"].adapter.arrays().values())
+        for task, kernel in (("zoo", w + 6 / 2 * lora_a @ lora_b), ("age", w)):
+            hidden = np.maximum(X @ kernel + b, 0.0)
+            hidden = gamma * (hidden - mean) / np.sqrt(variance + 1e-3) + beta
+            head, head_bias = shared.parts[task].head.get_weights()
+            expected = (hidden @ w_last + b_last) @ head + head_bias
+            np.testing.assert_allclose(predict(shared)[task], expected, atol=1e-5)
+            np.testing.assert_allclose(predict(shared.task(task)), expected, atol=1e-5)
+
+    def test_tasks_without_adapters_share_one_pass(self):
+        @keras.saving.register_keras_serializable(package="tests")
+        class Counter(keras.layers.Layer):
+            def build(self, shape):
+                self.passes = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+            def call(self, x):
+                self.passes.assign_add(1.0)
+                return x
+
+        heads = {"a": 2, "b": 3, "c": 4, "d": 2}
+        adapters = {"d": tfpeft.BitFit()}
+        with_bias = keras.Sequential(
+            [keras.Input((6,)), Counter(name="counter"), keras.layers.Dense(4)]
+        )
+        for given, expected in ((None, 1), (adapters, 2)):
+            shared = tfpeft.SharedModel(with_bias, heads, adapters=given)
+            passes = shared.encoder.backbone.get_layer("counter").passes
+            passes.assign(0.0)
+            predict(shared)
+            assert float(passes) == expected
+
+    @pytest.mark.parametrize("build", networks.MODELS)
+    def test_any_kind_of_backbone(self, build):
+        model = build()
+        before = model.get_weights()
+        shared = compiled(tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=tfpeft.LoRA(2)))
+        fitted(shared)
+        for old, weight in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)  # the caller's stays as it is
+        assert all(layer.trainable for layer in model._flatten_layers())
+        assert set(predict(shared)) == {"zoo", "age"}
+
+    def test_heads_are_numbers_layers_or_models(self):
+        inputs = keras.Input((5,))
+        model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Dense(7)(inputs)))
+        heads = {"a": 2, "b": keras.layers.Dense(1, activation="sigmoid"), "c": model}
+        shapes = {task: each.shape for task, each in predict(shared_model(heads)).items()}
+        assert shapes == {"a": (24, 2), "b": (24, 1), "c": (24, 4)}
+
+    def test_pooling_by_hand(self):
+        x = rng.integers(1, 9, (4, 6))
+        x[:, 4:] = 0
+        x[0, 2:] = 0
+        inputs = keras.Input((6,), dtype="int32")
+        embedded = keras.layers.Embedding(9, 5, mask_zero=True)(inputs)
+        outputs = {"other": embedded[:, 0], "sequence_output": embedded}
+        masked = keras.Model(inputs, embedded)
+        named = keras.Model(
+            {"token_ids": inputs, "padding_mask": keras.Input((6,), dtype="int32")}, outputs
+        )
+        features, mask = predict(masked, x), (x != 0)[..., None]
+        by_name = {"token_ids": x, "padding_mask": mask[..., 0]}
+        mean = (features * mask).sum(axis=1) / mask.sum(axis=1)
+        for model, given in ((masked, x), (named, by_name)):
+            shared = tfpeft.SharedModel(model, {"a": 2}, pooling="mean")
+            np.testing.assert_allclose(predict(shared.encoder, given), mean, atol=1e-6)
+            shared = tfpeft.SharedModel(model, {"a": 2}, pooling="first")
+            np.testing.assert_allclose(predict(shared.encoder, given), features[:, 0])
+        shared = tfpeft.SharedModel(named, {"a": 2}, output="other")
+        np.testing.assert_allclose(predict(shared.encoder, by_name), features[:, 0])
+        tokens = tfpeft.SharedModel(masked, {"tags": 4})  # a label a token
+        assert predict(tokens, x)["tags"].shape == (4, 6, 4)
+        images = keras.Sequential([keras.Input((3, 2, 6)), keras.layers.Dense(5)])
+        shared = tfpeft.SharedModel(images, {"a": 2}, pooling="mean")
+        x = rng.normal(size=(4, 3, 2, 6)).astype("float32")
+        np.testing.assert_allclose(
+            predict(shared.encoder, x), predict(images, x).mean(axis=(1, 2)), atol=1e-6
+        )
+
+
+class TestIndependence:
+    @pytest.mark.parametrize("adapters", [None, tfpeft.LoRA(2, target="hidden"), tfpeft.BitFit()])
+    def test_a_task_trains_the_same_alone_and_beside_others(self, adapters):
+        both = compiled(shared_model(adapters=adapters))
+        alone = shared_model({"zoo": 3}, adapters=adapters)
+        for mine, yours in zip(
+            alone.parts["zoo"].arrays().values(), both.parts["zoo"].arrays().values(), strict=True
+        ):
+            mine.assign(yours)
+        compiled(alone)
+        data = {"zoo": (X[:16], LABELS["zoo"][:16]), "age": (X, LABELS["age"])}
+        mixed = tfpeft.mix_tasks(data, batch_size=8).take(3).cache()  # the same batches for both
+        list(mixed)
+
+        def only_zoo(inputs, labels):
+            return tfpeft.TaskInputs({"zoo": inputs.by_task["zoo"]}), {"zoo": labels["zoo"]}
+
+        both.fit(mixed, epochs=2, verbose=0)
+        alone.fit(mixed.map(only_zoo), epochs=2, verbose=0)
+        # A dropout layer draws as often as the backbone is run, so it is left to what is frozen.
+        if adapters is None:
+            assert_same_weights(alone.parts["zoo"], both.parts["zoo"])
+        untrained = shared_model({"zoo": 3}, adapters=adapters).parts["zoo"].get_weights()
+        trained = both.parts["zoo"].get_weights()
+        assert any(
+            np.any(a != b) for a, b in zip(other, both.parts["zoo"].get_weights(), strict=True)
+        )
+
+    def test_with_adapters_and_no_dropout_too(self):
+        model = networks.sequential()
+        methods = {"zoo": tfpeft.LoRA(2), "age": tfpeft.IA3()}
+        both = compiled(tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=methods))
+        alone = tfpeft.SharedModel(model, {"zoo": 3}, adapters={"zoo": tfpeft.LoRA(2)})
+        for mine, yours in zip(alone.parts["zoo"].weights, both.parts["zoo"].weights, strict=True):
+            mine.assign(yours)
+        fitted(both, epochs=2)
+        fitted(compiled(alone), y={"zoo": LABELS["zoo"]}, epochs=2)
+        assert_same_weights(alone.parts["zoo"], both.parts["zoo"])
+
+    def test_training_one_task_leaves_the_others_bit_by_bit(self):
+        shared = randomized(shared_model(adapters=tfpeft.LoRA(2, target="hidden")))
+        before, frozen = predict(shared), shared.encoder.get_weights()
+        task = shared.task("zoo")
+        assert len(task.trainable_variables) == 4
+        fitted(compiled(task), y=LABELS["zoo"], epochs=3)
+        after = predict(shared)
+        np.testing.assert_array_equal(after["age"], before["age"])
+        assert np.any(after["zoo"] != before["zoo"])
+        np.testing.assert_array_equal(after["zoo"], predict(task))
+        for old, weight in zip(frozen, shared.encoder.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
+
+    def test_a_task_that_is_added_leaves_the_others_bit_by_bit(self):
+        shared = fitted(compiled(shared_model(adapters={"zoo": tfpeft.LoRA(2)})))
+        before = predict(shared)
+        shared.add_task("third", 4, adapter=tfpeft.BitFit())
+        after = predict(shared)
+        assert after["third"].shape == (24, 4)
+        for task in before:
+            np.testing.assert_array_equal(after[task], before[task])
+        with pytest.raises(ValueError, match="compile"):
+            fitted(shared)
+        fitted(compiled(shared), y={**LABELS, "third": LABELS["zoo"]})
+
+    def test_what_is_frozen_stays_and_what_is_freed_learns(self):
+        shared = compiled(shared_model(adapters=tfpeft.BitFit(), unfreeze="last"))
+        before = {layer.name: layer.get_weights() for layer in shared.encoder.backbone.layers}
+        fitted(shared)
+        for layer in shared.encoder.backbone.layers:
+            for old, weight in zip(before[layer.name], layer.get_weights(), strict=True):
+                assert np.array_equal(old, weight) == (layer.name != "last")
+
+    def test_a_freed_norm_learns_its_statistics(self):
+        shared = compiled(shared_model(unfreeze=["norm"]))
+        before = shared.encoder.backbone.get_layer("norm").get_weights()
+        fitted(shared)
+        after = shared.encoder.backbone.get_layer("norm").get_weights()
+        assert all(np.any(old != new) for old, new in zip(before, after, strict=True))
+
+
+class TestLoss:
+    def losses(self, shared, labels=LABELS):
+        answers = predict(shared)
+        return {task: cross_entropies(answers[task], y) for task, y in labels.items()}
+
+    def evaluated(self, shared, labels=LABELS, **options):
+        return shared.evaluate(X, labels, batch_size=24, verbose=0, return_dict=True, **options)
+
+    def test_weights_of_tasks_and_samples(self):
+        shared = compiled(
+            shared_model(), loss_weights={"zoo": 2.0, "age": 0.5}, metrics=["accuracy"]
+        )
+        values = self.losses(shared)
+        found = self.evaluated(shared)
+        expected = {task: each.mean() for task, each in values.items()}
+        assert found["zoo_loss"] == pytest.approx(expected["zoo"], abs=1e-6)
+        assert found["loss"] == pytest.approx(2 * expected["zoo"] + 0.5 * expected["age"], abs=1e-6)
+        answers = predict(shared)
+        for task, y in LABELS.items():
+            accuracy = np.mean(answers[task].argmax(axis=1) == y)
+            assert found[f"{task}_accuracy"] == pytest.approx(accuracy)
+        weights = {task: rng.random(24).astype("float32") for task in LABELS}
+        found = self.evaluated(shared, sample_weight=weights)
+        mean = {task: np.mean(weights[task] * each) for task, each in values.items()}
+        assert found["loss"] == pytest.approx(2 * mean["zoo"] + 0.5 * mean["age"], abs=1e-6)
+
+    def test_missing_labels_count_in_nothing(self):
+        labels = {task: y.copy() for task, y in LABELS.items()}
+        labels["zoo"][5:20] = -1
+        there = labels["zoo"] >= 0
+        for zoo in (labels["zoo"], np.where(there, labels["zoo"], np.nan).astype("float32")):
+            shared = compiled(shared_model(), metrics=["accuracy"])
+            values, answers = self.losses(shared), predict(shared)
+            found = self.evaluated(shared, {**labels, "zoo": zoo})
+            mean = values["zoo"][there].mean()
+            assert found["zoo_loss"] == pytest.approx(mean, abs=1e-6)
+            assert found["loss"] == pytest.approx(mean + values["age"].mean(), abs=1e-6)
+            right = answers["zoo"].argmax(axis=1) == labels["zoo"]
+            assert found["zoo_accuracy"] == pytest.approx(right[there].mean())
+            # In batches of which some have no label at all, too.
+            by_batch = shared.evaluate(
+                X, {**labels, "zoo": zoo}, batch_size=4, verbose=0, return_dict=True
+            )
+            for key, value in found.items():
+                assert by_batch[key] == pytest.approx(value, abs=1e-5), key
+
+    def test_samples_without_a_label_do_not_train(self):
+        labels = {"zoo": np.full(24, -1), "age": LABELS["age"]}
+        shared = compiled(shared_model(), keras.optimizers.SGD(0.1))
+        before = shared.parts["zoo"].head.get_weights()
+        fitted(shared, y=labels)
+        for old, weight in zip(before, shared.parts["zoo"].head.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
+
+    def test_regression_one_hot_and_binary_labels(self):
+        one_hot = np.eye(3, dtype="float32")[LABELS["zoo"]]
+        one_hot[3] = np.nan
+        numbers = rng.normal(size=(24, 2)).astype("float32")
+        numbers[4, 1] = np.nan  # all of a row must be there
+        binary = LABELS["age"].astype("float32")
+        binary[7:9] = np.nan
+        heads = {"hot": 3, "numbers": keras.layers.Dense(2), "binary": keras.layers.Dense(1)}
+        shared = shared_model(heads)
+        loss = {
+            "hot": keras.losses.CategoricalCrossentropy(from_logits=True),
+            "numbers": "mse",
+            "binary": keras.losses.BinaryCrossentropy(from_logits=True),
+        }
+        metrics = {"hot": ["accuracy"], "numbers": [keras.metrics.MeanAbsoluteError()]}
+        shared.compile("sgd", loss, metrics=metrics)
+        labels = {"hot": one_hot, "numbers": numbers, "binary": binary}
+        found, answers = self.evaluated(shared, labels), predict(shared)
+        there = {task: ~np.isnan(y.reshape(24, -1)).any(axis=1) for task, y in labels.items()}
+        hot = cross_entropies(answers["hot"], LABELS["zoo"])[there["hot"]].mean()
+        errors = (answers["numbers"] - numbers)[there["numbers"]]
+        z, y = answers["binary"][there["binary"], 0], binary[there["binary"]]
+        entropy = np.mean(np.log1p(np.exp(-z)) + (1 - y) * z)
+        assert found["hot_loss"] == pytest.approx(hot, abs=1e-5)
+        assert found["numbers_loss"] == pytest.approx(np.mean(errors**2), abs=1e-5)
+        assert found["numbers_mean_absolute_error"] == pytest.approx(
+            np.abs(errors).mean(), abs=1e-5
+        )
+        assert found["binary_loss"] == pytest.approx(entropy, abs=1e-5)
+        right = answers["hot"].argmax(axis=1) == LABELS["zoo"]
+        assert found["hot_accuracy"] == pytest.approx(right[there["hot"]].mean())
+        fitted(shared, y=labels)
+        assert all(np.all(np.isfinite(weight)) for weight in shared.get_weights())
+
+    def test_class_weights_by_hand(self):
+        shared = compiled(shared_model(), keras.optimizers.SGD(0.0))
+        weights = np.where(LABELS["zoo"] == 2, 5.0, 1.0) * np.where(LABELS["zoo"] == 0, 0.5, 1.0)
+        values = self.losses(shared)
+        expected = np.mean(weights * values["zoo"]) + values["age"].mean()
+        history = shared.fit(
+            X,
+            LABELS,
+            batch_size=24,
+            class_weight={"zoo": {2: 5.0, 0: 0.5}},
+            verbose=0,
+        )
+        assert history.history["loss"][0] == pytest.approx(expected, abs=1e-5)
+        sample_weight = {task: rng.random(24) for task in LABELS}
+        history = shared.fit(
+            X,
+            LABELS,
+            sample_weight=sample_weight,
+            batch_size=24,
+            class_weight={"zoo": {2: 5.0, 0: 0.5}},
+            verbose=0,
+        )
+        expected = np.mean(weights * sample_weight["zoo"] * values["zoo"])
+        expected += np.mean(sample_weight["age"] * values["age"])
+        assert history.history["loss"][0] == pytest.approx(expected, abs=1e-5)
+        history = fitted(shared, batch_size=24).history.history  # and they do not stay
+        total = values["zoo"].mean() + values["age"].mean()
+        assert history["loss"][0] == pytest.approx(total, abs=1e-5)
+
+    def test_uncertainty_weights_by_hand(self):
+        heads = {"zoo": 3, "numbers": keras.layers.Dense(2)}
+        shared = shared_model(heads, learn_task_weights=True)
+        rate = 0.25
+        shared.compile(keras.optimizers.SGD(rate), {"zoo": HARD, "numbers": "mse"})
+        for part, value in zip(shared.parts.values(), (0.3, -0.4), strict=True):
+            part.log_variance.assign(value)
+        numbers = rng.normal(size=(24, 2)).astype("float32")
+        labels, answers = {"zoo": LABELS["zoo"], "numbers": numbers}, predict(shared)
+        zoo = cross_entropies(answers["zoo"], LABELS["zoo"]).mean()
+        squares = np.mean((answers["numbers"] - numbers) ** 2)
+        found = self.evaluated(shared, labels)
+        expected = np.exp(-0.3) * zoo + 0.15 + 0.5 * np.exp(0.4) * squares - 0.2
+        assert found["loss"] == pytest.approx(expected, abs=1e-5)
+        assert found["zoo_loss"] == pytest.approx(zoo, abs=1e-5)
+        assert found["numbers_loss"] == pytest.approx(squares, abs=1e-5)
+        shared.fit(X, labels, batch_size=24, verbose=0)
+        # ds = -exp(-s) L + 1/2, of squared errors with half of L
+        steps = {
+            "zoo": 0.3 - rate * (0.5 - np.exp(-0.3) * zoo),
+            "numbers": -0.4 - rate * (0.5 - 0.5 * np.exp(0.4) * squares),
+        }
+        for task, value in steps.items():
+            assert float(shared.parts[task].log_variance) == pytest.approx(value, abs=1e-5)
+            assert shared.task_weights[task] == pytest.approx(np.exp(-value), abs=1e-5)
+
+    def test_the_evaluation_of_a_mix_is_that_of_each_task(self):
+        data = {"zoo": (X[:7], LABELS["zoo"][:7]), "age": (X, LABELS["age"])}
+        shared = compiled(shared_model(), metrics=["accuracy"])
+        mixed = tfpeft.mix_tasks(data, sampling=None, batch_size=8)
+        found = shared.evaluate(mixed, verbose=0, return_dict=True)
+        total = 0.0
+        for task, (x, y) in data.items():
+            model = compiled(shared.task(task), metrics=["accuracy"])
+            alone = model.evaluate(x, y, verbose=0, return_dict=True)
+            for key, value in alone.items():
+                assert found[f"{task}_{key}"] == pytest.approx(value, abs=1e-5)
+            total += alone["loss"]
+        assert found["loss"] == pytest.approx(total, abs=1e-5)
+
+    def test_regularisation_counts(self):
+        heads = {"zoo": keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))}
+        shared = compiled(shared_model(heads))
+        labels = {"zoo": LABELS["zoo"]}
+        penalty = 0.1 * np.sum(shared.parts["zoo"].head.kernel.numpy() ** 2)
+        expected = self.losses(shared, labels)["zoo"].mean() + penalty
+        assert self.evaluated(shared, labels)["loss"] == pytest.approx(expected, abs=1e-5)
+
+    def test_metrics_of_ones_own_count_for_each_task(self):
+        metrics = {"age": [keras.metrics.AUC(from_logits=True, name="auc")]}
+        heads = {"zoo": 3, "age": keras.layers.Dense(1)}
+        loss = {"zoo": HARD, "age": keras.losses.BinaryCrossentropy(from_logits=True)}
+        shared = compiled(shared_model(heads), loss=loss, metrics=metrics)
+        found = self.evaluated(shared)
+        auc = keras.metrics.AUC(from_logits=True)
+        auc.update_state(LABELS["age"], predict(shared)["age"][:, 0])
+        assert found["age_auc"] == pytest.approx(float(auc.result()))
+        assert "zoo_auc" not in found
+        top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")
+        shared = compiled(shared_model(), metrics=[top], weighted_metrics=["accuracy"])
+        weights = {task: (LABELS[task] == 1).astype("float32") for task in LABELS}
+        found = self.evaluated(shared, sample_weight=weights)
+        answers = predict(shared)
+        assert found["age_top"] == 1.0
+        assert found["zoo_top"] < 1.0
+        right = answers["zoo"].argmax(axis=1)[LABELS["zoo"] == 1] == 1
+        assert found["zoo_accuracy"] == pytest.approx(right.mean())
+
+
+class TestPrecomputed:
+    def test_heads_learn_the_same_from_what_was_computed_once(self):
+        live, computed = compiled(shared_model()), compiled(shared_model())
+        data = tfpeft.precompute(computed.encoder, (X, LABELS)).join((X, LABELS))
+        fitted(live, epochs=2)
+        computed.fit(*data, batch_size=8, shuffle=False, epochs=2, verbose=0)
+        for a, b in zip(live.get_weights(), computed.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+        mixed = tfpeft.mix_tasks(
+            {task: (data[0], labels) for task, labels in LABELS.items()}, batch_size=8
+        )
+        computed.fit(mixed, verbose=0)
+
+    @pytest.mark.parametrize("options", [{"adapters": tfpeft.BitFit()}, {"unfreeze": "last"}])
+    def test_refused_where_it_would_not_hold(self, options):
+        shared = compiled(shared_model(**options))
+        data = tfpeft.precompute(shared.encoder, (X, LABELS)).join((X, LABELS))
+        with pytest.raises(ValueError, match="computed before, expected inputs"):
+            shared.fit(*data, verbose=0)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("suffix", [".weights.h5", ".safetensors"])
+    def test_a_task_travels(self, tmp_path, suffix):
+        if suffix == ".safetensors":
+            pytest.importorskip("safetensors")
+        methods = {"zoo": tfpeft.DoRA(2, target="hidden"), "age": None}
+        shared = randomized(shared_model(adapters=methods))
+        other = randomized(shared_model({"age": 2}), seed=9)
+        age = predict(other)["age"]
+        for task in shared.tasks:
+            shared.save_task(task, tmp_path / f"{task}{suffix}")
+        assert other.load_task(tmp_path / f"zoo{suffix}") == "zoo"
+        assert other.load_task(tmp_path / f"age{suffix}", "renamed") == "renamed"
+        expected, answers = predict(shared), predict(other)
+        np.testing.assert_array_equal(answers["zoo"], expected["zoo"])
+        np.testing.assert_array_equal(answers["renamed"], expected["age"])
+        np.testing.assert_array_equal(answers["age"], age)
+        other.load_task(tmp_path / f"age{suffix}")  # in the place of its own
+        np.testing.assert_array_equal(predict(other)["age"], expected["age"])
+        assert set(other.tasks) == {"zoo", "renamed", "age"}
+        fitted(compiled(other), y={**LABELS, "renamed": LABELS["age"]})
+
+    def test_a_file_for_another_backbone_is_refused_and_nothing_changes(self, tmp_path):
+        shared = shared_model(adapters=tfpeft.BitFit())
+        shared.save_task("zoo", tmp_path / "zoo.weights.h5")
+        before = predict(shared)
+        keras.utils.set_random_seed(5)
+        other = tfpeft.SharedModel(backbone(), {"age": 2})
+        with pytest.raises(ValueError, match=r"`path`, expected a task of this backbone.*zoo.wei"):
+            other.load_task(tmp_path / "zoo.weights.h5")
+        assert other.tasks == ("age",)
+        content = (tmp_path / "zoo.weights.h5").read_bytes()
+        (tmp_path / "cut.weights.h5").write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match="`path`, expected a file of"):
+            shared.load_task(tmp_path / "cut.weights.h5")
+        with pytest.raises(ValueError, match="`path`, expected a name that ends in"):
+            shared.save_task("zoo", tmp_path / "zoo.bin")
+        with pytest.raises(ValueError, match="`path`, expected a file of"):
+            shared.load_task(tmp_path / "nothing.weights.h5")
+        adapted = tfpeft.add_adapters(pretrained(), tfpeft.BitFit())
+        adapted.save_adapter(tmp_path / "adapter.weights.h5")
+        with pytest.raises(ValueError, match="`path`, expected a file of `save_task`"):
+            shared.load_task(tmp_path / "adapter.weights.h5")
+        first = tfpeft.SharedModel(
+            keras.Sequential([keras.Input((3, 4)), keras.layers.Dense(2)]), {"a": 2}, pooling="mean"
+        )
+        first.save_task("a", tmp_path / "a.weights.h5")
+        backbone_ = first.encoder.backbone
+        last = tfpeft.SharedModel(backbone_, {"b": 2}, pooling="first")
+        with pytest.raises(ValueError, match="`path`, expected a task of pooling='first'"):
+            last.load_task(tmp_path / "a.weights.h5")
+        for task, answer in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], answer)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "a.weights.h5",
+            "adapter.weights.h5",
+            "cut.weights.h5",
+            "zoo.weights.h5",
+        ]
+
+    def test_a_damaged_task_leaves_the_one_that_was_there(self, tmp_path):
+        from tfpeft import weight_files
+
+        shared = randomized(shared_model(adapters=tfpeft.BitFit()))
+        shared.save_task("zoo", tmp_path / "zoo.weights.h5")
+        arrays, about = weight_files.read(tmp_path / "zoo.weights.h5")
+        arrays.popitem()
+        weight_files.write(tmp_path / "zoo.weights.h5", arrays, about)
+        before = predict(shared)
+        with pytest.raises(ValueError, match="`path`, expected a whole file"):
+            shared.load_task(tmp_path / "zoo.weights.h5")
+        assert shared.tasks == ("zoo", "age")
+        for task, answer in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], answer)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"adapters": {"age": tfpeft.LoRA(2, target="hidden")}, "learn_task_weights": True},
+            {"unfreeze": ["last"]},
+        ],
+    )
+    def test_saved_and_resumed_is_the_same_run(self, options, tmp_path):
+        model = networks.sequential()  # no dropout: its draws are not saved
+        options = {**options, "unfreeze": ["head"]} if "unfreeze" in options else options
+        shared = tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, **options)
+        weights = None if "learn_task_weights" in options else {"zoo": 2.0, "age": 1.0}
+        compiled(shared, metrics=["accuracy"], loss_weights=weights)
+        fitted(shared)
+        shared.save(tmp_path / "half.keras")
+        fitted(shared)
+        resumed = keras.models.load_model(tmp_path / "half.keras")
+        assert resumed.tasks == shared.tasks
+        fitted(resumed)
+        assert_same_weights(shared, resumed)
+        found, expected = (
+            each.evaluate(X, LABELS, verbose=0, return_dict=True) for each in (resumed, shared)
+        )
+        assert found == expected
+        loaded = keras.models.load_model(tmp_path / "half.keras", compile=False)
+        assert set(predict(loaded)) == {"zoo", "age"}
+
+    def test_one_task_is_saved_as_a_model(self, tmp_path):
+        shared = randomized(shared_model(adapters=tfpeft.LoRA(2)))
+        shared.task("zoo").save(tmp_path / "zoo.keras")
+        loaded = keras.models.load_model(tmp_path / "zoo.keras")
+        np.testing.assert_array_equal(predict(loaded), predict(shared)["zoo"])
+
+
+class TestExport:
+    @pytest.fixture(scope="class")
+    def shared(self):
+        keras.utils.set_random_seed(0)
+        inputs = {"a": keras.Input((64,)), "b": keras.Input((64,))}
+        hidden = keras.layers.Concatenate()(list(inputs.values()))
+        for name in ("one", "two", "three"):
+            hidden = keras.layers.Dense(256, activation="gelu", name=name)(hidden)
+        model = keras.Model(inputs, hidden)
+        methods = {"zoo": tfpeft.LoRA(2, target="one"), "age": tfpeft.IA3(target="two")}
+        heads = {"zoo": 3, "age": 2, "plain": 2}
+        return randomized(tfpeft.SharedModel(model, heads, adapters=methods))
+
+    @pytest.fixture(scope="class")
+    def data(self):
+        return {key: rng.normal(size=(20, 64)).astype("float32") for key in ("a", "b")}
+
+    def test_a_signature_a_task_and_the_backbone_once(self, shared, data, tmp_path):
+        report = tfpeft.export_tflite(shared, tmp_path / "m.tflite", representative_data=data)
+        one = tfpeft.export_tflite(shared.task("zoo"), tmp_path / "one.tflite")
+        assert report.signatures == ("zoo", "age", "plain")
+        assert one.signatures == ("serving_default",)
+        assert "signatures zoo, age, plain" in str(report)
+        assert report.max_deviation < 1e-4
+        assert report.size_bytes < 1.05 * one.size_bytes
+        loaded = tflite.interpreter(tmp_path / "m.tflite")
+        for task, expected in predict(shared, data).items():
+            answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
+            np.testing.assert_allclose(answer["output_0"], expected, atol=1e-4)
+
+    @pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])
+    def test_quantized(self, shared, data, tmp_path, quantization):
+        report = tfpeft.export_tflite(
+            shared, tmp_path / "m.tflite", quantization=quantization, representative_data=data
+        )
+        assert report.size_bytes < 0.4 * 4 * shared.count_params()
+        loaded = tflite.interpreter(tmp_path / "m.tflite")
+        for task, expected in predict(shared, data).items():
+            answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
+            spread = np.ptp(expected)
+            assert np.abs(answer["output_0"] - expected).mean() < 0.05 * spread
+
+
+class TestComposition:
+    def test_sparse_optimizers(self):
+        shared = shared_model(adapters=tfpeft.LoRA(2, target="hidden"))
+        schedule = tfpeft.polynomial_decay(0.5, begin=0.0, end=0.5, total_steps=6)
+        optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(0.05), schedule)
+        fitted(compiled(shared, optimizer), epochs=2)
+        kernels = [v for v in shared.trainable_variables if len(v.shape) == 2]
+        assert len(kernels) == 6
+        for kernel in kernels:
+            assert np.mean(kernel.numpy() == 0.0) == pytest.approx(0.5, abs=0.1)
+
+    def test_a_task_learns_from_a_teacher(self):
+        shared = shared_model(adapters=tfpeft.LoRA(2, target="hidden"))
+        before = predict(shared)
+        teacher = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+        distiller = tfpeft.Distiller(teacher, shared.task("zoo"), student_from_logits=True)
+        fitted(compiled(distiller), y=LABELS["zoo"])
+        after = predict(shared)
+        assert np.any(after["zoo"] != before["zoo"])
+        np.testing.assert_array_equal(after["age"], before["age"])
+
+    def test_mixed_precision(self):
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            model = networks.sequential()
+            shared = tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=tfpeft.LoRA(2))
+            compiled(shared, metrics=["accuracy"])
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert isinstance(shared.optimizer, keras.optimizers.LossScaleOptimizer)
+        before = shared.get_weights()
+        fitted(shared, epochs=2)
+        answers = predict(shared)
+        assert all(a.dtype == "float32" and np.all(np.isfinite(a)) for a in answers.values())
+        assert any(np.any(a != b) for a, b in zip(before, shared.get_weights(), strict=True))
+
+    def test_steps_per_execution(self):
+        model = networks.sequential()
+        runs = []
+        for steps in (1, 3):
+            keras.utils.set_random_seed(2)
+            shared = tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=tfpeft.LoRA(2))
+            runs.append(fitted(compiled(shared, steps_per_execution=steps)))
+        for a, b in zip(*(each.get_weights() for each in runs), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+    def test_mirrored_strategy_matches_one_device(self, mirrored):
+        model = networks.sequential()
+        data = {"zoo": (X[:16], LABELS["zoo"][:16]), "age": (X, LABELS["age"])}
+
+        def trained():
+            keras.utils.set_random_seed(2)
+            options = {"adapters": tfpeft.LoRA(2), "learn_task_weights": True}
+            shared = tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, **options)
+            compiled(shared, keras.optimizers.SGD(0.1), metrics=["accuracy"])
+            mixed = tfpeft.mix_tasks(data, sampling=None, batch_size=10)  # 4 and 6
+            return shared, shared.fit(mixed, verbose=0, epochs=2).history
+
+        one, history = trained()
+        with mirrored.scope():
+            two, history_of_two = trained()
+        for key, values in history.items():
+            np.testing.assert_allclose(history_of_two[key], values, atol=1e-3, err_msg=key)
+        for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"backbone": "bert"}, "`backbone`, expected a keras.Model that is built"),
+            ({"backbone": keras.Sequential([keras.layers.Dense(2)])}, "`backbone`, expected"),
+            ({"heads": {}}, "`heads`, expected {task: layer, model or number of classes}"),
+            ({"heads": {"zoo": None}}, r"heads\['zoo'\]`, expected a layer, a model, or a number"),
+            ({"heads": {"zoo": 0}}, r"heads\['zoo'\]`, expected a layer"),
+            ({"heads": {"a/b": 2}}, "`task`, expected a name of letters"),
+            ({"adapters": "lora"}, "`adapters`, expected LoRA"),
+            ({"adapters": {"hue": tfpeft.BitFit()}}, "`adapters`.*zoo.*Received.*hue"),
+            ({"adapters": tfpeft.LoRA(target="hiden")}, "`target`.*such as hidden.*'hiden'"),
+            ({"unfreeze": "lost"}, "`unfreeze`, expected names or patterns.*last.*'lost'"),
+            ({"pooling": "max"}, "`pooling`, expected one of None, 'mean', 'first'"),
+            ({"pooling": "mean"}, r"`pooling`, expected None for a backbone that answers \(None"),
+            ({"output": "pooled"}, "`output`, expected None, as there is one"),
+        ],
+    )
+    def test_construction(self, arguments, message):
+        arguments = {"backbone": pretrained(), "heads": {"zoo": 3}, **arguments}
+        with pytest.raises(ValueError, match=message):
+            tfpeft.SharedModel(arguments.pop("backbone"), arguments.pop("heads"), **arguments)
+
+    def test_one_head_for_two_tasks(self):
+        head = keras.layers.Dense(2)
+        with pytest.raises(ValueError, match=r"heads\['b'\]`, expected a head of its own"):
+            shared_model({"a": head, "b": head})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loss": {"zoo": HARD}}, "`loss`, expected a value for each of the tasks zoo, age"),
+            ({"loss_weights": {"zoo": 1.0}}, "`loss_weights`, expected a value for each"),
+            ({"metrics": {"hue": ["accuracy"]}}, "`metrics`, expected keys among.*'hue'"),
+        ],
+    )
+    def test_compilation(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            shared_model().compile("adam", **{"loss": HARD, **options})
+
+    def test_two_ways_to_weigh(self):
+        with pytest.raises(ValueError, match="`loss_weights`, expected None with learn_task"):
+            compiled(shared_model(learn_task_weights=True), loss_weights={"zoo": 1, "age": 1})
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ({"zoo": LABELS["zoo"]}, "labels of every task, a dict of zoo, age. Received: zoo"),
+            (LABELS["zoo"], "labels of every task, a dict of zoo, age"),
+            ({**LABELS, "hue": LABELS["zoo"]}, "labels of every task.*Received: zoo, age, hue"),
+            ({**LABELS, "age": LABELS["zoo"]}, "expected 0 to 1 for the task age. .*0 to 2"),
+            ({**LABELS, "zoo": LABELS["zoo"] - 2}, "expected 0 to 2 for the task zoo. .*-2 to 0"),
+        ],
+    )
+    def test_data(self, labels, message):
+        shared = compiled(shared_model())
+        before = shared.get_weights()
+        with pytest.raises(ValueError, match=message):
+            shared.fit(X, labels, batch_size=24, verbose=0)
+        with pytest.raises(ValueError, match=message):
+            shared.evaluate(X, labels, batch_size=24, verbose=0)
+        for old, weight in zip(before, shared.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
+
+    def test_a_task_without_data_in_a_mix(self):
+        shared = compiled(shared_model())
+        mixed = tfpeft.mix_tasks({"zoo": (X, LABELS["zoo"])})
+        with pytest.raises(ValueError, match="of every task, a dict of zoo, age. Received: zoo"):
+            shared.fit(mixed, verbose=0)
+
+    def test_binary_labels_that_are_none(self):
+        shared = shared_model({"age": keras.layers.Dense(1)})
+        shared.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+        with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*0 to 2"):
+            shared.fit(X, {"age": LABELS["zoo"]}, batch_size=24, verbose=0)
+
+    @pytest.mark.parametrize("weights", [{"hue": {0: 1.0}}, {0: 2.0}, [1.0]])
+    def test_class_weights(self, weights):
+        with pytest.raises(ValueError, match="`class_weight`, expected {task: {class: weight}}"):
+            fitted(compiled(shared_model()), class_weight=weights)
+
+    def test_tasks_that_are_not_there_or_there_already(self, tmp_path):
+        shared = shared_model()
+        with pytest.raises(ValueError, match="`task`, expected one of zoo, age. .*'hue'"):
+            shared.task("hue")
+        with pytest.raises(ValueError, match="`task`, expected one of zoo, age. .*'hue'"):
+            shared.save_task("hue", tmp_path / "hue.weights.h5")
+        with pytest.raises(ValueError, match="`task`, expected a new name, none of zoo, age"):
+            shared.add_task("zoo", 2)
+        with pytest.raises(ValueError, match="`target`"):
+            shared.add_task("hue", 2, adapter=tfpeft.LoRA(target="nothing"))
+        assert shared.tasks == ("zoo", "age")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_loss_is_needed(self):
+        shared = shared_model()
+        shared.compile("adam")
+        with pytest.raises(ValueError, match="Expected a `loss` in compile"):
+            fitted(shared)

@@ -1,0 +1,108 @@
+"""One task of a shared model: its head, its adapter, and both with the backbone as a model."""
+
+import contextlib
+
+import keras
+
+from tfpeft.adapter_methods import AdapterMethod
+from tfpeft.adapters import Adapter
+from tfpeft.arguments import invalid
+from tfpeft.precompute import Taught
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class TaskModel(keras.Model):
+    """One task of a `SharedModel`, as a model of one output; see `SharedModel.task`."""
+
+    def __init__(self, encoder, part, *, name=None):
+        super().__init__(name=name)
+        self.encoder, self.part = encoder, part
+        self.built = encoder.built and part.built
+
+    def call(self, inputs, training=None):
+        return answer(self.encoder, self.part, inputs, training)
+
+    @property
+    def input_structure(self):
+        return self.encoder.input_structure
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "encoder": serialize(self.encoder),
+            "task": self.part.name,
+            "head": serialize(self.part.head),
+            "method": self.part.adapter and serialize(self.part.adapter.method),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        encoder, head, method = (
+            keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("encoder", "head", "method")
+        )
+        part = TaskPart(config["task"], head, method, encoder)
+        if encoder.input_structure is not None:
+            answer(encoder, part, encoder.input_structure, training=False)
+        return cls(encoder, part, name=config["name"])
+
+
+class TaskPart(keras.layers.Layer):
+    """What belongs to one task: a head, an adapter, a weight that is learned."""
+
+    def __init__(self, task, head, method, encoder, learns_weight=False):
+        super().__init__(name=task)
+        self.head = head
+        self.adapter = None
+        if method is not None:
+            if not isinstance(method, AdapterMethod):
+                raise invalid("adapters", "LoRA(...) or another AdapterMethod", method)
+            self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
+        self.log_variance = None
+        if learns_weight:
+            self.log_variance = self.add_weight(name="log_variance", initializer="zeros")
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, features, training=None):
+        return self.head(features, training=training)
+
+    def attached(self):
+        """A context in which the backbone answers as adapted to this task."""
+        return contextlib.nullcontext() if self.adapter is None else self.adapter.attached()
+
+    def arrays(self):
+        """Returns {name in a file: variable}."""
+        head = {f"head/{i:03d}_{v.name}": v for i, v in enumerate(self.head.weights)}
+        adapter = self.adapter.arrays() if self.adapter is not None else {}
+        return {**head, **{f"adapter/{key}": variable for key, variable in adapter.items()}}
+
+
+def features_of(encoder, part, inputs, training):
+    """Returns what the encoder answers for a task, or what was computed before."""
+    inputs, computed = Taught.split(inputs)
+    if computed is None:
+        if part.adapter is None and not encoder.unfreeze:
+            training = False
+        with part.attached():
+            return encoder(inputs, training=training)
+    if part.adapter is not None or encoder.unfreeze:
+        raise ValueError(
+            "Received what the backbone answers, computed before, expected inputs: the adapter of "
+            f"the task {part.name!r}, or a layer that is trained, changes the answers"
+        )
+    return computed["outputs"][0]
+
+
+def answer(encoder, part, inputs, training):
+    return part(features_of(encoder, part, inputs, training), training=training)
+
+
+def as_head(task, head):
+    if isinstance(head, keras.layers.Layer):
+        return head
+    if isinstance(head, int) and not isinstance(head, bool) and head >= 1:
+        return keras.layers.Dense(head, dtype="float32", name=task)
+    raise invalid(f"heads[{task!r}]", "a layer, a model, or a number of classes >= 1", head)
