@@ -63,6 +63,12 @@ def test_page(page, tmp_path, monkeypatch):
             accuracies.append(np.mean(logits.argmax(-1) == tested[1]))
         assert accuracies[0] < 0.5 < 0.8 < accuracies[1]
         assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
+    if page.name == "sharing.md":
+        x, digit = 1.0 - names["x"][names["test"]], names["digit"][names["test"]]
+        answers = names["other"].predict(x, verbose=0)
+        assert np.mean(answers["inverted"].argmax(-1) == digit) > 0.8
+        assert names["report"].signatures == ("parity", "inverted", "size")
+        assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
     if page.name == "distillation.md":
         terms = {"attention_transfer", "feature_matching", "hard_loss", "loss", "soft_labels"}
         assert set(names["history"]) == terms
@@ -88,6 +94,24 @@ def test_readme(tmp_path, first):
     accuracies = {row[0]: float(row[1]) for row in rows if row and row[0] in ("teacher", "small")}
     assert accuracies["teacher"] > 90
     assert accuracies["small"] > accuracies["teacher"] - 5
+
+
+def test_readme_on_a_preset(tmp_path, monkeypatch):
+    """As it stands, but for a preset that is smaller, and need not be downloaded."""
+    pytest.importorskip("keras_hub")
+    from test_share import save_tiny
+
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "tiny")
+    _, example = BLOCK.findall((ROOT / "README.md").read_text())
+    assert "keras_hub" in example
+    assert example.count("bert_small_en_uncased") == 1
+    example = example.replace("bert_small_en_uncased", str(tmp_path / "tiny")).replace("64", "32")
+    names = {"__name__": "example"}
+    exec(example, names)
+    assert names["shared"].tasks == ("sentiment", "topic")
+    assert (tmp_path / "topic.weights.h5").exists()
+    assert (tmp_path / "tasks.tflite").exists()
 
 
 # In which order things are imported matters to `tf.keras`, and not to the environment, which is

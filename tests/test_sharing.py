@@ -193,9 +193,7 @@ class TestIndependence:
             assert_same_weights(alone.parts["zoo"], both.parts["zoo"])
         untrained = shared_model({"zoo": 3}, adapters=adapters).parts["zoo"].get_weights()
         trained = both.parts["zoo"].get_weights()
-        assert any(
-            np.any(a != b) for a, b in zip(other, both.parts["zoo"].get_weights(), strict=True)
-        )
+        assert any(np.any(a != b) for a, b in zip(untrained, trained, strict=True))
 
     def test_with_adapters_and_no_dropout_too(self):
         model = networks.sequential()
