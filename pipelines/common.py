@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import sys
 import warnings
 
@@ -36,7 +37,9 @@ DATA_FLAGS = ["dataset", "data_dir", "image_size", "output_dir", "name", "seed"]
 
 flags.DEFINE_string("model", None, "A trained model, .keras or .h5.")
 flags.DEFINE_string(
-    "custom_objects", None, "Module, or .py file, that defines the classes which --model needs."
+    "custom_objects",
+    None,
+    "Module, or .py file, that defines the classes which --model or --backbone needs.",
 )
 MODEL_FLAGS = ["model", "custom_objects"]
 
@@ -161,8 +164,9 @@ class RunFolder:
     run goes on; with others it is refused, so that no folder holds parts of two runs.
     """
 
-    def __init__(self, job, names):
-        name = FLAGS.name or f"{pathlib.Path(FLAGS.dataset).stem.replace(':', '.')}-{job}"
+    def __init__(self, job, names, named_after="dataset"):
+        stem = pathlib.Path(FLAGS[named_after].value).stem
+        name = FLAGS.name or f"{stem.replace(':', '.')}-{job}"
         self.path = pathlib.Path(FLAGS.output_dir) / name
         # Where the folder is and how strict its reader is do not change what is in it.
         outside = ("output_dir", "name", "max_accuracy_drop")
@@ -172,7 +176,7 @@ class RunFolder:
     def _open(self, job):
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(f"{_PARTIAL}*"):
-            leftover.unlink()
+            _remove(leftover)
         present = {path.name for path in self.path.iterdir()}
         if present <= {"run.json"}:  # new, or refused before its first stage ended
             self.write("run.json", json.dumps({"job": job, "flags": self.flags}, indent=2))
@@ -200,7 +204,10 @@ class RunFolder:
         return self.path / name
 
     def write(self, name, content):
-        """Makes the file `name`: of a text, of a model, or by a function of a path."""
+        """Makes the file `name`: of a text, of a model, or by a function of a path.
+
+        The function may make a folder instead.
+        """
         partial = self.path / f"{_PARTIAL}{name}"
         try:
             if isinstance(content, str):
@@ -213,7 +220,14 @@ class RunFolder:
         except OSError as error:
             raise OSError(f"Cannot write {self.path / name} (--output_dir): {error}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            _remove(partial)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_data():

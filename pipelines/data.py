@@ -1,5 +1,7 @@
 """The data of a run, as arrays: train, validation and test, checked before anything uses them."""
 
+import collections
+import csv
 import dataclasses
 import importlib
 import pathlib
@@ -22,20 +24,26 @@ class Data:
     test: tuple
     classes: int
 
+    def with_inputs(self, change):
+        """Returns the data with `change(x)` for each x."""
+        pairs = {s: getattr(self, s) for s in _SPLITS}
+        return dataclasses.replace(self, **{s: (change(x), y) for s, (x, y) in pairs.items()})
+
+    def for_inputs(self, model, flag="model", received="--dataset"):
+        """Returns the data in the input shape of `model`; the others are what an error names."""
+        shape = getattr(model, "input_shape", None)
+        if not isinstance(shape, tuple) or None in shape[1:]:
+            return self
+        if not _same_but_for_ones(shape[1:], self.train[0].shape[1:]):
+            raise ValueError(
+                f"Received a model and a dataset that do not fit: --{flag} expects inputs of "
+                f"shape {shape[1:]}. Received: {received} with {self.train[0].shape[1:]}"
+            )
+        return self.with_inputs(lambda x: x.reshape(-1, *shape[1:]))
+
     def for_model(self, model):
         """Returns the data in the input shape of `model`, whose classes must be the data's."""
-        shape = getattr(model, "input_shape", None)
-        data = self
-        if isinstance(shape, tuple) and None not in shape[1:]:
-            if not _same_but_for_ones(shape[1:], self.train[0].shape[1:]):
-                raise ValueError(
-                    f"Received a model and a dataset that do not fit: --model expects inputs of "
-                    f"shape {shape[1:]}. Received: --dataset with {self.train[0].shape[1:]}"
-                )
-            pairs = {s: getattr(self, s) for s in _SPLITS}
-            data = dataclasses.replace(
-                self, **{s: (x.reshape(-1, *shape[1:]), y) for s, (x, y) in pairs.items()}
-            )
+        data = self.for_inputs(model)
         classes = model(data.train[0][:1], training=False).shape[-1]
         if classes != self.classes:
             raise ValueError(
@@ -69,7 +77,75 @@ def load(dataset, *, data_dir=None, image_size=64):
             ".npz file, a folder of one folder an image class, or module:function. "
             f"Received: --dataset={dataset}"
         )
-    classes = _check(splits, dataset)
+    return _finished(splits, f"--dataset={dataset}")
+
+
+def load_arrays(path, flag, received):
+    """Loads an .npz as `load` does; `flag` and `received` are what an error names."""
+    return _finished(_npz(pathlib.Path(path), flag), received)
+
+
+def load_texts(path, text_column, label_column, received):
+    """Loads a CSV with a header: returns data whose x are lists of texts, and names of classes.
+
+    The rows are split as those of `load` are; `received` is what an error names.
+    """
+    texts, labels = _csv_columns(path, text_column, label_column, received)
+    counts = collections.Counter(labels)
+    names = sorted(counts)
+    if len(names) < 2:
+        seen = repr(names[0]) if names else "no row"
+        raise ValueError(f"Expected at least 2 classes. Received: {received} with {seen} only")
+    numbers = {name: number for number, name in enumerate(names)}
+    y = np.array([numbers[label] for label in labels])
+    try:
+        splits = _split_test(texts, y)
+        x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
+    except ValueError as error:
+        least = min(names, key=counts.get)
+        raise ValueError(
+            f"{error}. Expected more rows. Received: {received} with {len(texts)}, and of the "
+            f"class {least!r} with {counts[least]}"
+        ) from error
+    splits = {"train": (x, y), "validation": (x_validation, y_validation), "test": splits["test"]}
+    return Data(**splits, classes=len(names)), names
+
+
+def _csv_columns(path, text_column, label_column, received):
+    wanted = f"Expected a CSV file with a header, in UTF-8. Received: {received}"
+    texts, labels, missing = [], [], []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            unknown = [name for name in (text_column, label_column) if name not in header]
+            if unknown:
+                raise ValueError(
+                    f"Expected a column among {', '.join(header) or 'none'}, which {path} has. "
+                    f"Received: {received}, with {' and '.join(unknown)}"
+                )
+            for row in reader:
+                text, label = ((row[name] or "").strip() for name in (text_column, label_column))
+                if text and label:
+                    texts.append(text)
+                    labels.append(label)
+                else:
+                    missing.append(reader.line_num)
+    except FileNotFoundError as error:
+        raise ValueError(f"{wanted}, and no file {path}") from error
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{wanted}: {error}") from error
+    if missing:
+        raise ValueError(
+            f"Expected a text and a label in every row. Received: {received}, where one is empty "
+            f"in {len(missing)} of {len(texts) + len(missing)} rows, first in line {missing[0]}"
+        )
+    return texts, labels
+
+
+def _finished(splits, received):
+    """Returns checked data of all three splits."""
+    classes = _check(splits, received)
     if "validation" not in splits:
         x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
         splits = {**splits, "train": (x, y), "validation": (x_validation, y_validation)}
@@ -88,11 +164,11 @@ def _same_but_for_ones(shape, other):
     return np.prod(shape) == np.prod(other) and (flat or dense == other_dense)
 
 
-def _check(splits, dataset):
+def _check(splits, received):
     """Turns the splits into float32 and int64 in place; returns the number of classes."""
     for split, (x, y) in splits.items():
         x, y = np.asarray(x), np.asarray(y)
-        where = f"--dataset={dataset}, {split} data"
+        where = f"{received}, {split} data"
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(
                 f"Received invalid data, expected as many samples as labels, and one or more. "
@@ -120,10 +196,10 @@ def _check(splits, dataset):
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(
                 f"Received labels out of range, expected 0 to {classes - 1} as in the training "
-                f"data. Received: --dataset={dataset}, {split} data with {y.min()} to {y.max()}"
+                f"data. Received: {received}, {split} data with {y.min()} to {y.max()}"
             )
     if classes < 2:
-        raise ValueError(f"Expected at least 2 classes. Received: --dataset={dataset} with one")
+        raise ValueError(f"Expected at least 2 classes. Received: {received} with one")
     return classes
 
 
@@ -160,9 +236,9 @@ def _images(name, data_dir):
     return scaled
 
 
-def _npz(path):
+def _npz(path, flag="dataset"):
     if not path.is_file():
-        raise ValueError(f"Expected a file for --dataset. Received: {path}, which is not there")
+        raise ValueError(f"Expected a file for --{flag}. Received: {path}, which is not there")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
