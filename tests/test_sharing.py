@@ -404,6 +404,20 @@ class TestLoss:
             total += alone["loss"]
         assert found["loss"] == pytest.approx(total, abs=1e-5)
 
+    def test_masked_tokens_count_in_nothing(self):
+        x = rng.integers(1, 9, (4, 6))
+        x[:, 4:] = 0
+        inputs = keras.Input((6,), dtype="int32")
+        model = keras.Model(inputs, keras.layers.Embedding(9, 5, mask_zero=True)(inputs))
+        shared = compiled(tfpeft.SharedModel(model, {"tags": 3}), metrics=["accuracy"])
+        labels = rng.integers(0, 3, (4, 6))
+        labels[0, 1] = -1
+        there = (x != 0) & (labels >= 0)
+        answers = predict(shared, x)["tags"][there]
+        found = shared.evaluate(x, {"tags": labels}, verbose=0, return_dict=True)
+        expected = cross_entropies(answers, labels[there]).mean()
+        assert found["loss"] == pytest.approx(expected, abs=1e-5)
+
     def test_regularisation_counts(self):
         heads = {"zoo": keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))}
         shared = compiled(shared_model(heads))

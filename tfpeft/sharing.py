@@ -9,8 +9,16 @@ from tfpeft import cloning, weight_files
 from tfpeft.arguments import invalid
 from tfpeft.encoder import Encoder
 from tfpeft.mixing import TaskInputs
-from tfpeft.task_losses import TaskLoss, TaskMetric, errors_about_labels
-from tfpeft.tasks import TaskModel, TaskPart, answer, as_head, features_of
+from tfpeft.task_losses import (
+    TaskLoss,
+    check_tasks,
+    errors_about_labels,
+    listed,
+    of_every_task,
+    task_metrics,
+    with_class_weights,
+)
+from tfpeft.tasks import TaskModel, TaskPart, answer, as_head, features_of, read_task
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -104,7 +112,7 @@ class SharedModel(keras.Model):
         if isinstance(adapters, dict):
             without_head = sorted(set(adapters) - set(heads))
             if without_head:
-                raise invalid("adapters", f"tasks that have a head, {_list(heads)}", without_head)
+                raise invalid("adapters", f"tasks that have a head, {listed(heads)}", without_head)
         else:
             adapters = dict.fromkeys(heads, adapters)
         self.learn_task_weights = bool(learn_task_weights)
@@ -115,13 +123,14 @@ class SharedModel(keras.Model):
         self._regularization = keras.metrics.Mean(name="regularization_term")
         self._loss_trackers, self._terms = {}, {}  # of each task: L_t, and what it adds to the loss
         for task, head in heads.items():
-            self._add(task, head, adapters.get(task))
+            self._put(task, self._part(task, head, adapters.get(task)))
 
     @property
     def tasks(self):
         return tuple(self.parts)
 
-    def _add(self, task, head, method):
+    def _part(self, task, head, method):
+        """Returns what is to belong to a task; the model does not have it yet."""
         if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise invalid("task", 'a name of letters, digits, "_", "-" and "."', task)
         part = TaskPart(task, as_head(task, head), method, self.encoder, self.learn_task_weights)
@@ -130,12 +139,17 @@ class SharedModel(keras.Model):
         structure = self.encoder.input_structure
         if structure is not None:  # builds the head, or finds that it does not fit
             answer(self.encoder, part, structure, training=False)
+        return part
+
+    def _put(self, task, part):
         self._tracker.unlock()
+        self.parts.pop(task, None)  # which untracks it, as an assignment does not
         self.parts[task] = part
-        self._loss_trackers[task] = keras.metrics.Mean(name=f"{task}_loss")
-        self._terms[task] = keras.metrics.Mean(name=f"{task}_term")
+        for trackers, name in ((self._loss_trackers, "loss"), (self._terms, "term")):
+            if task not in trackers:
+                trackers[task] = keras.metrics.Mean(name=f"{task}_{name}")
         self._tracker.lock()
-        self.built = structure is not None
+        self.built = self.encoder.input_structure is not None
         self.compiled = False
         self.train_function = self.test_function = self.predict_function = None
 
@@ -150,8 +164,8 @@ class SharedModel(keras.Model):
             adapter: `LoRA(...)` or another method; None for none.
         """
         if task in self.parts:
-            raise invalid("task", f"a new name, none of {_list(self.parts)}", task)
-        self._add(task, head, adapter)
+            raise invalid("task", f"a new name, none of {listed(self.parts)}", task)
+        self._put(task, self._part(task, head, adapter))
 
     def task(self, task):
         """Returns a `keras.Model` of one task: backbone, adapter and head, which it shares.
@@ -164,7 +178,7 @@ class SharedModel(keras.Model):
 
     def call(self, inputs, training=None):
         if isinstance(inputs, TaskInputs):
-            _check_tasks("inputs", inputs.by_task, self.tasks)
+            check_tasks("inputs", inputs.by_task, self.tasks)
             return {
                 task: answer(self.encoder, part, inputs.by_task[task], training)
                 for task, part in self.parts.items()
@@ -199,19 +213,15 @@ class SharedModel(keras.Model):
         """
         if self.learn_task_weights and loss_weights is not None:
             raise invalid("loss_weights", "None with learn_task_weights", loss_weights)
-        for argument, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
-            unknown = sorted(set(given) - set(self.tasks)) if isinstance(given, dict) else ()
-            if unknown:
-                raise invalid(argument, f"keys among the tasks {_list(self.tasks)}", unknown)
-        self._given_losses = _of_every_task("loss", loss, self.tasks)
-        self._given_weights = _of_every_task("loss_weights", loss_weights, self.tasks)
+        self._given_losses = of_every_task("loss", loss, self.tasks)
+        self._given_weights = of_every_task("loss_weights", loss_weights, self.tasks)
         self._task_losses = {
             task: TaskLoss(each, task) for task, each in (self._given_losses or {}).items()
         }
         super().compile(
             optimizer=optimizer,
-            metrics=self._metrics_of_tasks(metrics),
-            weighted_metrics=self._metrics_of_tasks(weighted_metrics),
+            metrics=task_metrics("metrics", metrics, self.tasks),
+            weighted_metrics=task_metrics("weighted_metrics", weighted_metrics, self.tasks),
             **options,
         )
 
@@ -228,20 +238,6 @@ class SharedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
-
-    def _metrics_of_tasks(self, metrics):
-        if not metrics:
-            return None
-        several = not isinstance(metrics, dict)
-        by_task = dict.fromkeys(self.tasks, metrics) if several else metrics
-        wrapped = {}
-        for task, given in by_task.items():
-            given = [given] if not isinstance(given, (list, tuple)) else given
-            given = [each.given if isinstance(each, TaskMetric) else each for each in given]
-            if several:  # each task counts for itself
-                given = [_again(each) for each in given]
-            wrapped[task] = [TaskMetric(each) for each in given]
-        return wrapped
 
     @property
     def task_weights(self):
@@ -274,7 +270,7 @@ class SharedModel(keras.Model):
                 isinstance(each, dict) for each in class_weight.values()
             )
             if not is_nested or set(class_weight) - set(self.tasks):
-                expected = f"{{task: {{class: weight}}}} of the tasks {_list(self.tasks)}"
+                expected = f"{{task: {{class: weight}}}} of the tasks {listed(self.tasks)}"
                 raise invalid("class_weight", expected, class_weight)
         if class_weight != self._class_weight:
             self._class_weight = class_weight
@@ -284,24 +280,8 @@ class SharedModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if self._class_weight:
             self._check_labels(y, sample_weight)
-            sample_weight = self._with_class_weights(y, sample_weight)
+            sample_weight = with_class_weights(y, sample_weight, self._class_weight)
         return super().train_step((x, y, sample_weight))
-
-    def _with_class_weights(self, y, sample_weight):
-        if not isinstance(sample_weight, dict):
-            sample_weight = dict.fromkeys(self.tasks, sample_weight)
-        weights = {}
-        for task in self.tasks:
-            labels = y[task]
-            if len(labels.shape) == 2:
-                labels = ops.argmax(labels, -1) if labels.shape[-1] > 1 else labels[:, 0]
-            weights[task] = ops.ones(ops.shape(labels))
-            for number, weight in self._class_weight.get(task, {}).items():
-                chosen = ops.equal(labels, ops.cast(number, labels.dtype))
-                weights[task] = ops.where(chosen, float(weight), weights[task])
-            if sample_weight[task] is not None:
-                weights[task] *= ops.cast(sample_weight[task], weights[task].dtype)
-        return weights
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_labels(y, sample_weight)
@@ -351,9 +331,9 @@ class SharedModel(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _check_labels(self, y, sample_weight):
-        _check_tasks("labels", y, self.tasks)
+        check_tasks("labels", y, self.tasks)
         if isinstance(sample_weight, dict):
-            _check_tasks("sample weights", sample_weight, self.tasks)
+            check_tasks("sample weights", sample_weight, self.tasks)
 
     def save_task(self, task, path):
         """Writes what belongs to one task: its head, its adapter, a fingerprint of the backbone.
@@ -365,18 +345,7 @@ class SharedModel(keras.Model):
         Raises:
             ValueError: for a task that is not there, or a file of another kind.
         """
-        part = self.parts[self._known(task)]
-        if not part.head.built:
-            raise invalid("task", "a task that has answered once", task)
-        serialize = keras.saving.serialize_keras_object
-        about = {
-            "task": task,
-            "head": serialize(part.head),
-            "method": part.adapter and serialize(part.adapter.method),
-            **self._about_encoder(),
-        }
-        weights = {key: variable.numpy() for key, variable in part.arrays().items()}
-        weight_files.write(path, weights, about)
+        self.parts[self._known(task)].save(path, self._about_encoder())
 
     def load_task(self, path, task=None):
         """Adds the task of a file of `save_task`; a task of that name is replaced.
@@ -392,38 +361,11 @@ class SharedModel(keras.Model):
             ValueError: if the file was made for another backbone or pooling, or is none; the
                 model is then as it was.
         """
-        arrays, about = weight_files.read(path)
-        if "head" not in about:
-            raise invalid("path", "a file of `save_task`", str(path))
-        here = self._about_encoder()
-        if about.get("model") != here["model"]:
-            expected = f"a task of this backbone, whose weights are {here['model']}"
-            raise invalid("path", expected, f"{path} for {about.get('model')}")
-        for key in ("pooling", "output"):
-            if about.get(key) != here[key]:
-                expected = f"a task of {key}={here[key]!r}"
-                raise invalid("path", expected, f"{path} with {about.get(key)!r}")
+        about, arrays = read_task(path, self._about_encoder())
         task = about["task"] if task is None else task
-        before = dict(self.parts)
-        deserialize = keras.saving.deserialize_keras_object
-        self.parts.pop(task, None)
-        try:
-            method = about["method"] and deserialize(about["method"])
-            self._add(task, deserialize(about["head"]), method)
-            variables = self.parts[task].arrays()
-            if {key: tuple(v.shape) for key, v in variables.items()} != {
-                key: array.shape for key, array in arrays.items()
-            }:
-                raise invalid("path", "a whole file of `save_task`", str(path))
-        except Exception:
-            self._tracker.unlock()
-            for each in list(self.parts):
-                self.parts.pop(each)
-            self.parts.update(before)
-            self._tracker.lock()
-            raise
-        for key, variable in variables.items():
-            variable.assign(arrays[key])
+        part = self._part(task, about["head"], about["method"])
+        part.load(path, arrays)
+        self._put(task, part)
         return task
 
     def _about_encoder(self):
@@ -435,7 +377,7 @@ class SharedModel(keras.Model):
 
     def _known(self, task):
         if task not in self.parts:
-            raise invalid("task", f"one of {_list(self.parts)}", task)
+            raise invalid("task", f"one of {listed(self.parts)}", task)
         return task
 
     @property
@@ -469,32 +411,3 @@ class SharedModel(keras.Model):
             for key in ("backbone", "heads", "adapters")
         }
         return cls(**{**config, **restored})
-
-
-def _again(metric):
-    if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
-    return metric
-
-
-def _check_tasks(what, by_task, tasks):
-    if not isinstance(by_task, dict) or set(by_task) != set(tasks):
-        got = _list(by_task) if isinstance(by_task, dict) else type(by_task).__name__
-        raise ValueError(
-            f"Expected {what} of every task, a dict of {_list(tasks)}. Received: {got}"
-        )
-
-
-def _of_every_task(argument, given, tasks):
-    """Returns {task: value} of such a dict, or of one value for all; None for None."""
-    if given is None:
-        return None
-    if not isinstance(given, dict):
-        return dict.fromkeys(tasks, given)
-    if set(given) != set(tasks):
-        raise invalid(argument, f"a value for each of the tasks {_list(tasks)}", sorted(given))
-    return {task: given[task] for task in tasks}
-
-
-def _list(names):
-    return ", ".join(map(str, names)) or "none"

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfpeft.arguments import invalid
 from tfpeft.features import mask_of
 
 _OUT_OF_RANGE = "Received labels out of range"
@@ -154,6 +155,75 @@ def _resolved(metric, y_true, y_pred):
     if isinstance(found, keras.metrics.Metric):
         return found
     return keras.metrics.MeanMetricWrapper(found)
+
+
+def task_metrics(argument, metrics, tasks):
+    """Returns {task: list of `TaskMetric`} of such a dict, or of one list for all."""
+    if not metrics:
+        return None
+    by_task = metrics if isinstance(metrics, dict) else dict.fromkeys(tasks, metrics)
+    if set(by_task) - set(tasks):
+        raise invalid(argument, f"keys among the tasks {listed(tasks)}", sorted(by_task))
+    wrapped = {}
+    for task, given in by_task.items():
+        given = given if isinstance(given, (list, tuple)) else [given]
+        given = [each.given if isinstance(each, TaskMetric) else each for each in given]
+        if by_task is not metrics:  # each task counts for itself
+            given = [
+                type(each).from_config(each.get_config())
+                if isinstance(each, keras.metrics.Metric)
+                else each
+                for each in given
+            ]
+        wrapped[task] = [TaskMetric(each) for each in given]
+    return wrapped
+
+
+def with_class_weights(y, sample_weight, class_weight):
+    """Returns {task: weights of samples}, each times the weight of its label's class.
+
+    Args:
+        y: {task: labels}.
+        sample_weight: The same of weights, or weights for all tasks, or None.
+        class_weight: {task: {class: weight}}; what is not named weighs 1.
+    """
+    if not isinstance(sample_weight, dict):
+        sample_weight = dict.fromkeys(y, sample_weight)
+    weights = {}
+    for task, labels in y.items():
+        if len(labels.shape) == 2:
+            labels = ops.argmax(labels, -1) if labels.shape[-1] > 1 else labels[:, 0]
+        weights[task] = ops.ones(ops.shape(labels))
+        for number, weight in class_weight.get(task, {}).items():
+            chosen = ops.equal(labels, ops.cast(number, labels.dtype))
+            weights[task] = ops.where(chosen, float(weight), weights[task])
+        if sample_weight[task] is not None:
+            weights[task] *= ops.cast(sample_weight[task], weights[task].dtype)
+    return weights
+
+
+def check_tasks(what, by_task, tasks):
+    """Raises unless data is a dict of all tasks."""
+    if not isinstance(by_task, dict) or set(by_task) != set(tasks):
+        got = listed(by_task) if isinstance(by_task, dict) else type(by_task).__name__
+        raise ValueError(
+            f"Expected {what} of every task, a dict of {listed(tasks)}. Received: {got}"
+        )
+
+
+def of_every_task(argument, given, tasks):
+    """Returns {task: value} of such a dict, or of one value for all; None for None."""
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        return dict.fromkeys(tasks, given)
+    if set(given) != set(tasks):
+        raise invalid(argument, f"a value for each of the tasks {listed(tasks)}", sorted(given))
+    return {task: given[task] for task in tasks}
+
+
+def listed(names):
+    return ", ".join(map(str, names)) or "none"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from tfpeft import weight_files
 from tfpeft.adapter_methods import AdapterMethod
 from tfpeft.adapters import Adapter
 from tfpeft.arguments import invalid
@@ -53,6 +54,7 @@ class TaskPart(keras.layers.Layer):
 
     def __init__(self, task, head, method, encoder, learns_weight=False):
         super().__init__(name=task)
+        self.supports_masking = True  # of a head with a label a token
         self.head = head
         self.adapter = None
         if method is not None:
@@ -78,6 +80,48 @@ class TaskPart(keras.layers.Layer):
         head = {f"head/{i:03d}_{v.name}": v for i, v in enumerate(self.head.weights)}
         adapter = self.adapter.arrays() if self.adapter is not None else {}
         return {**head, **{f"adapter/{key}": variable for key, variable in adapter.items()}}
+
+    def save(self, path, about_encoder):
+        if not self.head.built:
+            raise invalid("task", "a task that has answered once", self.name)
+        serialize = keras.saving.serialize_keras_object
+        about = {
+            "task": self.name,
+            "head": serialize(self.head),
+            "method": self.adapter and serialize(self.adapter.method),
+            **about_encoder,
+        }
+        weights = {key: variable.numpy() for key, variable in self.arrays().items()}
+        weight_files.write(path, weights, about)
+
+    def load(self, path, arrays):
+        variables = self.arrays()
+        if {key: tuple(v.shape) for key, v in variables.items()} != {
+            key: array.shape for key, array in arrays.items()
+        }:
+            raise invalid("path", "a whole file of `save_task`", str(path))
+        for key, variable in variables.items():
+            variable.assign(arrays[key])
+
+
+def read_task(path, about_encoder):
+    """Returns what a file of `TaskPart.save` tells, head and adapter's method made, and its arrays.
+
+    Raises:
+        ValueError: if the file was made for another encoder, or is none.
+    """
+    arrays, about = weight_files.read(path)
+    if "head" not in about:
+        raise invalid("path", "a file of `save_task`", str(path))
+    if about["model"] != about_encoder["model"]:
+        expected = f"a task of this backbone, whose weights are {about_encoder['model']}"
+        raise invalid("path", expected, f"{path} for {about['model']}")
+    for key, here in about_encoder.items():
+        if about[key] != here:
+            raise invalid("path", f"a task of {key}={here!r}", f"{path} with {about[key]!r}")
+    deserialize = keras.saving.deserialize_keras_object
+    made = {key: about[key] and deserialize(about[key]) for key in ("head", "method")}
+    return {**about, **made}, arrays
 
 
 def features_of(encoder, part, inputs, training):
