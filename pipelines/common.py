@@ -31,7 +31,9 @@ flags.DEFINE_integer(
     "image_size", 64, "Height and width in pixels of the images of a folder.", lower_bound=8
 )
 flags.DEFINE_string("output_dir", "saved_models", "Folder in which the folder of this run is.")
-flags.DEFINE_string("name", None, "Folder of this run in --output_dir; default: dataset and job.")
+flags.DEFINE_string(
+    "name", None, "Folder of this run in --output_dir; default: dataset, or backbone, and job."
+)
 flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0)
 DATA_FLAGS = ["dataset", "data_dir", "image_size", "output_dir", "name", "seed"]
 
@@ -60,6 +62,8 @@ flags.DEFINE_enum(
     "Numbers in the exported file.",
 )
 EXPORT_FLAGS = ["quantization"]
+
+flags.DEFINE_enum("format", "table", ["table", "markdown", "json"], "How the result is printed.")
 
 
 def run(main, reads, *, takes_files=False):

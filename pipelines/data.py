@@ -147,7 +147,10 @@ def _finished(splits, received):
     """Returns checked data of all three splits."""
     classes = _check(splits, received)
     if "validation" not in splits:
-        x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
+        try:
+            x, x_validation, y, y_validation = _stratified(*splits["train"], 0.1)
+        except ValueError as error:
+            raise ValueError(f"{error}. Received: {received}") from error
         splits = {**splits, "train": (x, y), "validation": (x_validation, y_validation)}
     else:
         # Sorted by class, the first samples, which calibrate int8, would be of one class.

@@ -14,8 +14,6 @@ from pipelines import common
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("format", "table", ["table", "markdown", "json"], "How the result is printed.")
-
 
 def main(paths):
     if not paths:

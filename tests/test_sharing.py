@@ -6,9 +6,10 @@ import keras
 import networks
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfpeft
-from tfpeft import tflite
+from tfpeft import task_losses, tflite
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(24, 6)).astype("float32")
@@ -363,6 +364,26 @@ class TestLoss:
         history = fitted(shared, batch_size=24).history.history  # and they do not stay
         total = values["zoo"].mean() + values["age"].mean()
         assert history["loss"][0] == pytest.approx(total, abs=1e-5)
+
+    def test_class_weights_of_one_hot_labels_and_of_tokens(self):
+        y = {
+            "numbers": tf.constant([[2], [0]], tf.uint8),
+            "hot": tf.constant([[0.0, 1.0], [1.0, 0.0]]),
+            "tokens": tf.constant([[0, 1, 1], [2, 0, 1]]),
+        }
+        weights = task_losses.with_class_weights(
+            y, tf.constant([1.0, 0.5]), {"numbers": {2: 3.0}, "hot": {0: 4.0}, "tokens": {}}
+        )
+        assert weights["numbers"].numpy().tolist() == [3.0, 0.5]
+        assert weights["hot"].numpy().tolist() == [1.0, 2.0]
+        weights = task_losses.with_class_weights(y, None, {"tokens": {1: 7.0}})
+        assert weights["tokens"].numpy().tolist() == [[1, 7, 7], [1, 1, 7]]
+
+    def test_unsigned_class_numbers_are_never_missing(self):
+        labels, outputs = tf.constant([255, 0], tf.uint8), tf.zeros((2, 256))
+        cleaned, there = task_losses.split_missing(labels, outputs)
+        assert cleaned.numpy().tolist() == [255, 0]
+        assert there.numpy().tolist() == [True, True]
 
     def test_uncertainty_weights_by_hand(self):
         heads = {"zoo": 3, "numbers": keras.layers.Dense(2)}

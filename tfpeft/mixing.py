@@ -47,8 +47,8 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
 
     Args:
         data: {task: data}, each arrays (x, y) or (x, y, sample_weight), where x may be a dict or
-            list of arrays; or a finite `tf.data.Dataset` of batches of these, which are batched
-            again (sides of unknown length are padded with zeros).
+            list of arrays; or a finite `tf.data.Dataset` of batches of these, which is run once to
+            count its samples, and batched again (sides of unknown length are padded with zeros).
         sampling: See above.
         temperature: T >= 1 of "temperature", 2 if not given; 1 is proportional.
         batch_size: B.

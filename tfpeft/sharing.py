@@ -251,7 +251,7 @@ class SharedModel(keras.Model):
     def fit(self, *args, class_weight=None, **kwargs):
         """As of `keras.Model`, but for `class_weight`: {task: {class: weight}}.
 
-        Classes that are not named weigh 1.
+        Classes that are not named weigh 1; labels are class numbers, or one-hot rows of floats.
         """
         self._set_class_weight(class_weight)
         try:

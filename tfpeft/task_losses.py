@@ -130,6 +130,8 @@ def split_missing(y_true, y_pred, loss=None):
     of_classes = are_class_numbers(y_true, y_pred)
     if not is_float and not of_classes:
         return y_true, None
+    if not is_float:
+        y_true = ops.cast(y_true, "int64")  # unsigned numbers have no -1, and may have a 255
     there = ops.logical_not(ops.isnan(y_true)) if is_float else ops.ones_like(y_true, "bool")
     if of_classes:
         for marker in {-1, getattr(loss, "ignore_class", None)} - {None}:
@@ -183,7 +185,7 @@ def with_class_weights(y, sample_weight, class_weight):
     """Returns {task: weights of samples}, each times the weight of its label's class.
 
     Args:
-        y: {task: labels}.
+        y: {task: labels}: class numbers, a sample or a token, or one-hot rows of floats.
         sample_weight: The same of weights, or weights for all tasks, or None.
         class_weight: {task: {class: weight}}; what is not named weighs 1.
     """
@@ -191,8 +193,10 @@ def with_class_weights(y, sample_weight, class_weight):
         sample_weight = dict.fromkeys(y, sample_weight)
     weights = {}
     for task, labels in y.items():
-        if len(labels.shape) == 2:
-            labels = ops.argmax(labels, -1) if labels.shape[-1] > 1 else labels[:, 0]
+        if len(labels.shape) == 2 and labels.shape[-1] == 1:
+            labels = labels[:, 0]
+        elif len(labels.shape) > 1 and keras.backend.is_float_dtype(labels.dtype):
+            labels = ops.argmax(labels, axis=-1)
         weights[task] = ops.ones(ops.shape(labels))
         for number, weight in class_weight.get(task, {}).items():
             chosen = ops.equal(labels, ops.cast(number, labels.dtype))
