@@ -88,12 +88,7 @@ class TaskMetric(keras.metrics.Metric):
         y_true, labelled = split_missing(y_true, y_pred)
         if labelled is not None:
             labelled = ops.cast(labelled, self.dtype)
-            if sample_weight is not None:
-                sample_weight = ops.cast(sample_weight, self.dtype)
-                while len(sample_weight.shape) < len(labelled.shape):
-                    sample_weight = ops.expand_dims(sample_weight, -1)
-                labelled = labelled * sample_weight
-            sample_weight = labelled
+            sample_weight = labelled if sample_weight is None else _times(labelled, sample_weight)
         return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
     def result(self):
@@ -202,8 +197,15 @@ def with_class_weights(y, sample_weight, class_weight):
             chosen = ops.equal(labels, ops.cast(number, labels.dtype))
             weights[task] = ops.where(chosen, float(weight), weights[task])
         if sample_weight[task] is not None:
-            weights[task] *= ops.cast(sample_weight[task], weights[task].dtype)
+            weights[task] = _times(weights[task], sample_weight[task])
     return weights
+
+
+def _times(of_labels, of_samples):
+    """Returns weights a label (samples, ...) times weights a sample, or a label."""
+    of_samples = ops.cast(of_samples, of_labels.dtype)
+    missing = len(of_labels.shape) - len(of_samples.shape)
+    return of_labels * ops.reshape(of_samples, [*ops.shape(of_samples), *[1] * missing])
 
 
 def check_tasks(what, by_task, tasks):
