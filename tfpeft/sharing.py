@@ -118,7 +118,7 @@ class SharedModel(keras.Model):
         self.learn_task_weights = bool(learn_task_weights)
         copy = cloning.rebuild(backbone, lambda config, parents: config)
         self.encoder = Encoder(copy, pooling=pooling, output=output, unfreeze=unfreeze)
-        self.parts = {}
+        self.parts, self._log_variances = {}, {}
         self._class_weight = self._task_losses = self._given_losses = self._given_weights = None
         self._regularization = keras.metrics.Mean(name="regularization_term")
         self._loss_trackers, self._terms = {}, {}  # of each task: L_t, and what it adds to the loss
@@ -133,7 +133,7 @@ class SharedModel(keras.Model):
         """Returns what is to belong to a task; the model does not have it yet."""
         if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise invalid("task", 'a name of letters, digits, "_", "-" and "."', task)
-        part = TaskPart(task, as_head(task, head), method, self.encoder, self.learn_task_weights)
+        part = TaskPart(task, as_head(task, head), method, self.encoder)
         if any(part.head is each.head for each in self.parts.values()):
             raise invalid(f"heads[{task!r}]", "a head of its own", head)
         structure = self.encoder.input_structure
@@ -143,8 +143,13 @@ class SharedModel(keras.Model):
 
     def _put(self, task, part):
         self._tracker.unlock()
-        self.parts.pop(task, None)  # which untracks it, as an assignment does not
-        self.parts[task] = part
+        parts = {**self.parts, task: part}
+        for each in list(self.parts):
+            self.parts.pop(each)  # which untracks it, as an assignment does not
+        self.parts.update(parts)  # in the order in which they came, as files have it
+        if self.learn_task_weights and task not in self._log_variances:
+            variable = self.add_weight(name=f"{task}_log_variance", initializer="zeros")
+            self._log_variances[task] = variable
         for trackers, name in ((self._loss_trackers, "loss"), (self._terms, "term")):
             if task not in trackers:
                 trackers[task] = keras.metrics.Mean(name=f"{task}_{name}")
@@ -243,9 +248,8 @@ class SharedModel(keras.Model):
     def task_weights(self):
         """{task: exp(-s_t)}, the weights that are learned; of `loss_weights` otherwise nothing."""
         return {
-            task: float(ops.exp(-part.log_variance))
-            for task, part in self.parts.items()
-            if part.log_variance is not None
+            task: float(ops.exp(-log_variance))
+            for task, log_variance in self._log_variances.items()
         }
 
     def fit(self, *args, class_weight=None, **kwargs):
@@ -295,17 +299,17 @@ class SharedModel(keras.Model):
         ]
         total = sum(self._aggregate_additional_loss(loss) for loss in self.losses)
         self._track(self._regularization, total, 1.0)
-        for task, part in self.parts.items():
+        for task in self.tasks:
             weight = sample_weight[task] if isinstance(sample_weight, dict) else sample_weight
             loss = self._task_losses[task]
             value, count = loss(y[task], y_pred[task], weight, after=checks)
             self._track(self._loss_trackers[task], value, count)
-            if part.log_variance is None:
+            if not self.learn_task_weights:
                 term = value * (1.0 if self._given_weights is None else self._given_weights[task])
             else:
-                half_precision = 0.5 if loss.is_squared_error else 1.0
-                term = half_precision * ops.exp(-part.log_variance) * value
-                term += self._aggregate_additional_loss(0.5 * part.log_variance)
+                log_variance = self._log_variances[task]
+                term = ops.exp(-log_variance) * value * (0.5 if loss.is_squared_error else 1.0)
+                term += self._aggregate_additional_loss(0.5 * log_variance)
             self._track(self._terms[task], term, count)
             total += term
         return total

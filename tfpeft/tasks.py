@@ -50,9 +50,9 @@ class TaskModel(keras.Model):
 
 
 class TaskPart(keras.layers.Layer):
-    """What belongs to one task: a head, an adapter, a weight that is learned."""
+    """What belongs to one task: a head, and perhaps an adapter."""
 
-    def __init__(self, task, head, method, encoder, learns_weight=False):
+    def __init__(self, task, head, method, encoder):
         super().__init__(name=task)
         self.supports_masking = True  # of a head with a label a token
         self.head = head
@@ -61,9 +61,6 @@ class TaskPart(keras.layers.Layer):
             if not isinstance(method, AdapterMethod):
                 raise invalid("adapters", "LoRA(...) or another AdapterMethod", method)
             self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
-        self.log_variance = None
-        if learns_weight:
-            self.log_variance = self.add_weight(name="log_variance", initializer="zeros")
 
     def build(self, input_shape):
         self.built = True
