@@ -116,7 +116,7 @@ def _csv_columns(path, text_column, label_column, received):
     texts, labels, missing = [], [], []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             header = reader.fieldnames or []
             unknown = [name for name in (text_column, label_column) if name not in header]
             if unknown:
@@ -124,8 +124,16 @@ def _csv_columns(path, text_column, label_column, received):
                     f"Expected a column among {', '.join(header) or 'none'}, which {path} has. "
                     f"Received: {received}, with {' and '.join(unknown)}"
                 )
+            twice = [name for name in (text_column, label_column) if header.count(name) > 1]
+            if twice:
+                raise ValueError(f"Expected one column {twice[0]}. Received: {received} with more")
             for row in reader:
-                text, label = ((row[name] or "").strip() for name in (text_column, label_column))
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"Expected {len(header)} columns in every row, texts with a comma in "
+                        f"quotes. Received: {received}, where line {reader.line_num} has others"
+                    )
+                text, label = (row[name].strip() for name in (text_column, label_column))
                 if text and label:
                     texts.append(text)
                     labels.append(label)

@@ -69,7 +69,7 @@ def parse_tasks():
         name, _, source = given.partition("=")
         path, *columns = [source] if source.endswith(".npz") else source.rsplit(":", 2)
         is_whole = source.endswith(".npz") or len(columns) == 2
-        named = re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)
+        named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
         if not is_whole or not named or not all([path, *columns]):
             raise ValueError(
                 "Received an invalid value for --task, expected NAME=FILE.csv:TEXT_COLUMN:"

@@ -107,6 +107,15 @@ def test_datasets_of_batches_are_batched_again():
     np.testing.assert_array_equal(once["a"], x)
 
 
+def test_every_part_of_a_large_dataset_has_its_turn():
+    x = np.arange(30_000)
+    large = tf.data.Dataset.from_tensor_slices((x, x)).batch(1000)
+    data = {"large": large, "small": numbered(100)}
+    mixed = tfpeft.mix_tasks(data, sampling="uniform", batch_size=1000)
+    seen = np.concatenate([rows_of(mixed)["large"] for _ in range(6)])
+    assert (np.bincount(seen // 3000, minlength=10) > 0).all()
+
+
 def test_texts_of_unknown_length_are_padded_with_zeros():
     def batches():
         for length in (3, 5):

@@ -368,16 +368,52 @@ class TestLoss:
     def test_class_weights_of_one_hot_labels_and_of_tokens(self):
         y = {
             "numbers": tf.constant([[2], [0]], tf.uint8),
-            "hot": tf.constant([[0.0, 1.0], [1.0, 0.0]]),
+            "hot": tf.constant([[0, 1], [1, 0]]),
+            "binary": tf.constant([[1.0], [0.0]]),
             "tokens": tf.constant([[0, 1, 1], [2, 0, 1]]),
         }
-        weights = task_losses.with_class_weights(
-            y, tf.constant([1.0, 0.5]), {"numbers": {2: 3.0}, "hot": {0: 4.0}, "tokens": {}}
-        )
-        assert weights["numbers"].numpy().tolist() == [3.0, 0.5]
-        assert weights["hot"].numpy().tolist() == [1.0, 2.0]
-        weights = task_losses.with_class_weights(y, None, {"tokens": {1: 7.0}})
-        assert weights["tokens"].numpy().tolist() == [[1, 7, 7], [1, 1, 7]]
+        shapes = {"numbers": (2, 3), "hot": (2, 2), "binary": (2, 1), "tokens": (2, 3, 3)}
+        outputs = {task: tf.zeros(shape) for task, shape in shapes.items()}
+        given = {"numbers": {2: 3.0}, "hot": {0: 4.0}, "binary": {1: 6.0}}
+        found = task_losses.with_class_weights(y, outputs, tf.constant([1.0, 0.5]), given)
+        assert found["numbers"].numpy().tolist() == [3.0, 0.5]
+        assert found["hot"].numpy().tolist() == [1.0, 2.0]
+        assert found["binary"].numpy().tolist() == [6.0, 0.5]
+        assert found["tokens"].numpy().tolist() == [[1.0] * 3, [0.5] * 3]
+        found = task_losses.with_class_weights(y, outputs, None, {"tokens": {1: 7.0}})
+        assert found["tokens"].numpy().tolist() == [[1, 7, 7], [1, 1, 7]]
+
+    @pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.binary_crossentropy])
+    @pytest.mark.parametrize("shape", [(24,), (24, 1)])
+    def test_losses_by_name_and_functions(self, loss, shape):
+        head = keras.layers.Dense(1, activation="sigmoid")
+        shared = shared_model({"age": head})
+        shared.compile("sgd", loss, metrics=["accuracy"])
+        y = LABELS["age"].reshape(shape)
+        found = self.evaluated(shared, {"age": y})
+        answers = predict(shared)["age"][:, 0]
+        right = np.where(LABELS["age"] == 1, answers, 1 - answers)
+        assert found["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-5)
+        assert found["accuracy"] == pytest.approx(np.mean((answers > 0.5) == LABELS["age"]))
+        with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*7 to 7"):
+            self.evaluated(shared, {"age": np.full(shape, 7)})
+
+    def test_a_number_a_token(self):
+        model = keras.Sequential([keras.Input((4, 6)), keras.layers.Dense(5)])
+        shared = tfpeft.SharedModel(model, {"height": keras.layers.Dense(1)})
+        shared.compile("sgd", "mse", metrics=["mae"])
+        x, y = rng.normal(size=(8, 4, 6)).astype("float32"), rng.normal(size=(8, 4))
+        y[2, 1] = np.nan
+        found = shared.evaluate(x, {"height": y}, verbose=0, return_dict=True)
+        errors = (predict(shared, x)["height"][..., 0] - y)[~np.isnan(y)]
+        assert found["loss"] == pytest.approx(np.mean(errors**2), abs=1e-5)
+        assert found["mae"] == pytest.approx(np.mean(np.abs(errors)), abs=1e-5)
+
+    def test_a_task_without_labels_keeps_its_learned_weight(self):
+        shared = compiled(shared_model(learn_task_weights=True))
+        fitted(shared, y={**LABELS, "age": np.full(24, -1)})
+        assert shared.task_weights["age"] == 1.0
+        assert shared.task_weights["zoo"] != 1.0
 
     def test_unsigned_class_numbers_are_never_missing(self):
         labels, outputs = tf.constant([255, 0], tf.uint8), tf.zeros((2, 256))
@@ -481,6 +517,18 @@ class TestPrecomputed:
         )
         computed.fit(mixed, verbose=0)
 
+    def test_refused_where_a_mask_would_be_lost(self):
+        inputs = keras.Input((6,), dtype="int32")
+        model = keras.Model(inputs, keras.layers.Embedding(9, 5, mask_zero=True)(inputs))
+        x, y = rng.integers(0, 9, (8, 6)), {"a": rng.integers(0, 2, 8)}
+        shared = compiled(tfpeft.SharedModel(model, {"a": 2}, pooling="mean"))
+        shared.fit(*tfpeft.precompute(shared.encoder, (x, y)).join((x, y)), verbose=0)
+        y = {"a": rng.integers(0, 2, (8, 6))}
+        shared = compiled(tfpeft.SharedModel(model, {"a": 2}))
+        data = tfpeft.precompute(shared.encoder, (x, y)).join((x, y))
+        with pytest.raises(ValueError, match="computed before, expected inputs: the mask"):
+            shared.fit(*data, verbose=0)
+
     @pytest.mark.parametrize("options", [{"adapters": tfpeft.BitFit()}, {"unfreeze": "last"}])
     def test_refused_where_it_would_not_hold(self, options):
         shared = compiled(shared_model(**options))
@@ -548,6 +596,15 @@ class TestFiles:
             "cut.weights.h5",
             "zoo.weights.h5",
         ]
+
+    def test_what_a_head_was_adapted_to_travels(self, tmp_path):
+        normalization = keras.layers.Normalization()
+        normalization.adapt(rng.normal(5.0, 3.0, (50, 5)))
+        head = keras.Sequential([keras.Input((5,)), normalization, keras.layers.Dense(3)])
+        shared, other = shared_model({"zoo": head}), shared_model({"age": 2})
+        shared.save_task("zoo", tmp_path / "zoo.weights.h5")
+        other.load_task(tmp_path / "zoo.weights.h5")
+        np.testing.assert_array_equal(predict(other)["zoo"], predict(shared)["zoo"])
 
     def test_a_damaged_task_leaves_the_one_that_was_there(self, tmp_path):
         from tfpeft import weight_files
@@ -627,6 +684,28 @@ class TestExport:
         for task, expected in predict(shared, data).items():
             answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
             np.testing.assert_allclose(answer["output_0"], expected, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            tfpeft.NormTuning(),
+            tfpeft.IA3(target="one", input_target="two"),
+            tfpeft.DoRA(2, target="two"),
+        ],
+        ids=lambda method: type(method).__name__,
+    )
+    def test_no_adapter_is_folded_into_a_kernel_of_its_own(self, method, tmp_path):
+        hidden = inputs = keras.Input((64,))
+        for name in ("one", "two"):
+            hidden = keras.layers.Dense(256, name=name)(hidden)
+            hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+        model = keras.Model(inputs, hidden)
+        shared = tfpeft.SharedModel(model, {"a": 3, "b": 2, "c": 2}, adapters=method)
+        randomized(shared)
+        report = tfpeft.export_tflite(shared, tmp_path / "m.tflite")
+        one = tfpeft.export_tflite(shared.task("a"), tmp_path / "one.tflite")
+        assert report.max_deviation < 1e-4
+        assert report.size_bytes < 1.2 * one.size_bytes
 
     @pytest.mark.parametrize("quantization", ["dynamic_range", "int8"])
     def test_quantized(self, shared, data, tmp_path, quantization):
@@ -718,6 +797,7 @@ class TestBadInput:
             ({"heads": {"zoo": None}}, r"heads\['zoo'\]`, expected a layer, a model, or a number"),
             ({"heads": {"zoo": 0}}, r"heads\['zoo'\]`, expected a layer"),
             ({"heads": {"a/b": 2}}, "`task`, expected a name of letters"),
+            ({"heads": {"größe": 2}}, "`task`, expected a name of letters"),
             ({"adapters": "lora"}, "`adapters`, expected LoRA"),
             ({"adapters": {"hue": tfpeft.BitFit()}}, "`adapters`.*zoo.*Received.*hue"),
             ({"adapters": tfpeft.LoRA(target="hiden")}, "`target`.*such as hidden.*'hiden'"),
@@ -741,6 +821,8 @@ class TestBadInput:
         ("options", "message"),
         [
             ({"loss": {"zoo": HARD}}, "`loss`, expected a value for each of the tasks zoo, age"),
+            ({"loss": {"zoo": HARD, "age": None}}, "`loss`, expected a loss for the task age"),
+            ({"loss": [HARD, HARD]}, "`loss`, expected a loss for the task zoo"),
             ({"loss_weights": {"zoo": 1.0}}, "`loss_weights`, expected a value for each"),
             ({"metrics": {"hue": ["accuracy"]}}, "`metrics`, expected keys among.*'hue'"),
         ],
@@ -773,6 +855,23 @@ class TestBadInput:
         for old, weight in zip(before, shared.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, old)
 
+    @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": "auto"}])
+    def test_labels_are_checked_however_it_runs(self, options):
+        shared = compiled(shared_model(), **options)
+        assert not shared.jit_compile  # XLA would drop the check
+        with pytest.raises(ValueError, match="expected 0 to 1 for the task age. .*5 to 6"):
+            shared.fit(X, {**LABELS, "age": LABELS["age"] + 5}, batch_size=24, verbose=0)
+
+    def test_one_of_several_outputs_is_to_be_chosen(self):
+        inputs = keras.Input((4, 6))
+        hidden = keras.layers.Dense(5)(inputs)
+        model = keras.Model(inputs, {"sequence_output": hidden, "pooled_output": hidden[:, 0]})
+        with pytest.raises(ValueError, match="`pooling`, expected .* among .*'pooled_output'"):
+            tfpeft.SharedModel(model, {"a": 2})
+        shared = tfpeft.SharedModel(model, {"a": np.int64(2)}, output="pooled_output")
+        with pytest.raises(ValueError, match=r"Expected a model of one output.*shared.task"):
+            tfpeft.evaluate(shared, (np.zeros((2, 4, 6), "float32"), np.zeros(2, int)))
+
     def test_a_task_without_data_in_a_mix(self):
         shared = compiled(shared_model())
         mixed = tfpeft.mix_tasks({"zoo": (X, LABELS["zoo"])})
@@ -785,9 +884,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*0 to 2"):
             shared.fit(X, {"age": LABELS["zoo"]}, batch_size=24, verbose=0)
 
-    @pytest.mark.parametrize("weights", [{"hue": {0: 1.0}}, {0: 2.0}, [1.0]])
+    @pytest.mark.parametrize(
+        "weights",
+        [{"hue": {0: 1.0}}, {0: 2.0}, [1.0], {"zoo": {"2": 1.0}}, {"zoo": {0: -1.0}}],
+    )
     def test_class_weights(self, weights):
-        with pytest.raises(ValueError, match="`class_weight`, expected {task: {class: weight}}"):
+        with pytest.raises(ValueError, match="`class_weight`, expected {task: {class number: we"):
             fitted(compiled(shared_model()), class_weight=weights)
 
     def test_tasks_that_are_not_there_or_there_already(self, tmp_path):

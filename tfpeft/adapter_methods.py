@@ -355,11 +355,12 @@ class IA3(AdapterMethod):
         part.scale = part.add_weight(name="ia3_scale", shape=shape, initializer="ones")
 
     def call(self, part, layer, call, inputs, *args, **kwargs):
-        if part.on_input:
-            return call(inputs * ops.cast(part.scale, inputs.dtype), *args, **kwargs)
-        outputs = _without_activation(layer, call, inputs, *args, **kwargs)
         # As h + (l - 1) * h: the converter to TFLite folds l * h into the kernel, of which a file
         # of several tasks would then hold a copy a task.
+        if part.on_input:
+            inputs = inputs + inputs * ops.cast(part.scale - 1.0, inputs.dtype)
+            return call(inputs, *args, **kwargs)
+        outputs = _without_activation(layer, call, inputs, *args, **kwargs)
         change = outputs * _along_outputs(layer, part.scale - 1.0, outputs)
         return _activated(layer, outputs + change)
 
@@ -535,8 +536,9 @@ class NormTuning(AdapterMethod):
 
     def call(self, part, layer, call, inputs, *args, **kwargs):
         outputs = call(inputs, *args, **kwargs)
-        gain = _along_outputs(layer, part.gain, outputs)
-        return outputs * gain + _along_outputs(layer, part.shift, outputs)
+        # As in IA3: not folded into the kernel before it.
+        change = outputs * _along_outputs(layer, part.gain - 1.0, outputs)
+        return outputs + (change + _along_outputs(layer, part.shift, outputs))
 
     def merged(self, part, layer):
         name = _scale_name(layer)

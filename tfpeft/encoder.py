@@ -41,6 +41,7 @@ class Encoder(keras.Model):
                 raise invalid("unfreeze", f"names or patterns of layers, such as {names}", pattern)
             for layer in found.values():
                 layer.trainable = True
+        self.answers_mask = False
         self.built = backbone.built
 
     @property
@@ -53,6 +54,7 @@ class Encoder(keras.Model):
     def call(self, inputs, training=None):
         outputs = self._selected(self.backbone(inputs, training=training))
         if self.pooling is None:
+            self.answers_mask = mask_of(outputs) is not None
             return outputs
         if not hasattr(outputs, "shape") or len(outputs.shape) < 3:
             got = getattr(outputs, "shape", type(outputs).__name__)

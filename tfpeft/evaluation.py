@@ -322,6 +322,11 @@ def _no_latency():
 
 
 def _quality(outputs, y, from_logits, name):
+    if isinstance(outputs, (dict, list, tuple)):
+        raise ValueError(
+            f"Expected a model of one output, such as `shared.task(name)` of a SharedModel. "
+            f"Received: {name} with {len(outputs)}"
+        )
     outputs = np.asarray(outputs, "float64")
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise ValueError(

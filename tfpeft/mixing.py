@@ -49,6 +49,7 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
         data: {task: data}, each arrays (x, y) or (x, y, sample_weight), where x may be a dict or
             list of arrays; or a finite `tf.data.Dataset` of batches of these, which is run once to
             count its samples, and batched again (sides of unknown length are padded with zeros).
+            Of datasets 10,000 samples at a time are shuffled, from a random one on.
         sampling: See above.
         temperature: T >= 1 of "temperature", 2 if not given; 1 is proportional.
         batch_size: B.
@@ -180,6 +181,11 @@ def _of_dataset(task, data):
     def batches(rows, seed):
         samples_ = each
         if seed is not None:
+            # From anywhere on, else an epoch that is shorter never comes to the end of a large one.
+            start = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+            samples_ = start.flat_map(
+                lambda r: each.skip(r % samples).concatenate(each.take(r % samples))
+            )
             samples_ = samples_.shuffle(min(samples, 10_000), seed=seed).repeat()
         batch = samples_.padded_batch if is_free else samples_.batch
         return batch(rows, drop_remainder=seed is not None)

@@ -11,6 +11,7 @@ from tfpeft.encoder import Encoder
 from tfpeft.mixing import TaskInputs
 from tfpeft.task_losses import (
     TaskLoss,
+    check_class_weight,
     check_tasks,
     errors_about_labels,
     listed,
@@ -32,8 +33,8 @@ class SharedModel(keras.Model):
 
     L_t being the mean over the samples of task t that have a label. Where labels are class numbers
     -1 means that there is none, in labels that are floats NaN does. In the second, homoscedastic
-    uncertainty, s_t are trained, begin at 0, and squared errors get half of exp(-s_t); the logs
-    tell each term.
+    uncertainty, s_t are trained, begin at 0, and squared errors get half of exp(-s_t); tasks
+    without a label in a batch add nothing. The logs tell each L_t.
 
     `fit` takes one input with several labels, `fit(x, {"age": ..., "gender": ...})`, or data of
     each task from `mix_tasks`. Tasks without an adapter share one pass of the backbone; each
@@ -131,7 +132,7 @@ class SharedModel(keras.Model):
 
     def _part(self, task, head, method):
         """Returns what is to belong to a task; the model does not have it yet."""
-        if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
+        if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", task):
             raise invalid("task", 'a name of letters, digits, "_", "-" and "."', task)
         part = TaskPart(task, as_head(task, head), method, self.encoder)
         if any(part.head is each.head for each in self.parts.values()):
@@ -208,6 +209,9 @@ class SharedModel(keras.Model):
     ):
         """As of `keras.Model`; a loss, or list of metrics, that is not in a dict is every task's.
 
+        XLA drops the check of labels, so that `jit_compile` is False unless it is given as True;
+        labels that a head does not have are then not found.
+
         Args:
             optimizer: As of Keras, sparse ones included.
             loss: A loss, or {task: loss}.
@@ -223,6 +227,8 @@ class SharedModel(keras.Model):
         self._task_losses = {
             task: TaskLoss(each, task) for task, each in (self._given_losses or {}).items()
         }
+        if options.get("jit_compile", "auto") == "auto":
+            options["jit_compile"] = False
         super().compile(
             optimizer=optimizer,
             metrics=task_metrics("metrics", metrics, self.tasks),
@@ -253,9 +259,9 @@ class SharedModel(keras.Model):
         }
 
     def fit(self, *args, class_weight=None, **kwargs):
-        """As of `keras.Model`, but for `class_weight`: {task: {class: weight}}.
+        """As of `keras.Model`, but for `class_weight`: {task: {class number: weight}}.
 
-        Classes that are not named weigh 1; labels are class numbers, or one-hot rows of floats.
+        They multiply the loss in training, not metrics; classes that are not named weigh 1.
         """
         self._set_class_weight(class_weight)
         try:
@@ -270,27 +276,17 @@ class SharedModel(keras.Model):
 
     def _set_class_weight(self, class_weight):
         if class_weight is not None:
-            is_nested = isinstance(class_weight, dict) and all(
-                isinstance(each, dict) for each in class_weight.values()
-            )
-            if not is_nested or set(class_weight) - set(self.tasks):
-                expected = f"{{task: {{class: weight}}}} of the tasks {listed(self.tasks)}"
-                raise invalid("class_weight", expected, class_weight)
+            check_class_weight(class_weight, self.tasks)
         if class_weight != self._class_weight:
             self._class_weight = class_weight
             self.train_function = None  # it has traced the weights of the last call
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._class_weight:
-            self._check_labels(y, sample_weight)
-            sample_weight = with_class_weights(y, sample_weight, self._class_weight)
-        return super().train_step((x, y, sample_weight))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         self._check_labels(y, sample_weight)
         if not self._task_losses:
             raise ValueError("Expected a `loss` in compile. Received: none")
+        if training and self._class_weight:
+            sample_weight = with_class_weights(y, y_pred, sample_weight, self._class_weight)
         # Before any gradient: a step with a label out of range changes no task.
         checks = [
             each
@@ -309,7 +305,9 @@ class SharedModel(keras.Model):
             else:
                 log_variance = self._log_variances[task]
                 term = ops.exp(-log_variance) * value * (0.5 if loss.is_squared_error else 1.0)
-                term += self._aggregate_additional_loss(0.5 * log_variance)
+                # Without a label nothing is known of the task, and s would fall without end.
+                known = ops.cast(ops.greater(count, 0), log_variance.dtype)
+                term += known * self._aggregate_additional_loss(0.5 * log_variance)
             self._track(self._terms[task], term, count)
             total += term
         return total
@@ -362,8 +360,12 @@ class SharedModel(keras.Model):
             The name.
 
         Raises:
-            ValueError: if the file was made for another backbone or pooling, or is none; the
-                model is then as it was.
+            ValueError: if the file was made for a backbone of other weights, or another pooling,
+                or is none; the model is then as it was.
+
+        What it does not give: backbones are told apart by their weights; scaling of inputs, or
+        activations, which have none, are not compared. Heads and methods of one's own need to be
+        registered with Keras.
         """
         about, arrays = read_task(path, self._about_encoder())
         task = about["task"] if task is None else task

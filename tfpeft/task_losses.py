@@ -1,6 +1,7 @@
 """Losses and metrics of one task among several: missing labels, labels out of range, weights."""
 
 import contextlib
+import numbers
 import re
 
 import keras
@@ -11,6 +12,8 @@ from tfpeft.arguments import invalid
 from tfpeft.features import mask_of
 
 _OUT_OF_RANGE = "Received labels out of range"
+_BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
+_BINARY_LOSSES = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
 
 
 class TaskLoss:
@@ -22,6 +25,8 @@ class TaskLoss:
 
     def __init__(self, loss, task):
         loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        if not callable(loss):
+            raise invalid("loss", f"a loss for the task {task}", loss)
         self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
         self.task = task
 
@@ -49,7 +54,7 @@ class TaskLoss:
         """Returns operations, in a graph, that fail where labels are none that the head has."""
         if are_class_numbers(y_true, y_pred):
             largest = y_pred.shape[-1] - 1
-        elif isinstance(self.loss, keras.losses.BinaryCrossentropy):
+        elif self.loss.name in _BINARY or isinstance(self.loss, _BINARY_LOSSES):
             largest = 1
         else:
             return []
@@ -121,6 +126,8 @@ def split_missing(y_true, y_pred, loss=None):
     none can be missing: integers that are no class numbers.
     """
     y_true = ops.convert_to_tensor(y_true)
+    if y_pred.shape[-1] == 1 and len(y_true.shape) == len(y_pred.shape) - 1:
+        y_true = ops.expand_dims(y_true, -1)  # as Keras has it for outputs of one number
     is_float = keras.backend.is_float_dtype(y_true.dtype)
     of_classes = are_class_numbers(y_true, y_pred)
     if not is_float and not of_classes:
@@ -176,22 +183,40 @@ def task_metrics(argument, metrics, tasks):
     return wrapped
 
 
-def with_class_weights(y, sample_weight, class_weight):
-    """Returns {task: weights of samples}, each times the weight of its label's class.
+def check_class_weight(class_weight, tasks):
+    """Raises unless it is {task: {class number: weight}}."""
+    is_nested = isinstance(class_weight, dict) and all(
+        isinstance(of_task, dict)
+        and all(
+            isinstance(number, numbers.Integral)
+            and isinstance(weight, numbers.Real)
+            and number >= 0
+            and 0.0 <= weight < float("inf")
+            for number, weight in of_task.items()
+        )
+        for of_task in class_weight.values()
+    )
+    if not is_nested or set(class_weight) - set(tasks):
+        expected = f"{{task: {{class number: weight >= 0}}}} of the tasks {listed(tasks)}"
+        raise invalid("class_weight", expected, class_weight)
+
+
+def with_class_weights(y, y_pred, sample_weight, class_weight):
+    """Returns {task: weights of labels}, those of samples times those of their classes.
 
     Args:
-        y: {task: labels}: class numbers, a sample or a token, or one-hot rows of floats.
-        sample_weight: The same of weights, or weights for all tasks, or None.
-        class_weight: {task: {class: weight}}; what is not named weighs 1.
+        y: {task: labels}: class numbers, or rows with a number a class.
+        y_pred: {task: outputs}.
+        sample_weight: {task: weights}, or weights for all tasks, or None.
+        class_weight: {task: {class number: weight}}; what is not named weighs 1.
     """
     if not isinstance(sample_weight, dict):
         sample_weight = dict.fromkeys(y, sample_weight)
     weights = {}
     for task, labels in y.items():
-        if len(labels.shape) == 2 and labels.shape[-1] == 1:
-            labels = labels[:, 0]
-        elif len(labels.shape) > 1 and keras.backend.is_float_dtype(labels.dtype):
-            labels = ops.argmax(labels, axis=-1)
+        if len(labels.shape) == len(y_pred[task].shape):
+            of_classes = are_class_numbers(labels, y_pred[task]) or y_pred[task].shape[-1] == 1
+            labels = labels[..., 0] if of_classes else ops.argmax(labels, axis=-1)
         weights[task] = ops.ones(ops.shape(labels))
         for number, weight in class_weight.get(task, {}).items():
             chosen = ops.equal(labels, ops.cast(number, labels.dtype))
@@ -238,7 +263,9 @@ def errors_about_labels():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(rf"\[({_OUT_OF_RANGE}[^\]]*)\] \[([^\]]*)\] \[([^\]]*)\]", str(error))
+        # In a graph each value stands in brackets, in eager code on a line.
+        number = r"[\]'\s\[]+([-+.\de]+|nan|inf)"
+        found = re.search(rf"({_OUT_OF_RANGE}[^\]'\n]*){number}{number}", str(error))
         if not found:
             raise
         said, smallest, largest = found.groups()

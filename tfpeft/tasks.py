@@ -1,6 +1,7 @@
 """One task of a shared model: its head, its adapter, and both with the backbone as a model."""
 
 import contextlib
+import numbers
 
 import keras
 
@@ -66,6 +67,10 @@ class TaskPart(keras.layers.Layer):
         self.built = True
 
     def call(self, features, training=None):
+        if isinstance(features, dict) and isinstance(self.head, keras.layers.Dense):
+            known = ", ".join(map(repr, features))
+            expected = f'"mean" or "first", or an `output` among {known}, for a backbone of several'
+            raise invalid("pooling", expected, None)
         return self.head(features, training=training)
 
     def attached(self):
@@ -99,6 +104,11 @@ class TaskPart(keras.layers.Layer):
             raise invalid("path", "a whole file of `save_task`", str(path))
         for key, variable in variables.items():
             variable.assign(arrays[key])
+        for layer in self.head._flatten_layers():
+            if hasattr(layer, "adapt"):  # keeps more than weights, and prepares it when it loads
+                state = {}
+                layer.save_own_variables(state)
+                layer.load_own_variables(state)
 
 
 def read_task(path, about_encoder):
@@ -134,6 +144,11 @@ def features_of(encoder, part, inputs, training):
             "Received what the backbone answers, computed before, expected inputs: the adapter of "
             f"the task {part.name!r}, or a layer that is trained, changes the answers"
         )
+    if encoder.answers_mask:
+        raise ValueError(
+            "Received what the backbone answers, computed before, expected inputs: the mask of "
+            'its positions is not in there. With pooling="mean" or "first" none is needed'
+        )
     return computed["outputs"][0]
 
 
@@ -144,6 +159,6 @@ def answer(encoder, part, inputs, training):
 def as_head(task, head):
     if isinstance(head, keras.layers.Layer):
         return head
-    if isinstance(head, int) and not isinstance(head, bool) and head >= 1:
-        return keras.layers.Dense(head, dtype="float32", name=task)
+    if isinstance(head, numbers.Integral) and not isinstance(head, bool) and head >= 1:
+        return keras.layers.Dense(int(head), dtype="float32", name=task)
     raise invalid(f"heads[{task!r}]", "a layer, a model, or a number of classes >= 1", head)
