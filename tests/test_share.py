@@ -363,7 +363,11 @@ BAD_CSV = {
     "one.csv": "text,label\n" + "a,x\n" * 40,
     "few.csv": "text,label\n" + "a,x\n" * 40 + "b,y\n",
     "small.csv": "text,label\na,x\nb,y\na,x\nb,y\na,x\nb,y\n",
-    "hole.csv": "text,label\na,x\n ,y\nb,x\nb\n",
+    "hole.csv": "text,label\na,x\n ,y\nb,x\nb,\n",
+    "comma.csv": "label,text\nx,a\ny,b, and more\n",
+    "short.csv": "text,label\na,x\nb\n",
+    "twice.csv": "text,label,label\na,x,y\n",
+    "quote.csv": 'text,label\na,x\n"b,y\nc,x\n',
     "latin.csv": "text,label\ncaf\xe9,x\n",
 }
 
@@ -413,6 +417,10 @@ BAD_CSV = {
         (["--backbone=tiny", "--task=a=few.csv:text:label"], "more rows.*--task.*class 'y' with 1"),
         (["--backbone=tiny", "--task=a=small.csv:text:label"], "more rows.*--task.* with 6, and"),
         (["--backbone=tiny", "--task=a=hole.csv:text:label"], "in 2 of 4 rows, first in line 3"),
+        (["--backbone=tiny", "--task=a=comma.csv:text:label"], "2 columns.*comma.csv.*line 3"),
+        (["--backbone=tiny", "--task=a=short.csv:text:label"], "2 columns.*short.csv.*line 3"),
+        (["--backbone=tiny", "--task=a=twice.csv:text:label"], "one column label.*twice.csv"),
+        (["--backbone=tiny", "--task=a=quote.csv:text:label"], "Expected a CSV.*quote.csv.*: "),
         (["--backbone=tiny", "--task=a=latin.csv:text:label"], "UTF-8.*--task=a=latin.csv"),
     ],
 )
