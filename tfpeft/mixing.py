@@ -95,23 +95,33 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
     power = {"uniform": 0.0, "temperature": 1.0 / temperature}.get(sampling, 1.0)
     rows = dict(zip(sources, _rows(sizes**power, batch_size), strict=True))
     weighted = any(len(source.spec) > 2 for source in sources.values())
-    if sampling is None:
-        steps = max(-(-source.samples // rows[task]) for task, source in sources.items())
-        parts = {t: _once(source, rows[t], steps, weighted) for t, source in sources.items()}
-    else:
-        steps = -(-int(sizes.sum()) // batch_size)
-        parts = {
-            task: _again_and_again(source, rows[task], seed + i, weighted)
-            for i, (task, source) in enumerate(sources.items())
-        }
 
     def together(parts):
         x = TaskInputs({task: part[0] for task, part in parts.items()})
         others = [{task: part[i] for task, part in parts.items()} for i in range(1, 2 + weighted)]
         return (x, *others)
 
-    mixed = tf.data.Dataset.zip(parts).map(together).take(steps)
-    return mixed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    def mixed(parts):
+        return tf.data.Dataset.zip(parts).map(together).take(steps)
+
+    def epoch(seed):
+        return mixed(
+            {
+                task: _again_and_again(source, rows[task], seed + i, weighted)
+                for i, (task, source) in enumerate(sources.items())
+            }
+        )
+
+    if sampling is None:
+        steps = max(-(-source.samples // rows[task]) for task, source in sources.items())
+        batches = mixed({t: _once(each, rows[t], steps, weighted) for t, each in sources.items()})
+    else:
+        steps = -(-int(sizes.sum()) // batch_size)
+        # A number for each epoch, of which all of its order follows. What a shuffled dataset
+        # reads ahead would change the epochs after it.
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+        batches = seeds.flat_map(epoch)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 def _rows(weights, batch_size):
@@ -182,10 +192,8 @@ def _of_dataset(task, data):
         samples_ = each
         if seed is not None:
             # From anywhere on, else an epoch that is shorter never comes to the end of a large one.
-            start = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-            samples_ = start.flat_map(
-                lambda r: each.skip(r % samples).concatenate(each.take(r % samples))
-            )
+            start = seed % samples
+            samples_ = each.skip(start).concatenate(each.take(start))
             samples_ = samples_.shuffle(min(samples, 10_000), seed=seed).repeat()
         batch = samples_.padded_batch if is_free else samples_.batch
         return batch(rows, drop_remainder=seed is not None)
