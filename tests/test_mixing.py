@@ -72,10 +72,15 @@ def test_labels_and_weights_stay_with_their_samples():
         assert np.all(weights["plain"] == 1.0)
 
 
+@pytest.mark.parametrize("global_seed", [0, 1])
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
 @pytest.mark.parametrize("sampling", ["proportional", "uniform", "temperature"])
-def test_a_seed_says_the_order_of_every_epoch(sampling):
+def test_a_seed_says_the_order_of_every_epoch(sampling, kind, global_seed):
     def epochs(seed):
+        tf.random.set_seed(global_seed)
         data = {"a": numbered(50), "b": numbered(20)}
+        if kind == "dataset":
+            data["a"] = tf.data.Dataset.from_tensor_slices(data["a"]).batch(8)
         mixed = tfpeft.mix_tasks(data, sampling=sampling, batch_size=7, seed=seed)
         return [rows_of(mixed, kind=0)["a"] for _ in range(2)]
 

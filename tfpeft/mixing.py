@@ -53,7 +53,8 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
         sampling: See above.
         temperature: T >= 1 of "temperature", 2 if not given; 1 is proportional.
         batch_size: B.
-        seed: Of the order: the same seed gives the same batches, epoch for epoch.
+        seed: Of the order: the same seed gives the same batches, epoch for epoch, as long as
+            TensorFlow's global seed is the same too.
 
     Returns:
         A `tf.data.Dataset` of (`TaskInputs`, {task: labels}) or, if any task has them,
@@ -105,6 +106,9 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
         return tf.data.Dataset.zip(parts).map(together).take(steps)
 
     def epoch(seed):
+        # Sets the seed of the graph traced here, and of nothing else. Under a global seed of 0
+        # `shuffle` would refuse a seed that is a tensor.
+        tf.random.set_seed(1)
         return mixed(
             {
                 task: _again_and_again(source, rows[task], seed + i, weighted)
