@@ -306,6 +306,17 @@ def test_summary(model):
     assert "ia3_scale  (3,)  3" in text
 
 
+def test_paths_of_variables_tell_layers_and_adapters_apart():
+    adapted = tfpeft.add_adapters(transformer(), tfpeft.LoRA(rank=2), name="first")
+    adapted = tfpeft.add_adapters(adapted, tfpeft.LoRA(rank=2), name="second")
+    paths = [v.path for adapter in adapted.adapters.values() for v in adapter.weights]
+    assert len(set(paths)) == len(paths)
+    assert {path.split("/")[0] for path in paths} == {"first", "second"}
+    for path in adapted.adapters["second"].arrays():
+        *layers, name = path.split("/")
+        assert "/".join(["second", *layers[:-1], f"adapter_{layers[-1]}", name]) in paths
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

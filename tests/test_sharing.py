@@ -504,6 +504,12 @@ class TestLoss:
         assert found["zoo_accuracy"] == pytest.approx(right.mean())
 
 
+def test_the_summary_names_task_and_layer():
+    text = tfpeft.trainable_summary(shared_model(adapters=tfpeft.LoRA(rank=2, target="hidden")))
+    for task in ("zoo", "age"):
+        assert f"  {task}/adapter/adapter_hidden/adapter_a  (6, 2)  12" in text
+
+
 class TestPrecomputed:
     def test_heads_learn_the_same_from_what_was_computed_once(self):
         live, computed = compiled(shared_model()), compiled(shared_model())

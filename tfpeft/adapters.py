@@ -1,5 +1,7 @@
 """Models with adapters: one frozen model, and small trainable parts that are switched on it."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -203,7 +205,8 @@ class Adapter(keras.layers.Layer):
     def __init__(self, method, layers, name):
         super().__init__(name=name)
         self.method = method
-        self.parts = [AdapterPart(method, path, layer) for path, layer in layers.items()]
+        with keras.name_scope(name):
+            self.parts = [AdapterPart(method, path, layer) for path, layer in layers.items()]
         self.built = True
 
     def attached(self):
@@ -228,7 +231,10 @@ class AdapterPart(keras.layers.Layer):
         self.method = method
         self.path_of_layer = path
         self.__dict__["layer"] = layer  # untracked: it is the model's, not this part's
-        method.build(self, layer)
+        with contextlib.ExitStack() as scopes:  # so that paths of variables tell the layers apart
+            for above in path.split("/")[:-1]:
+                scopes.enter_context(keras.name_scope(above))
+            method.build(self, layer)
         self.built = True
 
     def adapted(self, call, *args, **kwargs):

@@ -61,7 +61,8 @@ class TaskPart(keras.layers.Layer):
         if method is not None:
             if not isinstance(method, AdapterMethod):
                 raise invalid("adapters", "LoRA(...) or another AdapterMethod", method)
-            self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
+            with keras.name_scope(task):
+                self.adapter = Adapter(method, method.layers(encoder.backbone), "adapter")
 
     def build(self, input_shape):
         self.built = True
@@ -153,10 +154,12 @@ def features_of(encoder, part, inputs, training):
 
 
 def answer(encoder, part, inputs, training):
+    """Returns what a task answers to inputs: its head on the backbone under its adapter."""
     return part(features_of(encoder, part, inputs, training), training=training)
 
 
 def as_head(task, head):
+    """Returns the layer that a head is; a number of classes is a Dense layer of logits."""
     if isinstance(head, keras.layers.Layer):
         return head
     if isinstance(head, numbers.Integral) and not isinstance(head, bool) and head >= 1:
