@@ -1,9 +1,7 @@
 """Quality and cost of a model or of a .tflite file, in the same figures."""
 
 import dataclasses
-import functools
 import json
-import math
 import pathlib
 import tempfile
 import time
@@ -16,14 +14,11 @@ from sklearn import metrics
 from tfpeft import report, tflite
 from tfpeft.arguments import invalid
 from tfpeft.export import export_tflite
+from tfpeft.macs import count_macs
 
 _ROUNDS = 100  # of latency, at most; and at most this many seconds a file
 _SECONDS = 5.0
 _NO_MACS = "no MACs: the graph does not tell the rounds of its loops or all of its shapes"
-_PRODUCTS = (
-    *("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"),
-    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +298,7 @@ def _measure_model(model, x, y, from_logits, file):
     except ValueError as error:
         notes.append(f"no .tflite file, so no bytes and no latency: {error}")
         file = size_bytes = gzip_bytes = None
-    macs = _macs(model, x)
+    macs = count_macs(model, x)
     if macs is None:
         notes.append(_NO_MACS)
     row |= {
@@ -353,59 +348,6 @@ def _quality(outputs, y, from_logits, name):
         "accuracy": float(metrics.accuracy_score(y, answers)),
         **{key: float(value) for key, value in figures.items()},
     }
-
-
-def _macs(model, x):
-    """Counts in the graph that one sample runs through, so that every kind of model counts."""
-    traced = tf.function(functools.partial(model, training=False))
-    specs = keras.tree.map_structure(
-        lambda each: tf.TensorSpec([1, *each.shape[1:]], each.dtype), x
-    )
-    graph = traced.get_concrete_function(specs).graph
-    return _graph_macs(graph, graph)
-
-
-def _graph_macs(graph, outer):
-    total = 0
-    for op in graph.get_operations():
-        shapes, output = [], 0
-        if op.type in _PRODUCTS:
-            if not all(each.shape.is_fully_defined() for each in (*op.inputs, *op.outputs)):
-                return None
-            shapes = [each.shape.as_list() for each in op.inputs]
-            output = math.prod(op.outputs[0].shape.as_list())
-        match op.type:
-            case "MatMul":
-                total += output * shapes[0][0 if op.get_attr("transpose_a") else 1]
-            case "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
-                total += output * shapes[0][-2 if op.get_attr("adj_x") else -1]
-            case "Conv2D" | "Conv3D":
-                total += output * math.prod(shapes[1][:-1])
-            case "DepthwiseConv2dNative":
-                total += output * math.prod(shapes[1][:2])
-            case "Conv2DBackpropInput":
-                total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
-            case "Einsum":
-                total += _einsum_macs(op.get_attr("equation").decode(), shapes)
-            case "While" | "StatelessWhile":
-                return None
-            case "PartitionedCall" | "StatefulPartitionedCall":
-                inner = _graph_macs(outer._get_function(op.get_attr("f").name).graph, outer)
-                if inner is None:
-                    return None
-                total += inner
-    return total
-
-
-def _einsum_macs(equation, shapes):
-    sides = {}
-    for term, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
-        before, _, after = term.partition("...")
-        # What an ellipsis stands for is aligned at its end, and broadcasts.
-        hidden = range(len(before) + len(after) - len(shape), 0)
-        for letter, side in zip([*before, *hidden, *after], shape, strict=True):
-            sides[letter] = max(sides.get(letter, 1), side)
-    return math.prod(sides.values())
 
 
 def _latencies(files, signatures, x):

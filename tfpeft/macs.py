@@ -1,0 +1,69 @@
+"""Multiply-accumulates of a Keras model; those of a .tflite file are counted in tflite.py."""
+
+import functools
+import math
+
+import keras
+import tensorflow as tf
+
+_PRODUCTS = (
+    *("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput"),
+)
+
+
+def count_macs(model, x):
+    """Returns the multiply-accumulates of one sample in convolutions and matrix products.
+
+    They are counted in the graph that the sample runs through, so that every kind of model counts.
+    None where the graph does not tell: loops, and shapes that are not known.
+    """
+    traced = tf.function(functools.partial(model, training=False))
+    specs = keras.tree.map_structure(
+        lambda each: tf.TensorSpec([1, *each.shape[1:]], each.dtype), x
+    )
+    graph = traced.get_concrete_function(specs).graph
+    return _graph_macs(graph, graph)
+
+
+def _graph_macs(graph, outer):
+    total = 0
+    for op in graph.get_operations():
+        shapes, output = [], 0
+        if op.type in _PRODUCTS:
+            if not all(each.shape.is_fully_defined() for each in (*op.inputs, *op.outputs)):
+                return None
+            shapes = [each.shape.as_list() for each in op.inputs]
+            output = math.prod(op.outputs[0].shape.as_list())
+        match op.type:
+            case "MatMul":
+                total += output * shapes[0][0 if op.get_attr("transpose_a") else 1]
+            case "BatchMatMul" | "BatchMatMulV2" | "BatchMatMulV3":
+                total += output * shapes[0][-2 if op.get_attr("adj_x") else -1]
+            case "Conv2D" | "Conv3D":
+                total += output * math.prod(shapes[1][:-1])
+            case "DepthwiseConv2dNative":
+                total += output * math.prod(shapes[1][:2])
+            case "Conv2DBackpropInput":
+                total += math.prod(shapes[2]) * math.prod(shapes[1][:3])
+            case "Einsum":
+                total += _einsum_macs(op.get_attr("equation").decode(), shapes)
+            case "While" | "StatelessWhile":
+                return None
+            case "PartitionedCall" | "StatefulPartitionedCall":
+                inner = _graph_macs(outer._get_function(op.get_attr("f").name).graph, outer)
+                if inner is None:
+                    return None
+                total += inner
+    return total
+
+
+def _einsum_macs(equation, shapes):
+    sides = {}
+    for term, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
+        before, _, after = term.partition("...")
+        # What an ellipsis stands for is aligned at its end, and broadcasts.
+        hidden = range(len(before) + len(after) - len(shape), 0)
+        for letter, side in zip([*before, *hidden, *after], shape, strict=True):
+            sides[letter] = max(sides.get(letter, 1), side)
+    return math.prod(sides.values())
