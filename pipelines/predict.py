@@ -13,6 +13,7 @@ import pathlib
 import textwrap
 
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 from pipelines import backbones, common, sharing  # noqa: F401  its --task
@@ -39,8 +40,10 @@ def main(texts):
             f"Received: --task={unknown[0]}"
         )
     samples, x = inputs(folder, texts)
+    file = folder / "model.tflite"
+    loaded = tflite.interpreter(file)
     probabilities = {
-        task: softmax(tflite.predict(folder / "model.tflite", x, signature=task))
+        task: tf.nn.softmax(tflite.run(loaded, file, x, signature=task)).numpy()
         for task in FLAGS.task or classes
     }
     show(
@@ -83,11 +86,6 @@ def inputs(folder, texts):
     if not np.all(np.isfinite(x)):
         raise ValueError(f"{wanted}, with NaN or infinity")
     return range(len(x)), x.astype("float32")
-
-
-def softmax(logits):
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def show(rows):

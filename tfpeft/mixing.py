@@ -99,8 +99,10 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
 
     def together(parts):
         x = TaskInputs({task: part[0] for task, part in parts.items()})
-        others = [{task: part[i] for task, part in parts.items()} for i in range(1, 2 + weighted)]
-        return (x, *others)
+        y = {task: part[1] for task, part in parts.items()}
+        if not weighted:
+            return x, y
+        return x, y, {task: _weights(*part) for task, part in parts.items()}
 
     def mixed(parts):
         return tf.data.Dataset.zip(parts).map(together).take(steps)
@@ -109,16 +111,15 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
         # Sets the seed of the graph traced here, and of nothing else. Under a global seed of 0
         # `shuffle` would refuse a seed that is a tensor.
         tf.random.set_seed(1)
-        return mixed(
-            {
-                task: _again_and_again(source, rows[task], seed + i, weighted)
-                for i, (task, source) in enumerate(sources.items())
-            }
-        )
+        parts = {
+            task: source.batches(rows[task], seed + i)
+            for i, (task, source) in enumerate(sources.items())
+        }
+        return mixed(parts)
 
     if sampling is None:
         steps = max(-(-source.samples // rows[task]) for task, source in sources.items())
-        batches = mixed({t: _once(each, rows[t], steps, weighted) for t, each in sources.items()})
+        batches = mixed({t: _once(each, rows[t], steps) for t, each in sources.items()})
     else:
         steps = -(-int(sizes.sum()) // batch_size)
         # A number for each epoch, of which all of its order follows. What a shuffled dataset
@@ -185,8 +186,11 @@ def _of_dataset(task, data):
         raise invalid(f"data[{task!r}]", "batches of (x, y) or (x, y, sample_weight)", spec)
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise invalid(f"data[{task!r}]", "a finite dataset", "one that repeats")
-    first = lambda element: tf.shape(keras.tree.flatten(element)[0], tf.int64)[0]  # noqa: E731
-    samples = int(data.reduce(np.int64(0), lambda count, *element: count + first(element)))
+
+    def counted(count, *element):
+        return count + tf.shape(keras.tree.flatten(element)[0], tf.int64)[0]
+
+    samples = int(data.reduce(np.int64(0), counted))
     if samples == 0:
         raise invalid(f"data[{task!r}]", "as many samples as labels, one or more", 0)
     each = data.unbatch()
@@ -205,14 +209,10 @@ def _of_dataset(task, data):
     return _Source(samples, each.element_spec, batches)
 
 
-def _again_and_again(source, rows, seed, weighted):
-    return source.batches(rows, seed).map(lambda *each: _with_weights(each, weighted))
-
-
-def _once(source, rows, steps, weighted):
+def _once(source, rows, steps):
     def without_marker(x, y, *weight):
         # NaN marks what is missing, so labels become floats; 24 bits hold any class number.
-        return _with_weights((x, tf.cast(y, tf.float32), *weight), weighted)
+        return (x, tf.cast(y, tf.float32), *weight)
 
     def unlabelled(x, y, *weight):
         return (x, tf.fill(tf.shape(y), np.float32("nan")), *map(tf.zeros_like, weight))
@@ -222,7 +222,6 @@ def _once(source, rows, steps, weighted):
     return batches.concatenate(filler.repeat()).take(steps)
 
 
-def _with_weights(element, weighted):
-    if not weighted or len(element) == 3:
-        return element
-    return (*element, tf.ones(tf.shape(element[1])[:1], keras.config.floatx()))
+def _weights(x, y, weights=None):
+    """Returns the weights of samples, ones where a task has none."""
+    return tf.ones(tf.shape(y)[:1], keras.config.floatx()) if weights is None else weights

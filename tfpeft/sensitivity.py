@@ -162,6 +162,7 @@ def layer_sensitivity(model, data, sparsities, *, exclude=(), monitor=None, batc
 
 
 def evaluate(model, data, batch_size):
+    """Returns {metric: value} of a compiled model, on arrays or a dataset."""
     if not isinstance(data, tuple):
         return model.evaluate(data, return_dict=True, verbose=0)
     sample_weight = data[2] if len(data) > 2 else None
@@ -175,6 +176,7 @@ def evaluate(model, data, batch_size):
 
 
 def monitored(model, monitor, metrics):
+    """Returns the name of the metric that decides: `monitor`, or else the first as compiled."""
     if monitor is None:
         return next((name for name in metrics if name != "loss"), "loss")
     if monitor not in metrics:
@@ -183,6 +185,7 @@ def monitored(model, monitor, metrics):
 
 
 def holds(metric, baseline, monitor, tolerance):
+    """Whether a metric is worse than the baseline by `tolerance` at most."""
     worse = metric - baseline if monitor.endswith(_LOWER_IS_BETTER) else baseline - metric
     return bool(worse <= tolerance + _ROUNDING)
 
@@ -203,6 +206,7 @@ def chosen(model, exclude):
 
 
 def check_model(model):
+    """Raises unless it is a model that is compiled with a plain optimizer."""
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
     if not model.compiled or model.optimizer is None:
@@ -212,11 +216,13 @@ def check_model(model):
 
 
 def check_data(name, data):
+    """Raises unless data are arrays or a dataset."""
     pair = isinstance(data, tuple) and len(data) in (2, 3)
     if not pair and not isinstance(data, tf.data.Dataset):
         raise invalid(name, "(x, y), (x, y, sample_weight) or a tf.data.Dataset", type(data))
 
 
 def check_tolerance(tolerance):
+    """Raises unless it is a number >= 0."""
     if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
         raise invalid("tolerance", "a number of at least 0", tolerance)

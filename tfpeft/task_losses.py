@@ -254,6 +254,7 @@ def of_every_task(argument, given, tasks):
 
 
 def listed(names):
+    """Returns names as an error tells them."""
     return ", ".join(map(str, names)) or "none"
 
 

@@ -186,12 +186,12 @@ def predict(path, x, *, batch_size=256, signature=None):
         batch_size: Samples a run, unless the file insists on a batch.
         signature: Which, of a file that has several.
     """
-    return Program(interpreter(path), path, signature).predict(x, batch_size)
+    return run(interpreter(path), path, x, batch_size=batch_size, signature=signature)
 
 
-def run(loaded, path, x, *, batch_size=256):
+def run(loaded, path, x, *, batch_size=256, signature=None):
     """The same as `predict`, by an interpreter of the file that is there already."""
-    return Program(loaded, path).predict(x, batch_size)
+    return Program(loaded, path, signature).predict(x, batch_size)
 
 
 class Program:
