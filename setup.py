@@ -15,7 +15,7 @@ setuptools.setup(
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["tfpeft", "pipelines"],
+    packages=setuptools.find_packages(include=["tfpeft*", "pipelines*"]),
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",

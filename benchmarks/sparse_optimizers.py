@@ -23,8 +23,8 @@ import timing
 from absl import app, flags
 
 import tfpeft
-from tfpeft import masks
-from tfpeft.schedules import tfmot
+from tfpeft.sparsity import masks
+from tfpeft.sparsity.schedules import tfmot
 
 import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
 

@@ -22,7 +22,7 @@ from absl import app, flags
 from timing import without_autotuning
 
 import tfpeft
-from tfpeft.schedules import tfmot
+from tfpeft.sparsity.schedules import tfmot
 
 import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import flags
 
 from pipelines import backbones, common, sharing  # noqa: F401  its --task
-from tfpeft import tflite
+from tfpeft.export import tflite_file
 
 FLAGS = flags.FLAGS
 
@@ -41,9 +41,9 @@ def main(texts):
         )
     samples, x = inputs(folder, texts)
     file = folder / "model.tflite"
-    loaded = tflite.interpreter(file)
+    loaded = tflite_file.interpreter(file)
     probabilities = {
-        task: tf.nn.softmax(tflite.run(loaded, file, x, signature=task)).numpy()
+        task: tf.nn.softmax(tflite_file.run(loaded, file, x, signature=task)).numpy()
         for task in FLAGS.task or classes
     }
     show(

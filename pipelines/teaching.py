@@ -8,8 +8,8 @@ from absl import flags
 import tfpeft
 from pipelines import common, stages
 from pipelines.data import call
-from tfpeft import tflite
-from tfpeft.evaluation import are_logits
+from tfpeft.evaluation.compare import are_logits
+from tfpeft.export import tflite_file
 
 FLAGS = common.FLAGS
 
@@ -140,14 +140,18 @@ def taught(model, student_model, data, folder):
 
 def _load_teacher(path):
     if pathlib.Path(path).suffix == ".tflite":
-        tflite.interpreter(path)  # a bad file is refused here
+        tflite_file.interpreter(path)  # a bad file is refused here
         return path
     custom_objects = common.import_custom_objects(FLAGS.custom_objects)
     return common.load_model(path, "teacher", custom_objects)
 
 
 def _answers(teacher, x):
-    return tflite.predict(teacher, x) if isinstance(teacher, str) else teacher.predict(x, verbose=0)
+    return (
+        tflite_file.predict(teacher, x)
+        if isinstance(teacher, str)
+        else teacher.predict(x, verbose=0)
+    )
 
 
 def _weights(count):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft import weight_files
+from tfpeft.core import weight_files
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(16, 6, 8)).astype("float32")

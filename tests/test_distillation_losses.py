@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
-from tfpeft.features import same_positions
-from tfpeft.keras_terms import KerasFeatures, KerasLogits, KerasTerm, as_terms
+from tfpeft.distillation.features import same_positions
+from tfpeft.distillation.keras_losses import KerasFeatures, KerasLogits, KerasTerm, as_terms
 
 
 def normal(*shape, seed=0, scale=1.5):

@@ -10,7 +10,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 import tfpeft
-from tfpeft import report, tflite
+from tfpeft.export import tflite_file
+from tfpeft.reports import tables
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 6, 6, 2)).astype("float32")
@@ -152,7 +153,7 @@ def test_sides_that_follow_from_a_free_batch_count_in_full(tmp_path):
     for quantization in ("none", "float16", "int8"):
         path = tmp_path / f"{quantization}.tflite"
         tfpeft.export_tflite(model, path, quantization=quantization, representative_data=x)
-        assert tflite.inspect(path).macs == expected
+        assert tflite_file.inspect(path).macs == expected
     assert tfpeft.evaluate(model, (x, Y)).macs == expected
 
 
@@ -168,7 +169,7 @@ def test_texts_of_a_free_length(tmp_path):
         ]
     )
     tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=tokens)
-    assert tflite.inspect(tmp_path / "m.tflite").macs is None
+    assert tflite_file.inspect(tmp_path / "m.tflite").macs is None
     comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (tokens, Y))
     for row in comparison.rows.values():
         assert row.macs == 7 * 8 * 6 + 6 * 4
@@ -223,7 +224,7 @@ def test_several_inputs_in_every_form(tmp_path):
     _, model = text_models()
     path = tmp_path / "m.tflite"
     tfpeft.export_tflite(model, path)
-    listed = tflite.interpreter(path).get_input_details()
+    listed = tflite_file.interpreter(path).get_input_details()
     assert [each["dtype"] for each in listed] != [np.bool_, np.int64, np.int32]  # as keras sorts
     expected = by_hand(answers(model), Y)
     flat = [TEXTS[name] for name in sorted(TEXTS)]
@@ -239,7 +240,7 @@ def test_several_inputs_in_every_form(tmp_path):
         assert row.nonzero_parameters == TRUNK + 5 * 6 + 6 + 6 * 4 + 4
         assert row.latency_ms > 0
         assert row.notes == ()
-    assert tflite.inspect(path).macs is None
+    assert tflite_file.inspect(path).macs is None
     for x in (flat[:2], TEXTS["token_ids"], {**TEXTS, "token_ids": X}):
         with pytest.raises(ValueError, match=r"'input_2': \(-1,\)}, as .*m.tflite names them"):
             tfpeft.evaluate(path, (x, Y))
@@ -287,7 +288,7 @@ def test_a_file_without_signatures(tmp_path):
     builder.Finish(content.Pack(builder), b"TFL3")
     path = tmp_path / "m.tflite"
     path.write_bytes(builder.Output())
-    assert tflite.choose(path) is None
+    assert tflite_file.choose(path) is None
     comparison = tfpeft.compare({"model": model, "file": path}, (X, Y))
     assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
     assert comparison["file"].macs == comparison["model"].macs
@@ -312,8 +313,8 @@ def test_signatures_of_one_file(tmp_path):
         assert row.nonzero_parameters == TRUNK + sum(map(sum, heads.values()))
         assert row.size_bytes == shared.stat().st_size
         assert row.latency_ms > 0
-        assert tflite.inspect(shared, signature=name).is_softmax == (name == "sentiment")
-    contents = tflite.inspect(shared)
+        assert tflite_file.inspect(shared, signature=name).is_softmax == (name == "sentiment")
+    contents = tflite_file.inspect(shared)
     assert (contents.macs, contents.is_softmax) == (None, False)
     # Those that have no choice run as they are.
     everything = {"model": models["topic"], "shared": shared, "single": single}
@@ -346,7 +347,7 @@ def test_probabilities_that_int8_rounds_away_from_one(tmp_path):
     y = np.argmax(model.predict(x, verbose=0), axis=1)
     path = tmp_path / "m.tflite"
     tfpeft.export_tflite(model, path, quantization="int8", representative_data=x)
-    sums = tflite.predict(path, x).sum(axis=1)
+    sums = tflite_file.predict(path, x).sum(axis=1)
     assert np.max(np.abs(sums - 1)) > 0.01
     loss = tfpeft.evaluate(path, (x, y)).loss
     assert loss == pytest.approx(tfpeft.evaluate(model, (x, y)).loss, abs=0.05)
@@ -384,7 +385,7 @@ def test_tables_json_and_plot(tmp_path):
     markdown = comparison.to_markdown().splitlines()
     assert markdown[2].startswith("| one | ")
     assert len({line.count("|") for line in markdown}) == 1
-    report.plot_accuracy_size(rows, tmp_path / "plot.png")
+    tables.plot_accuracy_size(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import tfpeft
-from tfpeft import export, tflite
+from tfpeft.export import tflite, tflite_file
 
 X = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
 
@@ -67,7 +67,7 @@ def test_the_file_answers_as_the_model_does(model, tmp_path, quantization, toler
     for expected, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected)
     # The same figures from the file: weights, and MACs at 8x8 outputs, then 4x4.
-    contents = tflite.inspect(path)
+    contents = tflite_file.inspect(path)
     assert contents.parameters == 112 + 40 + 325
     assert contents.macs == 64 * 4 * 27 + 16 * 4 * 9 + 64 * 5
     assert contents.is_softmax
@@ -80,7 +80,7 @@ def test_weights_take_the_bytes_that_they_should(tmp_path):
         quantization: tfpeft.export_tflite(
             model, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         ).size_bytes
-        for quantization in export.QUANTIZATIONS
+        for quantization in tflite.QUANTIZATIONS
     }
     for quantization, width in {"none": 4, "float16": 2, "dynamic_range": 1, "int8": 1}.items():
         assert 60_000 * width < sizes[quantization] < 60_000 * width + 8_000
@@ -93,10 +93,10 @@ def test_zeros_are_counted_in_every_quantization(tmp_path):
     model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(30, use_bias=False)])
     model.layers[0].kernel.assign(kernel)
     data = np.random.default_rng(0).normal(size=(50, 20)).astype("float32")
-    for quantization in export.QUANTIZATIONS:
+    for quantization in tflite.QUANTIZATIONS:
         path = tmp_path / f"{quantization}.tflite"
         tfpeft.export_tflite(model, path, quantization=quantization, representative_data=data)
-        contents = tflite.inspect(path)
+        contents = tflite_file.inspect(path)
         # A quantised layer may get a bias of zeros that the model does not have.
         assert contents.parameters - 600 in (0, 30)
         assert contents.nonzero_parameters == np.count_nonzero(kernel)
@@ -104,7 +104,7 @@ def test_zeros_are_counted_in_every_quantization(tmp_path):
 
 def test_batches_are_free(model, tmp_path):
     tfpeft.export_tflite(model, tmp_path / "m.tflite")
-    answers = tflite.predict(tmp_path / "m.tflite", X, batch_size=25)
+    answers = tflite_file.predict(tmp_path / "m.tflite", X, batch_size=25)
     np.testing.assert_allclose(answers, model.predict(X, verbose=0), atol=1e-6)
 
 
@@ -120,7 +120,7 @@ def test_batches_are_free(model, tmp_path):
 def test_forms_of_representative_data_give_one_file(model, tmp_path, data):
     for name, form in (("array", X), ("other", data)):
         tfpeft.export_tflite(model, tmp_path / name, quantization="int8", representative_data=form)
-    answers = [tflite.predict(tmp_path / name, X) for name in ("array", "other")]
+    answers = [tflite_file.predict(tmp_path / name, X) for name in ("array", "other")]
     np.testing.assert_array_equal(*answers)
 
 
@@ -136,7 +136,7 @@ def test_several_inputs_and_outputs_by_name(tmp_path):
             model, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         )
         assert report.max_deviation < 0.2
-    interpreter = tflite.interpreter(tmp_path / "m.tflite")
+    interpreter = tflite_file.interpreter(tmp_path / "m.tflite")
     assert set(interpreter.get_signature_list()["serving_default"]["outputs"]) == {"sum", "top"}
 
 
@@ -176,7 +176,7 @@ def test_other_precisions_become_float32(tmp_path, policy):
         keras.config.set_dtype_policy("float32")
     report = tfpeft.export_tflite(model, tmp_path / "m.tflite")
     assert report.max_deviation < 5e-2
-    interpreter = tflite.interpreter(tmp_path / "m.tflite")
+    interpreter = tflite_file.interpreter(tmp_path / "m.tflite")
     assert interpreter.get_input_details()[0]["dtype"] is np.float32
     assert interpreter.get_output_details()[0]["dtype"] is np.float32
     assert model.layers[0].compute_dtype == policy.removeprefix("mixed_")
@@ -220,10 +220,10 @@ def test_a_file_that_answers_otherwise_is_refused(model, tmp_path, monkeypatch):
     """What is converted is another model: as good as a converter that lost the weights."""
     path = tmp_path / "m.tflite"
     path.write_bytes(b"an earlier file")
-    convert = export._convert
+    convert = tflite._convert
     other = keras.models.clone_model(model)
 
-    monkeypatch.setattr(export, "_convert", lambda _, *rest: convert(other, *rest))
+    monkeypatch.setattr(tflite, "_convert", lambda _, *rest: convert(other, *rest))
     with pytest.raises(ValueError, match="does not answer as .* a deviation of at most"):
         tfpeft.export_tflite(model, path, representative_data=X)
     assert path.read_bytes() == b"an earlier file"
@@ -262,12 +262,12 @@ def test_damaged_files(model, tmp_path):
     for damaged in (content[: len(content) // 3], content[:8] + b"\xff" * 300):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="m.tflite, which is damaged"):
-            tflite.inspect(path)
+            tflite_file.inspect(path)
 
 
 def test_a_file_of_something_else(tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"PK" * 100)
     with pytest.raises(ValueError, match="m.tflite, which is something else"):
-        tflite.inspect(tmp_path / "m.tflite")
+        tflite_file.inspect(tmp_path / "m.tflite")
     with pytest.raises(ValueError, match="which is not there"):
-        tflite.inspect(tmp_path / "none.tflite")
+        tflite_file.inspect(tmp_path / "none.tflite")

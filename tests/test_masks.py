@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfpeft import masks, schedules  # before TFMOT itself: see schedules.py
+from tfpeft.sparsity import (
+    masks,
+    schedules,  # before TFMOT itself: see sparsity/schedules.py
+)
 
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
     pruning_impl,

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
-from tfpeft import answer_store
+from tfpeft.caching import store
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 5)).astype("float32")
@@ -27,7 +27,7 @@ def teacher():
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(answer_store, "_SHARD_SAMPLES", 16)
+    monkeypatch.setattr(store, "_SHARD_SAMPLES", 16)
 
 
 NOISE = tf.random.Generator.from_seed(0)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from networks import MODELS, X, Y, compiled, sequential, train, zeros
 
 import tfpeft
-from tfpeft import schedules
+from tfpeft.sparsity import schedules
 
 tfmot = schedules.tfmot
 

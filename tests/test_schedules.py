@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
-from tfpeft import schedules
+from tfpeft.sparsity import schedules
 
 
 def updates(schedule, steps):

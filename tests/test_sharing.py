@@ -20,7 +20,7 @@ from shared_tasks import (
 )
 
 import tfpeft
-from tfpeft import tflite
+from tfpeft.export import tflite_file
 
 
 class TestAnswers:
@@ -376,7 +376,7 @@ class TestExport:
         assert "signatures zoo, age, plain" in str(report)
         assert report.max_deviation < 1e-4
         assert report.size_bytes < 1.05 * one.size_bytes
-        loaded = tflite.interpreter(tmp_path / "m.tflite")
+        loaded = tflite_file.interpreter(tmp_path / "m.tflite")
         for task, expected in predict(shared, data).items():
             answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
             np.testing.assert_allclose(answer["output_0"], expected, atol=1e-4)
@@ -409,7 +409,7 @@ class TestExport:
             shared, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         )
         assert report.size_bytes < 0.4 * 4 * shared.count_params()
-        loaded = tflite.interpreter(tmp_path / "m.tflite")
+        loaded = tflite_file.interpreter(tmp_path / "m.tflite")
         for task, expected in predict(shared, data).items():
             answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
             spread = np.ptp(expected)

@@ -17,7 +17,7 @@ from shared_tasks import (
 )
 
 import tfpeft
-from tfpeft import task_losses
+from tfpeft.sharing import task_losses
 
 
 class TestLoss:

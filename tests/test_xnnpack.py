@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft import schedules
+from tfpeft.sparsity import schedules
 
-import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
+import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/schedules.py)
 
 
 def mobile(layers, *, inputs, model, pooled=True, stem_padding=1, middle=None):

@@ -1,6 +1,12 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
-from tfpeft.adapter_methods import (
+from tfpeft.adapters.adapted_model import (
+    AdaptedModel,
+    add_adapters,
+    merge_adapters,
+    trainable_summary,
+)
+from tfpeft.adapters.adapter_method import (
     IA3,
     AdapterMethod,
     BitFit,
@@ -9,9 +15,9 @@ from tfpeft.adapter_methods import (
     LoRA,
     NormTuning,
 )
-from tfpeft.adapters import AdaptedModel, add_adapters, merge_adapters, trainable_summary
-from tfpeft.distillation import Distiller
-from tfpeft.distillation_losses import (
+from tfpeft.caching.precompute import Precomputed, Taught, precompute
+from tfpeft.distillation.distiller import Distiller
+from tfpeft.distillation.losses import (
     DIST,
     AttentionTransfer,
     BinarySoftLabels,
@@ -24,32 +30,31 @@ from tfpeft.distillation_losses import (
     SoftLabels,
     SquaredError,
 )
-from tfpeft.evaluation import Comparison, Evaluation, compare, evaluate
-from tfpeft.export import ExportReport, export_tflite
-from tfpeft.iterative_pruning import IterativePruning, prune_iteratively
-from tfpeft.l1 import ProximalGroupL1, ProximalL1, l1_regularize
-from tfpeft.mixing import TaskInputs, mix_tasks
-from tfpeft.precompute import Precomputed, Taught, precompute
-from tfpeft.pruning import (
+from tfpeft.distillation.students import scale_width
+from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
+from tfpeft.export.tflite import ExportReport, export_tflite
+from tfpeft.sharing.mixing import TaskInputs, mix_tasks
+from tfpeft.sharing.shared_model import SharedModel, TaskModel
+from tfpeft.sparsity.iterative import IterativePruning, prune_iteratively
+from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.sparsity.pruning import (
     GradientPruning,
     MagnitudePruning,
     MovementPruning,
     Pruning,
     RandomPruning,
 )
-from tfpeft.schedules import constant_sparsity, polynomial_decay
-from tfpeft.sensitivity import Sensitivity, layer_sensitivity
-from tfpeft.sharing import SharedModel, TaskModel
-from tfpeft.sparse_optimizer import SparseOptimizer, SparsityLogger
-from tfpeft.sparse_training import (
+from tfpeft.sparsity.schedules import constant_sparsity, polynomial_decay
+from tfpeft.sparsity.sensitivity import Sensitivity, layer_sensitivity
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, SparsityLogger
+from tfpeft.sparsity.sparse_training import (
     SET,
     RigL,
     StaticSparse,
     TargetedDropout,
 )
-from tfpeft.width import scale_width
-from tfpeft.xnnpack import XnnpackPolicy, prune_for_xnnpack
-from tfpeft.zeros import FixedMask, strip_pruning
+from tfpeft.sparsity.strip import FixedMask, strip_pruning
+from tfpeft.sparsity.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
 __version__ = "0.1.0"
 

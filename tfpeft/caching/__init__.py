@@ -1,0 +1,1 @@
+"""What a frozen model computes, computed once and stored. Row 4."""

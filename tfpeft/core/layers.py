@@ -1,0 +1,70 @@
+"""Layers of a model: their paths, names and patterns of names."""
+
+import difflib
+import fnmatch
+
+from tfpeft.core.arguments import invalid
+
+
+def layers_by_path(model):
+    """Returns {path: layer} of all layers in `model`, such as "backbone/block_1/conv"."""
+    found = {}
+
+    def visit(layer, path):
+        for inner in layer._flatten_layers(include_self=False, recursive=False):
+            inner_path = f"{path}/{inner.name}" if path else inner.name
+            found.setdefault(inner_path, inner)
+            visit(inner, inner_path)
+
+    visit(model, "")
+    return found
+
+
+def find_layer(models, name, argument):
+    """Returns the layer called `name`, or whose path ends in `name`, in one of the `models`.
+
+    Raises:
+        ValueError: if there is none, or more than one, which names `argument`.
+    """
+    wanted, matches, paths = tuple(name.split("/")), {}, []
+    model_names = [model.name for model in models]
+    if len(set(model_names)) < len(models):
+        model_names = [str(index) for index in range(len(models))]
+    for index, model in enumerate(models):
+        for path, layer in layers_by_path(model).items():
+            full = (model_names[index], *path.split("/"))
+            paths.append("/".join(full if len(models) > 1 else full[1:]))
+            if full[1:] == wanted and len(models) == 1:
+                return layer  # the exact path goes before longer ones that end in it
+            if full[-len(wanted) :] == wanted:
+                matches[id(layer)] = (layer, paths[-1])
+    if len(matches) == 1:
+        return next(iter(matches.values()))[0]
+    if matches:
+        expected = f"one of the paths {', '.join(sorted(path for _, path in matches.values()))}"
+    else:
+        by_last_name = {path.split("/")[-1]: path for path in paths}
+        near = difflib.get_close_matches(wanted[-1], by_last_name, n=5, cutoff=0.5)
+        near = [by_last_name[each] for each in near] or paths[:10]
+        expected = f"the name or path of a layer, such as {', '.join(near) or '(there are none)'}"
+    raise invalid(argument, expected, name)
+
+
+def match_layers(layers, patterns):
+    """Returns the part of {path: layer} of which the path, or a name in it, matches a pattern."""
+    return {
+        path: layer
+        for path, layer in layers.items()
+        if any(
+            fnmatch.fnmatchcase(name, pattern)
+            for pattern in patterns
+            for name in (path, *path.split("/"))
+        )
+    }
+
+
+def set_trainable(model, value):
+    """Sets the flag of every layer in a model."""
+    # Each by itself: an assignment that changes nothing is skipped with all that is below it.
+    for layer in model._flatten_layers():
+        layer.trainable = value

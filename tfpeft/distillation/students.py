@@ -1,0 +1,89 @@
+"""The same architecture at another width."""
+
+import keras
+
+from tfpeft.core import clone
+from tfpeft.core.arguments import check_positive
+
+_WIDTHS = ("units", "filters")
+
+
+def scale_width(model, width):
+    """Returns a new, untrained model: the architecture of `model` at another width.
+
+    Every layer of `units` or `filters` gets `max(1, round(width * units))` of them, but for
+    those whose channels are the outputs of the model. Dropout rates of a narrower model become
+    0: its size and its teacher regularise it, and on top of them dropout made students worse
+    (see benchmarks/README.md). Preprocessing state that no training
+    changes (what `Normalization` was adapted to) is copied.
+
+    What it does not give: other depths or kernel sizes. Layers that name a shape, such as
+    `Reshape` to a number of channels or the `Input` of a functional model in the middle of
+    another, cannot follow.
+
+    Args:
+        model: A functional or Sequential `keras.Model`, built; it stays as it is.
+        width: Factor > 0, such as 0.5.
+
+    Raises:
+        ValueError: for another kind of model, a width out of range, or a model in which no
+            layer can be scaled.
+
+    Example:
+
+    ```python
+    import keras, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.Dense(3)])
+    print(tfpeft.scale_width(model, 0.5).layers[0].units)  # 8
+    ```
+
+    Reference: the width multiplier of Howard et al., "MobileNets", 2017,
+    https://arxiv.org/abs/1704.04861
+    """
+    check_positive("width", width)
+    if not getattr(model, "outputs", None):
+        raise ValueError(
+            "Received an invalid value for `model`, expected a functional or Sequential model "
+            f"that is built. Received: a {type(model).__name__}"
+        )
+    kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
+    scaled = []
+
+    def edit(config, parents):
+        if "layers" in config and "input_layers" not in config and config["name"] != model.name:
+            # A Sequential inside another model takes the width that it is given.
+            layers = [each for each in config["layers"] if each["class_name"] != "InputLayer"]
+            return {**config, "layers": layers, "build_input_shape": None}
+        if width < 1 and "rate" in config:
+            config = {**config, "rate": 0.0}
+        for argument in _WIDTHS:
+            if isinstance(config.get(argument), int) and config.get("name") not in kept:
+                groups = config.get("groups") or 1
+                units = max(1, round(width * config[argument] / groups)) * groups
+                scaled.append(config["name"])
+                config = {**config, argument: units}
+        return config
+
+    new = clone.rebuild(model, edit, copy_weights=False)
+    if not scaled:
+        raise ValueError(
+            "Received an invalid value for `model`, expected layers with `units` or `filters` "
+            f"before the output layers. Received: {model.name!r} without any"
+        )
+    clone.copy_adapted(model, new)
+    return new
+
+
+def _output_layers(tensor):
+    """Yields the layers that decide how many channels an output has."""
+    operation, node, index = tensor._keras_history
+    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        yield from _output_layers(operation.outputs[index])
+    elif isinstance(operation, keras.layers.Wrapper):
+        yield operation.layer
+    elif any(hasattr(operation, argument) for argument in _WIDTHS):
+        yield operation
+    else:
+        for argument in operation._inbound_nodes[node].input_tensors:
+            yield from _output_layers(argument)

@@ -1,0 +1,1 @@
+"""Quality and cost of models and of exported files, in the same figures. Row 4."""

@@ -1,0 +1,1 @@
+"""Tables and plots: rows of figures in; text, Markdown and PNG out. Row 2."""

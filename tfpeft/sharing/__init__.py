@@ -1,0 +1,1 @@
+"""Parameter sharing: one backbone and, for every task, a head and an adapter. Row 5."""

@@ -1,0 +1,102 @@
+"""The shared part of a model of several tasks: a backbone, and one vector of what it answers."""
+
+import keras
+from keras import ops
+
+from tfpeft.core.arguments import check_choice, invalid
+from tfpeft.core.hooks import mask_of
+from tfpeft.core.layers import layers_by_path, match_layers, set_trainable
+
+POOLINGS = (None, "mean", "first")
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class Encoder(keras.Model):
+    """A backbone that is frozen but for chosen layers, and a pooling over positions.
+
+    Args:
+        backbone: A `keras.Model`; it is frozen, and belongs to this one from here on.
+        pooling: None for what the backbone answers; "mean" over all axes but the first and the
+            last, of the positions that are not masked (by Keras's mask, or the input
+            "padding_mask"); "first" for the first position, BERT's [CLS].
+        output: Key or index of the output that is taken of several; None for the only one, or,
+            with a pooling, for "sequence_output", as KerasHub calls it.
+        unfreeze: Names or patterns of layers of the backbone that are trained.
+        name: The model's name.
+    """
+
+    def __init__(self, backbone, *, pooling=None, output=None, unfreeze=(), name=None):
+        super().__init__(name=name or f"{backbone.name}_encoder")
+        check_choice("pooling", pooling, POOLINGS)
+        self.backbone = backbone
+        self.pooling, self.output_key = pooling, output
+        self.unfreeze = [unfreeze] if isinstance(unfreeze, str) else list(unfreeze)
+        set_trainable(backbone, False)
+        layers = layers_by_path(backbone)
+        for pattern in self.unfreeze:
+            found = match_layers(layers, [pattern])
+            if not found:
+                names = ", ".join(sorted(layers)[:10])
+                raise invalid("unfreeze", f"names or patterns of layers, such as {names}", pattern)
+            for layer in found.values():
+                layer.trainable = True
+        self.answers_mask = False
+        self.built = backbone.built
+
+    @property
+    def input_structure(self):
+        """Inputs as the backbone was made with, or None if it does not tell."""
+        functional = getattr(self.backbone, "_functional", None) or self.backbone
+        inside = getattr(functional, "input_structure", None)
+        return inside if inside is not None else getattr(functional, "_inputs_struct", None)
+
+    def call(self, inputs, training=None):
+        outputs = self._selected(self.backbone(inputs, training=training))
+        if self.pooling is None:
+            self.answers_mask = mask_of(outputs) is not None
+            return outputs
+        if not hasattr(outputs, "shape") or len(outputs.shape) < 3:
+            got = getattr(outputs, "shape", type(outputs).__name__)
+            raise invalid("pooling", f"None for a backbone that answers {got}", self.pooling)
+        if self.pooling == "first":
+            return outputs[(slice(None), *[0] * (len(outputs.shape) - 2))]
+        mask = mask_of(outputs)
+        if mask is None and isinstance(inputs, dict):
+            mask = inputs.get("padding_mask")
+        if mask is None or len(outputs.shape) != 3:
+            return ops.mean(outputs, axis=tuple(range(1, len(outputs.shape) - 1)))
+        # In float32: half precision counts and adds up long texts badly.
+        mask = ops.expand_dims(ops.cast(mask, "float32"), -1)
+        total = ops.sum(ops.cast(outputs, "float32") * mask, axis=1)
+        return ops.cast(total / ops.maximum(ops.sum(mask, axis=1), 1.0), outputs.dtype)
+
+    def _selected(self, outputs):
+        key = self.output_key
+        if key is None and self.pooling and isinstance(outputs, dict):
+            key = "sequence_output" if "sequence_output" in outputs else None
+        if key is None:
+            return outputs
+        try:
+            return outputs[key]
+        except (KeyError, IndexError, TypeError) as error:
+            known = "None, as there is one"
+            if isinstance(outputs, (dict, list, tuple)):
+                keys = outputs if isinstance(outputs, dict) else range(len(outputs))
+                known = f"one of {', '.join(map(repr, keys))}"
+            raise invalid("output", known, key) from error
+
+    def get_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "pooling": self.pooling,
+            "output": self.output_key,
+            "unfreeze": self.unfreeze,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "backbone": backbone})

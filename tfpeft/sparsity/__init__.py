@@ -1,0 +1,1 @@
+"""Zeros: pruning and sparse training, as optimizers that wrap an optimizer. Row 3."""

@@ -1,0 +1,215 @@
+"""L1: the classic penalty, and the proximal steps that reach the zeros it never does."""
+
+import fnmatch
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfpeft.core import clone
+from tfpeft.core.arguments import check_exclude, check_positive, invalid
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+
+
+def l1_regularize(model, l1, *, exclude=()):
+    """Returns a new model whose kernels have the classic L1 penalty in their loss.
+
+    `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize. An L1 or L2
+    penalty that is already there stays, added up.
+
+    What it does not give: exact zeros. The gradient of the penalty pushes weights past zero and
+    back, so they end near zero; `ProximalL1` reaches it. Side by side, for one weight w = 0.25
+    and a loss that does not depend on it, l1 = 1, SGD with a learning rate of 0.1:
+
+    | step | penalty | proximal |
+    |---|---|---|
+    | 1 | 0.15 | 0.15 |
+    | 2 | 0.05 | 0.05 |
+    | 3 | -0.05 | 0.0 |
+    | 4 | 0.05 | 0.0 |
+
+    Args:
+        model: A `keras.Model`; a subclassed one needs `get_config`. It stays as it is.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone, with all that is in them.
+
+    Returns:
+        A new, uncompiled model with the weights of `model`.
+
+    Raises:
+        ValueError: if `l1` is not positive, if no layer has a kernel to regularize, or if one
+            has a regularizer that is neither L1 nor L2.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.layers[0].kernel.assign([[1.0], [-2.0]])
+    print(float(tfpeft.l1_regularize(model, 0.1).losses[0]))  # 0.3
+    ```
+
+    Reference: Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996
+    """
+    if not isinstance(model, keras.Model):
+        raise invalid("model", "a keras.Model", model)
+    check_positive("l1", l1)
+    check_exclude(exclude)
+    layers = list(dict.fromkeys(layer.name for layer in model._flatten_layers()))
+    unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
+    if unmatched:
+        raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)
+    regularized = []
+
+    def edit(config, parents):
+        keys = [key for key in config if key in _KERNEL_REGULARIZERS]
+        names = [*parents, config.get("name", "")]
+        if not keys or any(fnmatch.filter(names, pattern) for pattern in exclude):
+            return config
+        regularized.extend(keys)
+        return {**config, **{key: _with_l1(config[key], l1, names[-1]) for key in keys}}
+
+    new = clone.rebuild(model, edit)
+    if not regularized:
+        raise ValueError(
+            "l1_regularize found no kernel to regularize, expected layers with a "
+            f"kernel_regularizer. Received: {layers}"
+        )
+    return new
+
+
+_KERNEL_REGULARIZERS = (
+    "kernel_regularizer",
+    "depthwise_regularizer",
+    "pointwise_regularizer",
+    "recurrent_regularizer",
+)
+
+
+def _with_l1(config, l1, layer):
+    regularizer = keras.regularizers.get(config)
+    if regularizer is None:
+        new = keras.regularizers.L1(l1)
+    elif isinstance(
+        regularizer, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+    ):
+        here = {key: float(value) for key, value in regularizer.get_config().items()}
+        new = keras.regularizers.L1L2(here.get("l1", 0.0) + l1, here.get("l2", 0.0))
+    else:
+        raise invalid("model", f"an L1 or L2 regularizer, if any, on layer {layer}", regularizer)
+    return keras.saving.serialize_keras_object(new)
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class ProximalL1(SparseOptimizer):
+    """Soft-thresholds the kernels after each update, which ends in exact zeros.
+
+    `w <- sign(w) * max(|w| - learning_rate * l1, 0)`
+
+    That minimizes `loss + l1 * sum |w|` (proximal gradient descent) where the wrapped optimizer
+    is SGD; adaptive ones rescale gradients, but not this step. How many weights end at zero
+    follows from `l1`, and is found by trying: with SGD it is in the unit of the gradients, 1e-5 to
+    1e-3 are usual; Adam moves weights by about its learning rate whatever the gradient, so there
+    it is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes
+    back if one update moves it further than `learning_rate * l1`. `l1_regularize`, the penalty
+    alone, never reaches zero: it has both side by side.
+
+    Memory: nothing.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.compile(tfpeft.ProximalL1(keras.optimizers.SGD(0.1), l1=1.0), loss="mse")
+    model.fit(np.zeros((8, 8)), np.zeros((8, 4)), batch_size=1, epochs=2, verbose=0)
+    print(np.mean(model.layers[0].kernel == 0))  # 1.0
+    ```
+
+    Reference: Parikh & Boyd, "Proximal Algorithms", 2014,
+    https://web.stanford.edu/~boyd/papers/prox_algs.html
+    """
+
+    def __init__(self, optimizer, l1, *, exclude=(), name=None):
+        super().__init__(optimizer, exclude=exclude, name=name)
+        check_positive("l1", l1)
+        self.l1 = float(l1)
+
+    def shrink(self, weight, threshold):
+        """Returns the new weights, of float32; `threshold` is `learning_rate * l1`."""
+        # What is inside the threshold is taken from itself, which leaves an exact 0.0.
+        return weight - tf.clip_by_value(weight, -threshold, threshold)
+
+    def after_update(self, kernels, step, updated, learning_rate):
+        threshold = tf.where(updated, learning_rate * self.l1, 0.0)
+        for kernel in kernels:
+            # In float32: neither the threshold nor a norm fits into float16.
+            weight = tf.cast(kernel.weight, tf.float32)
+            kernel.weight.assign(tf.cast(self.shrink(weight, threshold), kernel.weight.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "l1": self.l1}
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class ProximalGroupL1(ProximalL1):
+    """Soft-thresholds whole output channels after each update: they vanish together.
+
+    `w_c <- w_c * max(1 - learning_rate * l1 * sqrt(n) / ||w_c||_2, 0)`, where `w_c` are the `n`
+    weights of one output channel, one entry of the last axis (group lasso). In Conv2DTranspose
+    and MultiHeadAttention that axis is another; leave them out by `exclude`. A kernel with only
+    one entry there, such as that of a depthwise convolution, is skipped.
+
+    What it does not give: biases and normalisation after a channel are left as they are, so a
+    channel without weights may still put out a constant; the model keeps its shape.
+
+    Args:
+        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
+        l1: Number above 0.
+        exclude: Names or patterns of layers to leave alone; the last layer's channels are the
+            model's outputs.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(1, name="last")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    optimizer = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), l1=0.1, exclude=["last"])
+    model.compile(optimizer, loss="mse")
+    x = np.random.default_rng(0).normal(size=(256, 4))
+    model.fit(x, x[:, :1], epochs=20, verbose=0)
+    print(np.all(layers[0].kernel == 0, axis=0))  # channels that vanished are True
+    ```
+
+    Reference: Yuan & Lin, "Model selection and estimation in regression with grouped variables",
+    2006; Wen et al., "Learning Structured Sparsity in Deep Neural Networks", 2016,
+    https://arxiv.org/abs/1608.03665
+    """
+
+    def shrink(self, weight, threshold):
+        axes = list(range(len(weight.shape) - 1))
+        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=axes, keepdims=True))
+        threshold = threshold * math.sqrt(np.prod(weight.shape[:-1]))
+        # Not 1 - threshold / norm, of which a channel of zeros would make 0 / 0.
+        return weight * tf.math.divide_no_nan(tf.maximum(norm - threshold, 0.0), norm)
+
+    def skip_reason(self, variable):
+        return "one channel" if variable.shape[-1] == 1 else None

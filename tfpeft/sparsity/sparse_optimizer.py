@@ -1,0 +1,404 @@
+"""The base of everything that acts on weights after an update."""
+
+import fnmatch
+import typing
+
+import keras
+import tensorflow as tf
+
+from tfpeft.core.arguments import check_exclude, invalid
+from tfpeft.sparsity import gradients
+
+# Variables of rank 2 and more that are no kernels, by parts of their names.
+_NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora", "distiller_only")
+_NOT_KERNELS_EITHER = ("alpha", "scale")  # as whole names: of PReLU and RMSNormalization
+
+
+class Kernel(typing.NamedTuple):
+    """What a technique sees of one kernel while a step runs, on one replica."""
+
+    index: int
+    weight: tf.Variable
+    gradient: tf.Tensor | None
+    """The gradient over all replicas in float32, where `uses_gradients` asks for it."""
+    state: dict
+    """What `add_state` made for this kernel: name -> tf.Variable, such as "mask"."""
+
+
+class SparseOptimizer(keras.optimizers.Optimizer):
+    """An optimizer that wraps an optimizer and acts on the kernels after each of its updates.
+
+    A technique is a subclass: `add_states` makes what it remembers, `before_update` and
+    `after_update` change weights, in the same graph as the update itself. It trains what any
+    Keras optimizer trains: in `fit`, in a loop of one's own through `apply`, with mixed
+    precision, with `steps_per_execution`, under `tf.distribute`. What it remembers are optimizer
+    variables: they are saved with the model and resumed with it.
+
+    Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
+    do not. `skipped` says why, a variable each. A kernel that a later `apply` does not name, such
+    as that of a layer that was frozen since, is left as it is.
+
+    What it does not give: zeros do not make a dense kernel faster on most machines; they make
+    compressed files smaller. Averages of weights (`use_ema`) get their zeros as they replace the
+    weights when `fit` ends, not where `keras.callbacks.SwapEMAWeights` shows them before.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
+            another technique.
+        exclude: Layer or variable names, or patterns such as `"head_*"`, to leave alone.
+        name: The optimizer's name.
+
+    Raises:
+        ValueError: if an argument is not of its kind; and on the first update if no kernel
+            takes part, or if an entry of `exclude` matches nothing.
+        tf.errors.InvalidArgumentError: (`ValueError` where it runs eagerly) while training, if
+            a gradient is NaN or infinite, before anything has changed. Of large gradients only
+            two slices are looked at, which is enough for NaN in data, loss or activations, and
+            not for a single bad entry. Not where `jit_compile=True`, as XLA leaves assertions
+            out, nor with a `LossScaleOptimizer` inside, which skips such steps by itself.
+    """
+
+    uses_gradients = False
+    """Whether `Kernel.gradient` is wanted. It costs a sum over the replicas, if there are any."""
+
+    masks_gradients = False
+    """Whether the wrapped optimizer is shown gradients of kept weights only."""
+
+    def __init__(self, optimizer, *, exclude=(), name=None):
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise invalid("optimizer", "a keras.optimizers.Optimizer instance", optimizer)
+        if any(type(inner) is type(self) for inner in wrapped(optimizer)):
+            raise invalid(
+                "optimizer", f"one that {type(self).__name__} does not wrap already", optimizer
+            )
+        check_exclude(exclude)
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = optimizer
+        self.exclude = tuple(exclude)
+        self.skipped = {}
+
+    def add_states(self):
+        """Makes what the technique remembers, by `add_state`, when the kernels are known."""
+
+    def before_update(self, kernels, step):
+        """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
+
+    def after_update(self, kernels, step, updated, learning_rate):
+        """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps.
+
+        `updated` is whether it has just done one: it may have gathered gradients only, or
+        skipped a step that overflowed. `learning_rate` is that of this step.
+        """
+
+    def skip_reason(self, variable):
+        """Returns why a kernel does not suit the technique; None if it does."""
+
+    def promised_zeros(self):
+        """Returns what training ends with: pairs (variables, zeros they have at least)."""
+        return []
+
+    @property
+    def sparse_variables(self):
+        """The variables that take part; known once built."""
+        return [self._trainable_variables[i] for i in self._sparse_indices]
+
+    def add_state(self, name, *, dtype=None, initial=None):
+        """Adds a variable for each kernel, of its shape.
+
+        Args:
+            name: The key in `Kernel.state`.
+            dtype: Of the variables; that of the kernel where it is not given.
+            initial: A function `(index, kernel) -> values`; zeros where it is not given.
+        """
+
+        def make(index, variable):
+            values = (lambda shape, dtype: initial(index, variable)) if initial else "zeros"
+            with self._distribution_strategy.extended.colocate_vars_with(_tf_variable(variable)):
+                return self.add_variable(
+                    shape=variable.shape,
+                    dtype=dtype or variable.dtype,
+                    initializer=values,
+                    name=f"{path_of(variable).replace('/', '_')}_{name}",
+                )
+
+        self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
+
+    def build(self, variables):
+        if self.built:
+            return
+        reasons = self.skip_reasons(variables)
+        self.skipped = {path_of(v): why for v, why in zip(variables, reasons, strict=True) if why}
+        if all(reasons):
+            raise ValueError(
+                f"{type(self).__name__} found no kernel to work on, expected at least one "
+                f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
+            )
+        if not self.inner_optimizer.built:
+            self.inner_optimizer.build(variables)
+        super().build(variables)
+        self._sparse_indices = tuple(i for i, why in enumerate(reasons) if why is None)
+        self._states = {}
+        # At once, where a function is being traced: what a technique begins with may be asked for
+        # before that function runs.
+        self.built = False  # if a state cannot be made, the next call is to say so again
+        with tf.init_scope():
+            self.add_states()
+        self.built = True
+        for variable in self.sparse_variables:
+            # `strip_pruning` asks the weight who promised zeros: the model may have been
+            # trained inside another one, or in a loop that never compiled it.
+            variable.sparse_optimizer = self
+
+    def skip_reasons(self, variables):
+        """Returns, for each variable, why it does not take part; None if it does."""
+        unmatched = set(self.exclude)
+        reasons = []
+        for variable in variables:
+            path = path_of(variable)
+            names = [path, *path.split("/")]
+            matched = {p for p in self.exclude if any(fnmatch.fnmatchcase(n, p) for n in names)}
+            unmatched -= matched
+            if len(variable.shape) < 2:
+                reasons.append(f"rank {len(variable.shape)}: no kernel")
+            elif names[-1] in _NOT_KERNELS_EITHER or any(p in names[-1] for p in _NOT_KERNELS):
+                reasons.append(f"`{names[-1]}`: no kernel")
+            elif matched:
+                reasons.append(f"excluded by {sorted(matched)[0]!r}")
+            else:
+                reasons.append(self.skip_reason(variable))
+        if unmatched:
+            raise ValueError(
+                "Received an invalid value for `exclude`, expected names or patterns of layers "
+                f"among {sorted({path_of(v) for v in variables})}. "
+                f"Received without a match: {sorted(unmatched)}"
+            )
+        return reasons
+
+    def apply(self, grads, trainable_variables=None):
+        grads = list(grads)
+        if trainable_variables is not None:
+            variables = list(trainable_variables)
+            self.build(variables)
+        elif self.built:
+            variables = self._trainable_variables
+        else:
+            raise invalid("trainable_variables", "the variables, in the first call", None)
+        self._check_variables_are_known(variables)
+        if not self._scales_loss():
+            grads = gradients.checked(grads, [path_of(variable) for variable in variables])
+        by_variable = {
+            self._get_variable_index(v): g for g, v in zip(grads, variables, strict=True)
+        }
+        active = [i for i, index in enumerate(self._sparse_indices) if index in by_variable]
+        by_kernel = self._gradients_of_kernels(by_variable, active)
+        if self.masks_gradients:
+            grads = self._masked(by_variable)
+        before = tf.cast(self.iterations, tf.int64)
+        # Now, as that of a schedule changes with the step.
+        learning_rate = tf.cast(self.learning_rate, tf.float32)
+        # Not before the gradients are known, which are what a step that fails fails for.
+        known = [] if tf.executing_eagerly() else [g for g in grads if g is not None]
+        with tf.control_dependencies(known):
+            self._run(self.before_update, active, by_kernel, before)
+        self.inner_optimizer.apply(grads, variables)
+        step = tf.cast(self.iterations, tf.int64)
+        self._run(self.after_update, active, by_kernel, step, step > before, learning_rate)
+
+    def _scales_loss(self):
+        optimizers = wrapped(self.inner_optimizer)
+        return any(isinstance(each, keras.optimizers.LossScaleOptimizer) for each in optimizers)
+
+    def _gradients_of_kernels(self, by_variable, active):
+        if not self.uses_gradients:
+            return [None] * len(active)
+        variables = [self.sparse_variables[i] for i in active]
+        found = [by_variable[self._sparse_indices[i]] for i in active]
+        found = [
+            tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(found, variables, strict=True)
+        ]
+        summed = self._all_reduce_sum_gradients(list(zip(found, variables, strict=True)))
+        return [self._unscaled(gradient) for gradient, _ in summed]
+
+    def _unscaled(self, gradient):
+        """Returns the gradient in float32, of which float16 would hold too little."""
+        gradient = tf.cast(gradient, tf.float32)
+        if self._scales_loss():
+            # These are scaled up, at times to infinity.
+            gradient = gradient / self.scale_loss(tf.constant(1.0))
+            gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+        elif self.loss_scale_factor:
+            gradient = gradient / self.loss_scale_factor
+        return gradient
+
+    def _masked(self, by_variable):
+        masks = dict(zip(self._sparse_indices, self._states["mask"], strict=True))
+        return [
+            tf.convert_to_tensor(gradient) * tf.cast(masks[index], gradient.dtype)
+            if gradient is not None and index in masks
+            else gradient
+            for index, gradient in by_variable.items()
+        ]
+
+    def _run(self, method, active, *args):
+        # Like Keras's own update step: variables change outside the replicas, all at once.
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            lambda distribution, *args: self._run_on_replicas(distribution, method, active, *args),
+            self._distribution_strategy,
+            *args,
+        )
+
+    def act(self, method):
+        """Calls `method(kernels, step)` outside of a training step."""
+        step = tf.cast(self.iterations, tf.int64)
+        everything = range(len(self._sparse_indices))
+        none = [None] * len(everything)
+        self._run_on_replicas(self._distribution_strategy, method, everything, none, step)
+
+    def _run_on_replicas(self, distribution, method, active, by_kernel, *args):
+        if not active:
+            return
+        weights = [_tf_variable(self.sparse_variables[i]) for i in active]
+        states = {
+            name: [_tf_variable(each[i]) for i in active] for name, each in self._states.items()
+        }
+
+        def run(_, weights, states, by_kernel, *args):
+            kernels = [
+                Kernel(index, weight, gradient, {name: each[i] for name, each in states.items()})
+                for i, (index, weight, gradient) in enumerate(
+                    zip(active, weights, by_kernel, strict=True)
+                )
+            ]
+            method(kernels, *args)
+
+        distribution.extended.update(
+            weights[0], run, args=(weights, states, by_kernel, *args), group=False
+        )
+
+    def finalize_variable_values(self, var_list):
+        # With `use_ema` the averages replace the weights here; they are not sparse by themselves.
+        zeros = [tf.convert_to_tensor(v) == 0 for v in self.sparse_variables]
+        self.inner_optimizer.finalize_variable_values(var_list)
+        for variable, zero in zip(self.sparse_variables, zeros, strict=True):
+            # This makes zeros positive, too: -1 * 0 leaves a negative one, which gzip dislikes.
+            variable.assign(tf.where(zero, tf.zeros_like(zero, variable.dtype), variable))
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    def save_own_variables(self, store):
+        # Keras saves the wrapped optimizer by itself, as an attribute of this one.
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = variable.numpy()
+
+    def load_own_variables(self, store):
+        if len(store.keys()) != len(self._variables):
+            raise ValueError(
+                f"Cannot load the state of {type(self).__name__}, expected "
+                f"{len(self._variables)} variables. Received: {len(store.keys())}"
+            )
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)])
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self):
+        return self.inner_optimizer.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor):
+        # The base class sets its default before there is anything to wrap.
+        if hasattr(self, "inner_optimizer"):
+            self.inner_optimizer.loss_scale_factor = factor
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def get_config(self):
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "exclude": list(self.exclude),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["optimizer"] = keras.saving.deserialize_keras_object(
+            config["optimizer"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+class SparsityLogger(keras.callbacks.Callback):
+    """Adds `sparsity` to the logs of each epoch: for the progress bar's end, History, TensorBoard.
+
+    `sparsity` is the fraction of zeros, in [0, 1], in all kernels that the model's sparse
+    optimizer works on. Give it before the callbacks that are to see it.
+
+    Raises:
+        ValueError: when training begins, if the optimizer is no `SparseOptimizer`.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.compile(tfpeft.StaticSparse(keras.optimizers.Adam(1e-3), 0.5), loss="mse")
+    history = model.fit(
+        np.ones((8, 8)), np.ones((8, 4)), verbose=0, callbacks=[tfpeft.SparsityLogger()]
+    )
+    print(history.history["sparsity"])  # [0.5]
+    ```
+    """
+
+    def on_train_begin(self, logs=None):
+        self._optimizer = sparse_optimizer_of(self.model.optimizer)
+        if self._optimizer is None:
+            raise ValueError(
+                "SparsityLogger expected a model that was compiled with a SparseOptimizer. "
+                f"Received: {type(self.model.optimizer).__name__}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        kernels = self._optimizer.sparse_variables
+        zeros = sum(float(tf.math.zero_fraction(k)) * int(tf.size(k)) for k in kernels)
+        logs["sparsity"] = zeros / sum(int(tf.size(k)) for k in kernels)
+
+
+def sparse_optimizer_of(optimizer):
+    """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
+    found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
+    return found[0] if found else None
+
+
+def path_of(variable):
+    """Returns the name of a variable with its layers'; a tf.Variable has only its own."""
+    return getattr(variable, "path", variable.name)
+
+
+def _tf_variable(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def wrapped(optimizer):
+    """Returns `optimizer` and those inside it."""
+    found = []
+    while optimizer is not None:
+        found.append(optimizer)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return found
