@@ -3,13 +3,13 @@
 import functools
 
 import keras
-import networks
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import MODELS, X, Y, compiled, sequential, train, zeros
 
 import tfpeft
+from tests import networks
+from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
 
 STEPS = 8  # two epochs of four
 HALF = tfpeft.polynomial_decay(0.5, begin=0.0, end=0.75, total_steps=STEPS, frequency=2)

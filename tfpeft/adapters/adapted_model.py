@@ -8,6 +8,7 @@ import numpy as np
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.core import clone, weight_files
 from tfpeft.core.arguments import invalid
+from tfpeft.core.graph import input_structure
 from tfpeft.core.hooks import intercepting
 from tfpeft.core.layers import set_trainable
 
@@ -124,8 +125,7 @@ class AdaptedModel(keras.Model):
     @property
     def input_structure(self):
         """Inputs as the model was made with, or None if it does not tell."""
-        functional = getattr(self.model, "_functional", None) or self.model
-        return getattr(functional, "_inputs_struct", None)
+        return input_structure(self.model)
 
     @property
     def input_shape(self):

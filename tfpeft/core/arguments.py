@@ -1,14 +1,86 @@
-"""How a bad argument is reported: by its name, what was expected and what came."""
+"""Arguments: the classes of errors, and one way to write "expected, received"."""
 
 import numbers
 
 
-def invalid(name, expected, received):
-    """Returns the error for an argument."""
-    return ValueError(
+class InputError(ValueError):
+    """An argument, a file or data that tfpeft cannot use; the base of its other errors.
+
+    The message names the argument, what was expected and what was received. Scripts print it as
+    one line and exit with status 1; any other exception is a bug and keeps its traceback.
+
+    Example:
+
+    ```python
+    import tfpeft
+
+    try:
+        tfpeft.constant_sparsity(1.5, begin=0.0, total_steps=100)
+    except tfpeft.InputError as error:
+        print(error)  # Received an invalid value for `target_sparsity`, expected a number in ...
+    ```
+    """
+
+
+class NoMatchError(InputError):
+    """Names or patterns of layers that match nothing, or a model in which nothing takes part.
+
+    Example:
+
+    ```python
+    import keras, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="head")])
+    try:
+        tfpeft.add_adapters(model, tfpeft.LoRA(target="query"))
+    except tfpeft.NoMatchError as error:
+        print(error)  # ... expected names or patterns of layers ..., such as head. Received: ...
+    ```
+    """
+
+
+class ExportError(InputError):
+    """A model that cannot be written as a file, or a file whose outputs are not the model's.
+
+    Example:
+
+    ```python
+    import keras, tfpeft
+
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.ops.erfinv(inputs))
+    try:
+        tfpeft.export_tflite(model, "model.tflite")
+    except tfpeft.ExportError as error:
+        print(error)  # names the operators that TFLite lacks
+    ```
+    """
+
+
+class BudgetError(InputError):
+    """A target of size or quality that cannot be reached with this model and these data.
+
+    Example:
+
+    ```python
+    import tfpeft
+
+    print(issubclass(tfpeft.BudgetError, tfpeft.InputError))  # True
+    ```
+    """
+
+
+def invalid(name, expected, received, *, error=InputError):
+    """Returns the error for the argument `name`; `error` is its class."""
+    return error(
         f"Received an invalid value for `{name}`, expected {expected}. "
         f"Received: {name}={received!r}"
     )
+
+
+def unexpected(expected, received, *, error=InputError):
+    """Returns the error where no single argument is wrong: data, files, combinations."""
+    return error(f"Expected {expected}. Received: {received}")
 
 
 def check_sparsity(name, sparsity):
@@ -44,7 +116,7 @@ def check_seed(name, seed):
 def check_exclude(exclude):
     """Raises unless `exclude` is a list or tuple of names."""
     is_list = isinstance(exclude, (list, tuple))
-    if not is_list or not all(isinstance(each, str) for each in exclude):
+    if not is_list or not all(isinstance(name, str) for name in exclude):
         raise invalid("exclude", "a list or tuple of names", exclude)
 
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from tfpeft.core.graph import flatten_layers
+
 
 def rebuild(model, edit, *, copy_weights=True):
     """Returns a new model made from the configuration of `model`; `model` stays as it is.
@@ -17,7 +19,7 @@ def rebuild(model, edit, *, copy_weights=True):
     Raises:
         ValueError: if the model cannot be made from its configuration.
     """
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    classes = {type(layer).__name__: type(layer) for layer in flatten_layers(model)}
     dropped = {"compile_config"} if copy_weights else {"compile_config", "build_config"}
     try:
         config = keras.saving.serialize_keras_object(model)
@@ -42,7 +44,7 @@ def copy_adapted(model, new):
 
     They keep more than weights, and prepare it when they load their state.
     """
-    for old_layer, new_layer in zip(model._flatten_layers(), new._flatten_layers(), strict=True):
+    for old_layer, new_layer in zip(flatten_layers(model), flatten_layers(new), strict=True):
         if hasattr(old_layer, "adapt"):
             state = {}
             old_layer.save_own_variables(state)

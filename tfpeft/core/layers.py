@@ -3,7 +3,8 @@
 import difflib
 import fnmatch
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import NoMatchError, invalid
+from tfpeft.core.graph import flatten_layers
 
 
 def layers_by_path(model):
@@ -11,7 +12,7 @@ def layers_by_path(model):
     found = {}
 
     def visit(layer, path):
-        for inner in layer._flatten_layers(include_self=False, recursive=False):
+        for inner in flatten_layers(layer, include_self=False, recursive=False):
             inner_path = f"{path}/{inner.name}" if path else inner.name
             found.setdefault(inner_path, inner)
             visit(inner, inner_path)
@@ -47,7 +48,7 @@ def find_layer(models, name, argument):
         near = difflib.get_close_matches(wanted[-1], by_last_name, n=5, cutoff=0.5)
         near = [by_last_name[each] for each in near] or paths[:10]
         expected = f"the name or path of a layer, such as {', '.join(near) or '(there are none)'}"
-    raise invalid(argument, expected, name)
+    raise invalid(argument, expected, name, error=NoMatchError)
 
 
 def match_layers(layers, patterns):
@@ -66,5 +67,10 @@ def match_layers(layers, patterns):
 def set_trainable(model, value):
     """Sets the flag of every layer in a model."""
     # Each by itself: an assignment that changes nothing is skipped with all that is below it.
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         layer.trainable = value
+
+
+def path_of(variable):
+    """Returns the path of a variable, "block/dense/kernel"; a tf.Variable has only its name."""
+    return getattr(variable, "path", variable.name)

@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_positive, invalid
+from tfpeft.core.graph import output_keys
 from tfpeft.distillation import keras_losses
 from tfpeft.distillation.losses import BinarySoftLabels, DistillationTerm, SoftLabels
-from tfpeft.distillation.output_kinds import last_activation, output_keys
+from tfpeft.distillation.output_kinds import last_activation
 
 
 def schedule(name, value, smallest, largest, expected):

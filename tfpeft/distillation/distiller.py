@@ -9,6 +9,7 @@ from keras import ops
 from tfpeft.caching import frozen_model
 from tfpeft.caching.precompute import Taught
 from tfpeft.core.arguments import invalid
+from tfpeft.core.graph import output_keys, outputs_by_key
 from tfpeft.core.hooks import mask_of, recording
 from tfpeft.core.layers import find_layer
 from tfpeft.distillation import arguments
@@ -18,8 +19,6 @@ from tfpeft.distillation.output_kinds import (
     check_same_classes,
     check_same_inputs,
     from_logits,
-    output_keys,
-    outputs_by_key,
     width_of,
 )
 

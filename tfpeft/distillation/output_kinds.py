@@ -3,25 +3,11 @@
 import keras
 
 from tfpeft.caching.frozen_model import TFLiteTeacher
+from tfpeft.core import graph
 from tfpeft.core.arguments import compatible_shapes
+from tfpeft.core.graph import output_tensor
 from tfpeft.core.layers import find_layer
 from tfpeft.export import tflite_file
-
-_SHAPE_ONLY = (
-    keras.layers.Reshape,
-    keras.layers.Flatten,
-    keras.layers.Permute,
-    keras.layers.Dropout,
-    keras.layers.Identity,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-)
-
-
-def output_tensor(model, output):
-    """Returns the symbolic tensor of one output of a model, or None where it does not show it."""
-    by_key = outputs_by_key(_structure(model))
-    return by_key.get(None, by_key.get(output))
 
 
 def width_of(models, layer):
@@ -42,49 +28,11 @@ def _width(tensor):
     return None if tensor is None else tensor.shape[-1]
 
 
-def outputs_by_key(structure):
-    """Returns {key or index: output} of a structure of outputs; {None: output} of one."""
-    if isinstance(structure, (dict, list, tuple)) and len(structure) == 1:
-        return {None: keras.tree.flatten(structure)[0]}
-    if isinstance(structure, dict):
-        return structure
-    if isinstance(structure, (list, tuple)):
-        return dict(enumerate(structure))
-    return {None: structure}
-
-
-def output_keys(model):
-    """Returns the keys or indices of a model's outputs; [None] of one, or if it does not tell."""
-    return list(outputs_by_key(_structure(model)))
-
-
-def _structure(model):
-    outputs = getattr(model, "outputs", None)
-    if isinstance(model, keras.Sequential) or not outputs:
-        return outputs
-    return model.output
-
-
 def last_activation(model, output=None):
     """Returns the name of what made an output of a model, or None where it does not tell."""
     if isinstance(model, TFLiteTeacher):
         return "softmax" if tflite_file.inspect(model.file).is_softmax else None
-    tensor = output_tensor(model, output)
-    if tensor is None:
-        return None
-    while True:
-        operation, node, index = tensor._keras_history
-        if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-            tensor = operation.outputs[index]
-        elif isinstance(operation, _SHAPE_ONLY):
-            tensor = operation._inbound_nodes[node].input_tensors[0]
-        elif isinstance(operation, keras.layers.TimeDistributed):
-            operation = operation.layer
-            break
-        else:
-            break
-    activation = getattr(operation, "activation", None)
-    return getattr(activation, "__name__", type(operation).__name__.lower())
+    return graph.last_activation(model, output)
 
 
 def from_logits(model, given, activation, role, output):

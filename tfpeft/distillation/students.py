@@ -2,7 +2,7 @@
 
 import keras
 
-from tfpeft.core import clone
+from tfpeft.core import clone, graph
 from tfpeft.core.arguments import check_positive
 
 _WIDTHS = ("units", "filters")
@@ -77,13 +77,13 @@ def scale_width(model, width):
 
 def _output_layers(tensor):
     """Yields the layers that decide how many channels an output has."""
-    operation, node, index = tensor._keras_history
-    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
-        yield from _output_layers(operation.outputs[index])
-    elif isinstance(operation, keras.layers.Wrapper):
-        yield operation.layer
-    elif any(hasattr(operation, argument) for argument in _WIDTHS):
-        yield operation
+    made = graph.origin(tensor)
+    if graph.inner_output(made) is not None:
+        yield from _output_layers(graph.inner_output(made))
+    elif isinstance(made.operation, keras.layers.Wrapper):
+        yield made.operation.layer
+    elif any(hasattr(made.operation, argument) for argument in _WIDTHS):
+        yield made.operation
     else:
-        for argument in operation._inbound_nodes[node].input_tensors:
+        for argument in made.inputs:
             yield from _output_layers(argument)

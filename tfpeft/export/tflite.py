@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
+from tfpeft.core.graph import flatten_layers, input_structure
 from tfpeft.export import tflite_file
 
 QUANTIZATIONS = ("none", "dynamic_range", "float16", "int8")
@@ -184,10 +185,7 @@ def _samples(data):
 
 def _input_specs(model, data):
     """Returns a TensorSpec an input, in the structure that the model is called with."""
-    functional = getattr(model, "_functional", None) or model
-    structure = getattr(functional, "_inputs_struct", None)
-    if structure is None:
-        structure = getattr(model, "input_structure", None)
+    structure = input_structure(model)
     if structure is None:
         structure = data
     if structure is None:
@@ -234,7 +232,7 @@ def _flat_data(data, specs):
 
 
 def _computes_in_float32(model):
-    return not any(layer.compute_dtype in _OTHER_FLOATS for layer in model._flatten_layers())
+    return not any(layer.compute_dtype in _OTHER_FLOATS for layer in flatten_layers(model))
 
 
 def _in_float32(model):

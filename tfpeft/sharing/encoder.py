@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfpeft.core.arguments import check_choice, invalid
+from tfpeft.core.graph import input_structure
 from tfpeft.core.hooks import mask_of
 from tfpeft.core.layers import layers_by_path, match_layers, set_trainable
 
@@ -46,9 +47,7 @@ class Encoder(keras.Model):
     @property
     def input_structure(self):
         """Inputs as the backbone was made with, or None if it does not tell."""
-        functional = getattr(self.backbone, "_functional", None) or self.backbone
-        inside = getattr(functional, "input_structure", None)
-        return inside if inside is not None else getattr(functional, "_inputs_struct", None)
+        return input_structure(self.backbone)
 
     def call(self, inputs, training=None):
         outputs = self._selected(self.backbone(inputs, training=training))

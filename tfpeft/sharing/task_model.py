@@ -10,6 +10,7 @@ from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.caching.precompute import Taught
 from tfpeft.core import weight_files
 from tfpeft.core.arguments import invalid
+from tfpeft.core.graph import flatten_layers
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -105,7 +106,7 @@ class TaskPart(keras.layers.Layer):
             raise invalid("path", "a whole file of `save_task`", str(path))
         for key, variable in variables.items():
             variable.assign(arrays[key])
-        for layer in self.head._flatten_layers():
+        for layer in flatten_layers(self.head):
             if hasattr(layer, "adapt"):  # keeps more than weights, and prepares it when it loads
                 state = {}
                 layer.save_own_variables(state)

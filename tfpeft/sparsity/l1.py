@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import check_exclude, check_positive, invalid
+from tfpeft.core.graph import flatten_layers
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
@@ -57,7 +58,7 @@ def l1_regularize(model, l1, *, exclude=()):
         raise invalid("model", "a keras.Model", model)
     check_positive("l1", l1)
     check_exclude(exclude)
-    layers = list(dict.fromkeys(layer.name for layer in model._flatten_layers()))
+    layers = list(dict.fromkeys(layer.name for layer in flatten_layers(model)))
     unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
     if unmatched:
         raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_choice, check_seed, invalid
+from tfpeft.core.layers import path_of
 from tfpeft.sparsity import masks, schedules
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
-from tfpeft.sparsity.sparse_optimizer import path_of
 
 
 class Pruning(MaskedOptimizer):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_exclude, invalid
+from tfpeft.core.layers import path_of
 from tfpeft.sparsity import gradients
 
 # Variables of rank 2 and more that are no kernels, by parts of their names.
@@ -384,11 +385,6 @@ def sparse_optimizer_of(optimizer):
     """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
     found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
     return found[0] if found else None
-
-
-def path_of(variable):
-    """Returns the name of a variable with its layers'; a tf.Variable has only its own."""
-    return getattr(variable, "path", variable.name)
 
 
 def _tf_variable(variable):

@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
+from tfpeft.core.layers import path_of
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 from tfpeft.sparsity.schedules import tfmot
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, path_of
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")

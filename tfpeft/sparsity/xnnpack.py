@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from tfpeft.core.arguments import invalid
+from tfpeft.core.graph import LayerGraph
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 _ACTIVATIONS = ("relu", "relu6", "leaky_relu", "elu", "sigmoid")
@@ -107,7 +108,8 @@ def prune_for_xnnpack(model):
 
     Reference: Elsen et al., "Fast Sparse ConvNets", 2019, https://arxiv.org/abs/1911.09723
     """
-    graph = _Graph(model)
+    graph = LayerGraph(model)
+    _check_names(graph)
     part = _sparse_part(graph)
     variables = model.trainable_variables
     skipped = SparseOptimizer(keras.optimizers.SGD()).skip_reasons(variables)
@@ -129,49 +131,11 @@ def prune_for_xnnpack(model):
     return XnnpackPolicy(prunable, reasons, exclude)
 
 
-class _Graph:
-    """Which layer feeds which, through nested models as if there were none."""
-
-    def __init__(self, model):
-        self.model = model
-        self.producers, self.consumers = {}, {}
-        self._models = {id(model): model.name} if isinstance(model, keras.Model) else {}
-        nodes, inputs, _ = _parts(model)
-        self.inputs = [tensor._keras_history.operation for tensor in inputs]
-        self.outputs = self._link(model, self.inputs)
-        self.layers = [each for each in self.producers if isinstance(each, keras.layers.Layer)]
-        names = [*(each.name for each in self.layers), *self._models.values()]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise invalid("model", "one whose layers have different names", repeated)
-
-    def _link(self, model, sources):
-        """Adds the layers of `model`, of which `sources` feed the inputs; returns its outputs'."""
-        nodes, inputs, outputs = _parts(model)
-        made_by = {id(tensor): source for tensor, source in zip(inputs, sources, strict=True)}
-        for node in nodes:
-            layer, feeding = node.operation, [made_by[id(tensor)] for tensor in node.input_tensors]
-            if isinstance(layer, keras.Sequential) or hasattr(layer, "_nodes_by_depth"):
-                self._models[id(layer)] = layer.name
-                made = self._link(layer, feeding)
-            else:
-                self.producers.setdefault(layer, {}).update(dict.fromkeys(feeding))
-                for each in feeding:
-                    self.consumers.setdefault(each, {})[layer] = None
-                made = [layer] * len(node.outputs)
-            made_by.update(zip(map(id, node.outputs), made, strict=True))
-        return [made_by[id(tensor)] for tensor in outputs]
-
-
-def _parts(model):
-    """Returns the nodes of a functional or Sequential model in their order, inputs and outputs."""
-    if isinstance(model, keras.Sequential):
-        model = model._functional
-    if not hasattr(model, "_nodes_by_depth"):
-        raise invalid("model", "a built functional or Sequential keras.Model", model)
-    by_depth = sorted(model._nodes_by_depth.items(), reverse=True)
-    nodes = [node for _, nodes in by_depth for node in nodes if not node.is_input]
-    return nodes, model.inputs, model.outputs
+def _check_names(graph):
+    names = [each.name for each in (*graph.layers, *graph.models)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise invalid("model", "one whose layers have different names", repeated)
 
 
 def _sparse_part(graph):

@@ -1,10 +1,12 @@
 """SharedModel: what it answers by hand, tasks that do not touch each other, files."""
 
 import keras
-import networks
 import numpy as np
 import pytest
-from shared_tasks import (
+
+import tfpeft
+from tests import networks
+from tests.shared_tasks import (
     HARD,
     LABELS,
     X,
@@ -18,8 +20,6 @@ from shared_tasks import (
     rng,
     shared_model,
 )
-
-import tfpeft
 from tfpeft.export import tflite_file
 
 

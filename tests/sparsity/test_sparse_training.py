@@ -1,13 +1,13 @@
 """Sparse training against NumPy and numbers worked by hand."""
 
 import keras
-import networks
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import X, Y, compiled, sequential, train, zeros
 
 import tfpeft
+from tests import networks
+from tests.networks import X, Y, compiled, sequential, train, zeros
 
 KERNEL = np.array([[0.9, -0.1], [0.05, -0.8], [0.3, 0.2]], "float32")
 

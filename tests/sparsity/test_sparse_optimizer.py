@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import X, Y, compiled, sequential, train, zeros
 
 import tfpeft
+from tests.networks import X, Y, compiled, sequential, train, zeros
 
 
 def schedule(final=0.5):

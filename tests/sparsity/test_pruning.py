@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import MODELS, X, Y, compiled, sequential, train, zeros
 
 import tfpeft
+from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
 from tfpeft.sparsity import schedules
 
 tfmot = schedules.tfmot

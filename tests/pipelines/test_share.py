@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from test_pipelines import read_report, run, start
 
 import tfpeft
 from pipelines import backbones, common, data, predict, share, sharing
+from tests.pipelines.test_pipelines import read_report, run, start
 from tfpeft.export import tflite_file
 
 keras_hub = pytest.importorskip("keras_hub")

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from shared_tasks import (
+
+import tfpeft
+from tests.shared_tasks import (
     HARD,
     LABELS,
     X,
@@ -15,8 +17,6 @@ from shared_tasks import (
     rng,
     shared_model,
 )
-
-import tfpeft
 from tfpeft.sharing import task_losses
 
 

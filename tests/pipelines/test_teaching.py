@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from test_pipelines import read_report
 
 import tfpeft
 from pipelines import common, distill
+from tests.pipelines.test_pipelines import read_report
 
 
 @pytest.fixture(scope="module")

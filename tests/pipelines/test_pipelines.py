@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 import tfpeft
 from pipelines import common, compress, data
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 QUICK = ["--epochs=2", "--batch_size=128"]
 
 # What a user has who never heard of tfpeft.

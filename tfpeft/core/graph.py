@@ -1,0 +1,220 @@
+"""The graph of a Keras model: nodes, inputs, outputs, and who made a tensor.
+
+This is the one reader of Keras's graph, and the only place that knows Keras's private names for
+it. `PRIVATE_NAMES` lists them; a test says which of them Keras moved.
+"""
+
+import typing
+
+import keras
+
+from tfpeft.core.arguments import invalid
+
+PRIVATE_NAMES = (
+    *("_functional", "_nodes_by_depth", "_inputs_struct"),
+    *("_keras_history", "_inbound_nodes", "_flatten_layers"),
+)
+
+
+def _private(owner, name):
+    try:
+        return getattr(owner, name)
+    except AttributeError as error:
+        raise AttributeError(
+            f"Keras moved {name} of {type(owner).__name__}; tfpeft {__name__} reads it there"
+        ) from error
+
+
+class Call(typing.NamedTuple):
+    """One call of an operation in a graph."""
+
+    operation: keras.Operation
+    """A layer, a nested model, or an operation such as `x + y`."""
+    inputs: list
+    """The symbolic tensors that it is called with."""
+    outputs: list
+    """The symbolic tensors that it returns."""
+
+
+class Origin(typing.NamedTuple):
+    """What made a symbolic tensor."""
+
+    operation: keras.Operation
+    inputs: list
+    """The symbolic tensors that the operation was called with."""
+    index: int
+    """Which output of the operation it is."""
+
+
+def is_graph(layer):
+    """Whether a layer is a built functional or Sequential model, whose graph can be read."""
+    return _functional(layer) is not None
+
+
+def _functional(layer):
+    if isinstance(layer, keras.Sequential):
+        return _private(layer, "_functional")
+    return layer if isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth") else None
+
+
+def calls(model):
+    """Returns the calls in the graph of a model, each after those that feed it.
+
+    Raises:
+        InputError: if the model is not a built functional or Sequential one.
+    """
+    functional = _functional(model)
+    if functional is None:
+        raise invalid("model", "a built functional or Sequential keras.Model", model)
+    by_depth = sorted(_private(functional, "_nodes_by_depth").items(), reverse=True)
+    return [
+        Call(node.operation, node.input_tensors, node.outputs)
+        for _, nodes in by_depth
+        for node in nodes
+        if not node.is_input
+    ]
+
+
+def origin(tensor):
+    """Returns what made a symbolic tensor."""
+    operation, node, index = _private(tensor, "_keras_history")
+    return Origin(operation, _private(operation, "_inbound_nodes")[node].input_tensors, index)
+
+
+def inner_output(made):
+    """Returns the tensor inside a nested model that an `Origin` stands for; None if it is none."""
+    if isinstance(made.operation, keras.Model) and getattr(made.operation, "outputs", None):
+        return made.operation.outputs[made.index]
+    return None
+
+
+def input_structure(model):
+    """Returns the symbolic inputs in the structure that a model is called with, or None.
+
+    A model that holds another one may have a property of this name.
+    """
+    own = getattr(model, "input_structure", None)
+    if own is not None:
+        return own
+    functional = getattr(model, "_functional", None) or model
+    return getattr(functional, "_inputs_struct", None)
+
+
+def outputs_by_key(structure):
+    """Returns {key or index: output} of a structure of outputs; {None: output} of one."""
+    if isinstance(structure, (dict, list, tuple)) and len(structure) == 1:
+        return {None: keras.tree.flatten(structure)[0]}
+    if isinstance(structure, dict):
+        return structure
+    if isinstance(structure, (list, tuple)):
+        return dict(enumerate(structure))
+    return {None: structure}
+
+
+def output_structure(model):
+    """Returns the symbolic outputs of a model in their structure; None if it has no graph."""
+    outputs = getattr(model, "outputs", None)
+    if isinstance(model, keras.Sequential) or not outputs:
+        return outputs
+    return model.output
+
+
+def output_keys(model):
+    """Returns the keys or indices of a model's outputs; [None] of one, or if it has no graph."""
+    return list(outputs_by_key(output_structure(model)))
+
+
+def output_tensor(model, output):
+    """Returns the symbolic tensor of one output of a model, or None if it has no graph."""
+    by_key = outputs_by_key(output_structure(model))
+    return by_key.get(None, by_key.get(output))
+
+
+_SHAPE_ONLY = (
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.Permute,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+)
+
+
+def last_activation(model, output=None):
+    """Returns the name of the activation, or operation, that makes an output of a model.
+
+    Layers that change the shape only are looked through. None if the model has no graph.
+    """
+    tensor = output_tensor(model, output)
+    if tensor is None:
+        return None
+    while True:
+        made = origin(tensor)
+        if inner_output(made) is not None:
+            tensor = inner_output(made)
+        elif isinstance(made.operation, _SHAPE_ONLY):
+            tensor = made.inputs[0]
+        else:
+            break
+    operation = made.operation
+    if isinstance(operation, keras.layers.TimeDistributed):
+        operation = operation.layer
+    activation = getattr(operation, "activation", None)
+    return getattr(activation, "__name__", type(operation).__name__.lower())
+
+
+class LayerGraph:
+    """Which operation feeds which, with nested models taken apart.
+
+    Attributes:
+        model: The model.
+        inputs: The operations that make its inputs.
+        outputs: The operations that make its outputs.
+        producers: {operation: {operation that feeds it: None}}, in the order of the graph.
+        consumers: {operation: {operation that it feeds: None}}.
+
+    Raises:
+        InputError: if the model is not a built functional or Sequential one.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.producers, self.consumers = {}, {}
+        self._models = {}
+        if not is_graph(model):
+            calls(model)  # raises
+        self.inputs = [origin(tensor).operation for tensor in _functional(model).inputs]
+        self.outputs = self._link(model, self.inputs)
+
+    @property
+    def layers(self):
+        """The layers, without the models that they are nested in."""
+        return [each for each in self.producers if isinstance(each, keras.layers.Layer)]
+
+    @property
+    def models(self):
+        """The model and those nested in it."""
+        return list(self._models.values())
+
+    def _link(self, model, sources):
+        """Adds the calls of `model`, of which `sources` feed the inputs; returns its outputs'."""
+        self._models[id(model)] = model
+        functional = _functional(model)
+        made_by = dict(zip(map(id, functional.inputs), sources, strict=True))
+        for operation, inputs, outputs in calls(model):
+            feeding = [made_by[id(tensor)] for tensor in inputs]
+            if is_graph(operation):
+                made = self._link(operation, feeding)
+            else:
+                self.producers.setdefault(operation, {}).update(dict.fromkeys(feeding))
+                for source in feeding:
+                    self.consumers.setdefault(source, {})[operation] = None
+                made = [operation] * len(outputs)
+            made_by.update(zip(map(id, outputs), made, strict=True))
+        return [made_by[id(tensor)] for tensor in functional.outputs]
+
+
+def flatten_layers(model, *, recursive=True, include_self=True):
+    """Returns a model and the layers inside it, at any depth."""
+    return list(_private(model, "_flatten_layers")(include_self=include_self, recursive=recursive))
