@@ -35,25 +35,23 @@ from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.tflite import ExportReport, export_tflite
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel, TaskModel
-from tfpeft.sparsity.iterative import IterativePruning, prune_iteratively
-from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
-from tfpeft.sparsity.pruning import (
+from tfpeft.sparsity.callbacks import KeepBest, SparsityLogger
+from tfpeft.sparsity.criteria import (
     GradientPruning,
     MagnitudePruning,
     MovementPruning,
-    Pruning,
     RandomPruning,
 )
+from tfpeft.sparsity.fixed_mask import FixedMask
+from tfpeft.sparsity.iterative import IterativePruningResult, prune_iteratively
+from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.sparsity.pruning import Pruning
 from tfpeft.sparsity.schedules import constant_sparsity, polynomial_decay
-from tfpeft.sparsity.sensitivity import Sensitivity, layer_sensitivity
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, SparsityLogger
-from tfpeft.sparsity.sparse_training import (
-    SET,
-    RigL,
-    StaticSparse,
-    TargetedDropout,
-)
-from tfpeft.sparsity.strip import FixedMask, strip_pruning
+from tfpeft.sparsity.sensitivity import LayerSensitivity, layer_sensitivity
+from tfpeft.sparsity.set_rigl import SET, RigL, StaticSparse
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.sparsity.strip import strip_pruning
+from tfpeft.sparsity.targeted_dropout import TargetedDropout
 from tfpeft.sparsity.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
 __version__ = "0.1.0"
@@ -77,7 +75,9 @@ __all__ = [
     "FixedMask",
     "GradientPruning",
     "IA3",
-    "IterativePruning",
+    "IterativePruningResult",
+    "KeepBest",
+    "LayerSensitivity",
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
@@ -91,7 +91,6 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
-    "Sensitivity",
     "SharedModel",
     "SimilarityPreserving",
     "SoftLabels",

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tfpeft
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
 from tfpeft.sparsity import schedules
 
 tfmot = schedules.tfmot
@@ -227,7 +228,10 @@ def test_scopes_by_hand():
 def test_blocks_and_patterns_reach_the_weights_of_convolutions():
     rng = np.random.default_rng(0)
     for options, final in (({"block_size": (4, 1)}, 0.5), ({"n_m": (1, 4)}, 0.75)):
-        weight = keras.Variable(rng.normal(size=(3, 3, 8, 5)), name="kernel")
+        layer = keras.layers.Conv2D(5, 3)
+        layer.build((None, 9, 9, 8))
+        weight = layer.kernel
+        weight.assign(rng.normal(size=weight.shape))
         technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
         technique.apply([tf.zeros(weight.shape)], [weight])
         groups = (weight.numpy() != 0).reshape(9, 2, 4, 5).sum(axis=2)
@@ -295,3 +299,83 @@ def test_kernels_of_another_precision(dtype, straight_through):
         for gradient in GRADIENTS:
             technique.apply([tf.cast(gradient, dtype)], [weight])
         assert zeros(weight) == 3
+
+
+def attention():
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    layer.build((None, 3, 8), (None, 3, 8))
+    return layer
+
+
+def einsum():
+    layer = keras.layers.EinsumDense("abc,dce->abed", (None, 2, 4))
+    layer.build((None, 3, 8))
+    return layer
+
+
+def transposed():
+    layer = keras.layers.Conv2DTranspose(4, 3)
+    layer.build((None, 5, 5, 8))
+    return layer
+
+
+# A kernel, and the order of its axes as positions x inputs x outputs, and that matrix's shape.
+PLACES = {
+    "query": (lambda: attention().query_dense, (0, 1, 2), (1, 8, 8)),
+    "attention_output": (lambda: attention().output_dense, (0, 1, 2), (1, 8, 8)),
+    "einsum": (einsum, (1, 0, 2), (1, 8, 8)),
+    "transposed": (transposed, (0, 1, 3, 2), (9, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_patterns_know_the_inputs_of_each_layer(place):
+    """In NumPy: of each 4 inputs of an output the largest stays, or of blocks half of them."""
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(3).normal(size=layer.kernel.shape).astype("float32")
+    positions, inputs, outputs = shape
+    matrices = np.abs(values.transpose(order)).reshape(positions, inputs // 4, 4, outputs)
+    means = matrices.mean(axis=2, keepdims=True)
+    expected = {
+        "n_m": matrices == matrices.max(axis=2, keepdims=True),
+        "block_size": np.broadcast_to(means > np.median(means), matrices.shape),
+    }
+    for options, final in (({"n_m": (1, 4)}, 0.75), ({"block_size": (4, 1)}, 0.5)):
+        layer.kernel.assign(values)
+        technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
+        technique.apply([tf.zeros(values.shape)], [layer.kernel])
+        kept = (layer.kernel.numpy() != 0).transpose(order).reshape(matrices.shape)
+        np.testing.assert_array_equal(kept, expected[next(iter(options))])
+        assert technique.promised_zeros() == [([layer.kernel], round(values.size * final))]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_groups_are_output_channels_of_each_layer(place):
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(4).normal(size=layer.kernel.shape).astype("float32")
+    layer.kernel.assign(values)
+    matrix = values.transpose(order).reshape(shape)
+    norms = np.sqrt(np.sum(np.square(matrix), axis=(0, 1)))
+    root = np.sqrt(shape[0] * shape[1])
+    l1 = float(10 * np.median(norms) / root)  # half of the channels vanish
+    technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), l1)
+    technique.apply([tf.zeros(values.shape)], [layer.kernel])
+    expected = matrix * np.maximum(1 - 0.1 * l1 * root / norms, 0)
+    found = layer.kernel.numpy().transpose(order).reshape(shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    gone = np.all(found == 0, axis=(0, 1))
+    assert 0 < gone.sum() < len(gone)
+
+
+def test_a_kernel_whose_axes_are_not_known_is_to_be_excluded():
+    weights = [keras.Variable(np.ones(shape), name="kernel") for shape in ((4, 8, 8), (8, 8))]
+    for make in (
+        lambda: tfpeft.ProximalGroupL1(keras.optimizers.SGD(), 0.1),
+        lambda: pruning(block_size=(4, 1)),
+    ):
+        with pytest.raises(InputError, match=r"leave kernel out by `exclude`.*\(4, 8, 8\)"):
+            make().build(weights)
+        make().build(weights[1:])
+    pruning().build(weights)  # single weights need no axes

@@ -92,7 +92,10 @@ def test_proximal_l1_takes_the_learning_rate_of_the_update():
 def test_proximal_group_l1_against_numpy():
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 4, 5)).astype("float32") * [0.01, 0.05, 0.2, 1.0, 0.0]
-    weight = variable(kernel)
+    layer = keras.layers.Conv2D(5, 3)
+    layer.build((None, 9, 9, 4))
+    weight = layer.kernel
+    weight.assign(kernel)
     technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), 1.0)
     technique.apply([tf.zeros(kernel.shape)], [weight])
     norms = np.sqrt(np.sum(np.square(kernel), axis=(0, 1, 2)))
