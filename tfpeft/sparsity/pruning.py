@@ -90,6 +90,10 @@ class Pruning(MaskedOptimizer):
         raise NotImplementedError(f"{type(self).__name__} does not define `calculate_scores`.")
 
     @property
+    def end_step(self):
+        return schedules.end_step(self.schedule)
+
+    @property
     def uses_axes(self):
         return bool(self.block_size or self.n_m)
 

@@ -15,7 +15,9 @@ from tfpeft.core.arguments import (
 )
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
+from tfpeft.sparsity.moments import initial_value, moments_of
 from tfpeft.sparsity.noise import uniform_noise
+from tfpeft.sparsity.sparse_optimizer import wrapped
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -98,6 +100,10 @@ class SET(StaticSparse):
     magnitude are dropped, and `n` of the weights at zero take their places, starting at zero.
     The number of zeros never changes. A kernel that is dense stays as it is.
 
+    What the wrapped optimizer remembers of a weight that is grown starts anew: momentum, Adam's
+    momentum and velocity, and any other variable of the kernel's shape, but for averages of
+    weights (`use_ema`). Adafactor's factored statistics stay.
+
     Memory: 4 bytes a weight.
 
     Args:
@@ -144,9 +150,17 @@ class SET(StaticSparse):
         self.frequency = frequency
         self.drop_fraction = drop_fraction
 
+    def add_states(self):
+        super().add_states()
+        plain = wrapped(self.inner_optimizer)[-1]
+        self._initial_moments = {}
+        for i, moments in enumerate(moments_of(plain, self.sparse_variables)):
+            self._states[f"moment_{i}"] = moments
+            self._initial_moments[f"moment_{i}"] = initial_value(plain, moments)
+
     def grow_scores(self, kernel, step):
         """Returns a tensor of numbers >= 0; weights at zero with the highest ones are grown."""
-        # Not the noise that drew the first mask, which those at zero were the lowest of.
+        # Not the noise that drew the first mask, in which weights at zero were the lowest.
         return uniform_noise(self.seed, kernel.index, kernel.weight.shape, step)
 
     def update_masks(self, kernels, step, updated):
@@ -171,6 +185,9 @@ class SET(StaticSparse):
         grown = masks.top_mask(tf.where(stays, -1.0, growth), count)
         self.set_mask(kernel, stays | grown)
         kernel.weight.assign(tf.where(stays, kernel.weight, tf.zeros_like(kernel.weight)))
+        for name, initial in self._initial_moments.items():
+            moment = kernel.state[name]
+            moment.assign(tf.where(grown, tf.cast(initial, moment.dtype), moment))
 
     def get_config(self):
         return {

@@ -61,6 +61,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     masks_gradients = False
     """Whether the wrapped optimizer gets gradients of kept weights only."""
 
+    end_step = 0
+    """The update from which promised zeros are there; None if only the end of `fit` has them."""
+
     uses_axes = False
     """Whether `axes_of` is wanted: which axes of each kernel are inputs and outputs."""
 
@@ -333,10 +336,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
+def sparse_optimizers_of(optimizer):
+    """Returns the sparse optimizers among an optimizer and those inside it, outermost first."""
+    return [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
+
+
 def sparse_optimizer_of(optimizer):
     """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
-    found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
-    return found[0] if found else None
+    return next(iter(sparse_optimizers_of(optimizer)), None)
 
 
 def _tf_variable(variable):

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 
 from tfpeft.core import clone
-from tfpeft.sparsity.schedules import tfmot
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.sparsity.promises import missing_zeros
+from tfpeft.sparsity.sparse_optimizer import sparse_optimizers_of
+from tfpeft.sparsity.tfmot_import import import_tfmot
 
 
 def strip_pruning(model):
@@ -33,7 +34,7 @@ def strip_pruning(model):
         import tf_keras
 
         if isinstance(model, tf_keras.Model):
-            return tfmot.sparsity.keras.strip_pruning(model)
+            return import_tfmot().sparsity.keras.strip_pruning(model)
         raise ValueError(
             "Received an invalid value for `model`, expected a keras.Model or a tf_keras model. "
             f"Received: model={model!r}"
@@ -54,17 +55,12 @@ def _check_zeros(model):
             "Received an invalid value for `model`, expected a pruned one. "
             f"Received: {model.name!r}, which no SparseOptimizer trained and which has no zeros"
         )
-    missing = []
-    for optimizer in _sparse_optimizers(pruned.values()):
-        for variables, promised in optimizer.promised_zeros():
-            if not all(id(v) in pruned for v in variables):
-                continue  # they are of another model that was trained with this one
-            zeros = sum(v.numpy().size - np.count_nonzero(v.numpy()) for v in variables)
-            if zeros < promised:
-                missing.append(
-                    f"{', '.join(v.path for v in variables)}: {zeros} of {promised} zeros at step "
-                    f"{int(optimizer.iterations)}"
-                )
+    missing = [
+        text
+        for optimizer in _sparse_optimizers(pruned.values())
+        # Others are of another model that was trained with this one.
+        for text in missing_zeros(optimizer, belongs=lambda variable: id(variable) in pruned)
+    ]
     if missing:
         raise ValueError(
             "Received an invalid value for `model`, expected the zeros that its schedule ends "
@@ -76,13 +72,8 @@ def _check_zeros(model):
 
 def _sparse_optimizers(variables):
     """Returns the sparse optimizers of the variables, and those inside them, each once."""
-    found = {}
-    for optimizer in (v.sparse_optimizer for v in variables):
-        while optimizer is not None:
-            if isinstance(optimizer, SparseOptimizer):
-                found[id(optimizer)] = optimizer
-            optimizer = getattr(optimizer, "inner_optimizer", None)
-    return found.values()
+    found = [each for v in variables for each in sparse_optimizers_of(v.sparse_optimizer)]
+    return {id(optimizer): optimizer for optimizer in found}.values()
 
 
 def _without_regularizers(config, parents):
