@@ -1,11 +1,16 @@
 """Criteria, patterns and strip_pruning against TFMOT, NumPy and numbers worked by hand."""
 
+import subprocess
+import sys
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfpeft
+from tests import networks
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
 from tfpeft.core.arguments import InputError
 from tfpeft.sparsity import schedules
@@ -379,3 +384,67 @@ def test_a_kernel_whose_axes_are_not_known_is_to_be_excluded():
             make().build(weights)
         make().build(weights[1:])
     pruning().build(weights)  # single weights need no axes
+
+
+def attended():
+    """A kernel of a plain layer, and kernels whose layers are in no configuration."""
+    inputs = keras.Input((2, 4))
+    hidden = keras.layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
+    hidden = keras.layers.Dense(6, name="hidden")(keras.layers.Flatten()(hidden))
+    return keras.Model(inputs, networks.subclassed()(hidden))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_the_promise_travels_with_the_model(tmp_path, scope):
+    inner = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-2), schedule(), scope=scope)
+    model = compiled(attended(), tfpeft.ProximalL1(inner, 1e-3))
+    x = np.concatenate([X, X[:, :2]], axis=1).reshape(-1, 2, 4)
+    model.fit(x, Y, batch_size=16, verbose=0)
+    model.save(tmp_path / "early.keras")
+    model.fit(x, Y, batch_size=16, epochs=3, verbose=0)
+    model.save(tmp_path / "done.keras")
+
+    early = keras.models.load_model(tmp_path / "early.keras", compile=False)
+    with pytest.raises(InputError, match=r"attention/query/kernel.*zeros at step 2"):
+        tfpeft.strip_pruning(early)
+    early.save(tmp_path / "again.keras")
+    with pytest.raises(InputError, match=r"zeros at step 2"):
+        tfpeft.strip_pruning(keras.models.load_model(tmp_path / "again.keras", compile=False))
+
+    done = keras.models.load_model(tmp_path / "done.keras", compile=False)
+    assert done.count_params() == model.count_params()
+    assert "promise" not in done.to_json()
+    stripped = tfpeft.strip_pruning(done)
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), model.predict(x, verbose=0))
+    compiled(done, keras.optimizers.Adam(1e-2)).fit(x, Y, verbose=0)
+    with pytest.raises(InputError, match="expected the zeros"):
+        tfpeft.strip_pruning(done)
+    compiled(done, tfpeft.FixedMask(keras.optimizers.Adam(1e-2)))  # a new promise
+    done.layers[-1].hidden.kernel.assign(np.tri(*done.layers[-1].hidden.kernel.shape))
+    done.fit(x, Y, verbose=0)
+    tfpeft.strip_pruning(done)
+
+    resumed = keras.models.load_model(tmp_path / "early.keras")
+    resumed.fit(x, Y, batch_size=16, epochs=3, verbose=0)
+    tfpeft.strip_pruning(resumed)  # by its optimizer, not by what was saved
+
+
+def test_files_of_other_models_stay_as_they_are(tmp_path):
+    sequential().save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as file:
+        assert set(file.namelist()) == {"metadata.json", "config.json", "model.weights.h5"}
+    model = compiled(sequential(), pruning())
+    train(model)
+    model.save(tmp_path / "pruned.keras")
+    tfpeft.strip_pruning(model).save(tmp_path / "stripped.keras")
+    with zipfile.ZipFile(tmp_path / "pruned.keras") as file:
+        added = set(file.namelist()) - {"metadata.json", "config.json", "model.weights.h5"}
+    assert added == {"assets/_tfpeft_promised_zeros/promised_zeros.json"}
+    with zipfile.ZipFile(tmp_path / "stripped.keras") as file:
+        assert len(file.namelist()) == 3
+    # Another process, without tfpeft.
+    code = "import keras, sys; m = keras.models.load_model(sys.argv[1], compile=False)"
+    code += "; print(m.count_params())"
+    arguments = [sys.executable, "-c", code, str(tmp_path / "pruned.keras")]
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    assert result.stdout.split() == [str(model.count_params())], result.stderr
