@@ -1,4 +1,6 @@
-"""Criteria of pruning: which weights are the least important."""
+"""Criteria of pruning: magnitude, gradient, movement and random."""
+
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -9,7 +11,7 @@ from tfpeft.sparsity.pruning import Pruning
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class MagnitudePruning(Pruning):
-    """Prunes the weights of smallest magnitude, gradually, while the others train on.
+    """Prunes the weights of smallest magnitude, gradually, while the other weights train on.
 
     `score = |w|`. Arguments, memory, and what it does not give: see `Pruning`.
 
@@ -39,12 +41,12 @@ class _AccumulatedPruning(Pruning):
     uses_gradients = True
 
     def accumulate(self, score, weight, gradient):
-        """Adds what one step says to the tf.Variable `score`."""
+        """Adds the score of one step to the tf.Variable `score`."""
         raise NotImplementedError(f"{type(self).__name__} does not define `accumulate`.")
 
     def add_states(self):
         super().add_states()
-        # Of float32, whatever the kernel is: small terms would be lost in half of that.
+        # In float32, whatever the kernel is: half precision would lose small numbers.
         self.add_state("score", dtype="float32")
 
     def before_update(self, kernels, step):
@@ -61,11 +63,11 @@ class _AccumulatedPruning(Pruning):
 class GradientPruning(_AccumulatedPruning):
     """Prunes the weights whose loss would change the loss least, to first order.
 
-    `score = mean of |w * dL/dw|` over the steps since the masks were last updated. A pruned
-    weight scores 0 and so does not come back, but with `straight_through`, where its remembered
-    value counts.
+    `score = mean of |w * dL/dw|` over the steps since the masks changed last. A pruned weight
+    scores 0 and does not come back; with `straight_through` its remembered value counts, and it
+    may.
 
-    Memory: 4 bytes a weight more than `Pruning`, which has the arguments.
+    Memory: 4 bytes per weight more than `Pruning`, which has the arguments.
 
     Example:
 
@@ -87,7 +89,7 @@ class GradientPruning(_AccumulatedPruning):
         score.assign_add(tf.abs(weight * gradient))
 
     def calculate_scores(self, kernel):
-        # The sum ranks as the mean does: all weights have seen the same number of steps.
+        # The sum ranks as the mean does: the number of steps is the same for all weights.
         scores = super().calculate_scores(kernel)
         kernel.state["score"].assign(tf.zeros_like(scores))
         return scores
@@ -98,10 +100,10 @@ class MovementPruning(_AccumulatedPruning):
     """Prunes the weights that move towards zero, whatever their size: for fine-tuning.
 
     `score = sum of -w * dL/dw` over all steps so far: high for weights that the gradient drives
-    away from zero. Of a pruned weight the score stands still, but with `straight_through`, where
-    its remembered value counts.
+    away from zero. The score of a pruned weight stays as it is; with `straight_through` its
+    remembered value counts, and the score goes on.
 
-    Memory: 4 bytes a weight more than `Pruning`, which has the arguments.
+    Memory: 4 bytes per weight more than `Pruning`, which has the arguments.
 
     Example:
 
@@ -125,9 +127,9 @@ class MovementPruning(_AccumulatedPruning):
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class RandomPruning(Pruning):
-    """Prunes weights at random: what every criterion has to beat.
+    """Prunes weights at random: the baseline that every criterion has to beat.
 
-    `score` is uniform noise that stays the same throughout, so that what was pruned stays so.
+    `score` is uniform noise that stays the same throughout, so that pruned weights stay pruned.
 
     Args:
         seed: An integer; equal seeds prune equal weights.
@@ -150,16 +152,16 @@ class RandomPruning(Pruning):
 
     def __init__(
         self,
-        optimizer,
-        schedule,
+        optimizer: keras.optimizers.Optimizer,
+        schedule: Callable,
         *,
-        scope="layer",
-        block_size=None,
-        n_m=None,
-        exclude=(),
-        straight_through=False,
-        seed=0,
-        name=None,
+        scope: str = "layer",
+        block_size: tuple[int, int] | None = None,
+        n_m: tuple[int, int] | None = None,
+        exclude: Sequence[str] = (),
+        straight_through: bool = False,
+        seed: int = 0,
+        name: str | None = None,
     ):
         super().__init__(
             optimizer,

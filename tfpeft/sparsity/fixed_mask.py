@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.core.arguments import InputError
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 
@@ -13,9 +14,9 @@ class FixedMask(MaskedOptimizer):
     """Keeps the zeros that a model already has, while its other weights are tuned further.
 
     `mask = (w != 0)` when it is built, as training begins, then `w <- mask * w` after each
-    update. The wrapped optimizer sees gradients of the kept weights only.
+    update. The wrapped optimizer gets gradients of the kept weights only.
 
-    Memory: 4 bytes a weight.
+    Memory: 4 bytes per weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -23,7 +24,7 @@ class FixedMask(MaskedOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: when training begins, if no kernel has zeros; and as `SparseOptimizer` does.
+        InputError: when training begins, if no kernel has zeros; and as `SparseOptimizer` does.
 
     Example:
 
@@ -44,10 +45,10 @@ class FixedMask(MaskedOptimizer):
         return tf.cast(tf.not_equal(variable, 0), variable.dtype)
 
     def before_update(self, kernels, step):
-        # Not when it is built: loading a model builds its optimizer before the weights are there.
+        # Not in `build`: loading a model builds its optimizer before the weights are there.
         with tf.init_scope():
             if all(np.all(mask.numpy()) for mask in self._states["mask"]):
-                raise ValueError(
+                raise InputError(
                     "FixedMask expected a model with zeros to keep. "
                     f"Received none in: {[path_of(v) for v in self.sparse_variables]}"
                 )

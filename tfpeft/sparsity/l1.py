@@ -1,6 +1,7 @@
-"""L1: the classic penalty, and the proximal steps that reach the zeros it never does."""
+"""L1: the classic penalty, and proximal steps, which reach exact zeros."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -12,14 +13,14 @@ from tfpeft.sparsity.kernels import unmatched_exclude
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
-def l1_regularize(model, l1, *, exclude=()):
+def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ()) -> keras.Model:
     """Returns a new model whose kernels have the classic L1 penalty in their loss.
 
     `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize. An L1 or L2
     penalty that is already there stays, added up.
 
     What it does not give: exact zeros. The gradient of the penalty pushes weights past zero and
-    back, so they end near zero; `ProximalL1` reaches it. Side by side, for one weight w = 0.25
+    back, so they end near zero; `ProximalL1` reaches zero. Side by side, for one weight w = 0.25
     and a loss that does not depend on it, l1 = 1, SGD with a learning rate of 0.1:
 
     | step | penalty | proximal |
@@ -38,8 +39,9 @@ def l1_regularize(model, l1, *, exclude=()):
         A new, uncompiled model with the weights of `model`.
 
     Raises:
-        ValueError: if `l1` is not positive, if no layer has a kernel to regularize, or if one
-            has a regularizer that is neither L1 nor L2.
+        InputError: if `l1` is not positive, or if a layer has a regularizer that is neither L1
+            nor L2; `NoMatchError` if no layer has a kernel to regularize, or if an entry of
+            `exclude` matches nothing.
 
     Example:
 
@@ -108,13 +110,13 @@ class ProximalL1(SparseOptimizer):
 
     `w <- sign(w) * max(|w| - learning_rate * l1, 0)`
 
-    That minimizes `loss + l1 * sum |w|` (proximal gradient descent) where the wrapped optimizer
-    is SGD; adaptive ones rescale gradients, but not this step. How many weights end at zero
-    follows from `l1`, and is found by trying: with SGD it is in the unit of the gradients, 1e-5 to
-    1e-3 are usual; Adam moves weights by about its learning rate whatever the gradient, so there
-    it is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes
-    back if one update moves it further than `learning_rate * l1`. `l1_regularize`, the penalty
-    alone, never reaches zero: it has both side by side.
+    With SGD as the wrapped optimizer this minimizes `loss + l1 * sum |w|` (proximal gradient
+    descent); adaptive optimizers rescale gradients, but not this step. How many weights end at
+    zero follows from `l1`, by trying: with SGD it has the unit of the gradients, 1e-5 to 1e-3 are
+    usual; Adam moves weights by about its learning rate whatever the gradient, so with Adam `l1`
+    is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes back if one
+    update moves it further than `learning_rate * l1`. The penalty alone, `l1_regularize`, never
+    reaches zero; its page compares both.
 
     Memory: nothing.
 
@@ -125,7 +127,7 @@ class ProximalL1(SparseOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+        InputError: if `l1` is not positive; and as `SparseOptimizer` does.
 
     Example:
 
@@ -142,7 +144,14 @@ class ProximalL1(SparseOptimizer):
     https://web.stanford.edu/~boyd/papers/prox_algs.html
     """
 
-    def __init__(self, optimizer, l1, *, exclude=(), name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        l1: float,
+        *,
+        exclude: Sequence[str] = (),
+        name: str | None = None,
+    ):
         super().__init__(optimizer, exclude=exclude, name=name)
         check_positive("l1", l1)
         self.l1 = float(l1)
@@ -191,7 +200,7 @@ class ProximalGroupL1(ProximalL1):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+        InputError: if `l1` is not positive; and as `SparseOptimizer` does.
 
     Example:
 

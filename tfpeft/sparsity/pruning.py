@@ -1,5 +1,8 @@
-"""Pruning: dense weights that become zeros, the least important first."""
+"""Pruning: the base of criteria; a schedule, scores, and masks of the highest scores."""
 
+from collections.abc import Callable, Sequence
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -10,27 +13,26 @@ from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 
 
 class Pruning(MaskedOptimizer):
-    """The base of pruning optimizers: a schedule, scores, and which of them are kept.
+    """The base of pruning optimizers: a schedule, scores, and masks of the highest scores.
 
-    After each update of the wrapped optimizer, where `schedule` says so:
+    After updates of the wrapped optimizer at which `schedule` changes the masks:
 
-    `mask = calculate_scores among the highest`, then always `w <- mask * w`.
+    `mask = calculate_scores among the highest`; after every update: `w <- mask * w`.
 
-    A criterion is a subclass that overrides `calculate_scores`. A weight that was pruned gets
-    gradients still and may come back at the next update of the masks, if its score is high.
+    A criterion is a subclass that overrides `calculate_scores`. A pruned weight still gets
+    gradients, and comes back at the next change of the masks if its score is high.
 
-    How many weights are kept, `round(size * (1 - sparsity))`, is counted in each kernel by
-    itself (`scope="layer"`); in all of them together, with one threshold (`"global"`: good at
-    high sparsity, but a layer can lose all its weights); or in each kernel with Erdos-Renyi-
-    Kernel densities (`"erk"`: `density = min(1, scale * sum(shape) / prod(shape))`, small layers
-    stay denser).
+    `round(size * (1 - sparsity))` weights are kept: in each kernel (`scope="layer"`); in all
+    kernels together, with one threshold (`"global"`: good at high sparsity, but a layer can lose
+    all its weights); or in each kernel with its Erdos-Renyi-Kernel density (`"erk"`: `density =
+    min(1, scale * sum(shape) / prod(shape))`, small layers stay denser).
 
     What it does not give: speed on x86 (no dense kernel skips zeros), or a smaller file before
     it is compressed. 90% zeros make a compressed file about 5x smaller. ARM's sparse kernels do
     skip zeros, in some networks: see `prune_for_xnnpack`.
 
-    Memory: 4 bytes a weight for the mask, 4 more with `straight_through`, and what the criterion
-    says.
+    Memory: 4 bytes per weight for the mask, 4 more with `straight_through`, and what the
+    criterion needs.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -47,27 +49,27 @@ class Pruning(MaskedOptimizer):
             schedule must end at `1 - n / m`; on the way there, the pattern's weights are kept
             and the best others.
         exclude: Names or patterns of layers to leave dense.
-        straight_through: Whether pruned weights are remembered and trained on, behind the zeros
-            that the model computes with (straight-through estimator); they come back with what
-            they learned.
+        straight_through: Whether pruned weights keep their values and train on, behind the zeros
+            that the model computes with (straight-through estimator); they come back with these
+            values.
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is not of its kind; if blocks or n:m do not divide a kernel,
-            when it is known; and as `SparseOptimizer` does.
+        InputError: if an argument is not of its kind; as training begins, if blocks or n:m do not
+            divide a kernel, or the axes of one are not known; and as `SparseOptimizer` does.
     """
 
     def __init__(
         self,
-        optimizer,
-        schedule,
+        optimizer: keras.optimizers.Optimizer,
+        schedule: Callable,
         *,
-        scope="layer",
-        block_size=None,
-        n_m=None,
-        exclude=(),
-        straight_through=False,
-        name=None,
+        scope: str = "layer",
+        block_size: tuple[int, int] | None = None,
+        n_m: tuple[int, int] | None = None,
+        exclude: Sequence[str] = (),
+        straight_through: bool = False,
+        name: str | None = None,
     ):
         super().__init__(optimizer, exclude=exclude, name=name)
         schedules.check_schedule(schedule)
@@ -85,7 +87,7 @@ class Pruning(MaskedOptimizer):
 
         Args:
             kernel: A `Kernel`: `weight` is a tf.Variable as the wrapped optimizer left it,
-                `gradient` is that of this step, if the class sets `uses_gradients = True`.
+                `gradient` is the gradient of this step, if the class sets `uses_gradients = True`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `calculate_scores`.")
 
@@ -155,7 +157,7 @@ class Pruning(MaskedOptimizer):
         return [masks.top_mask(*each) for each in zip(scores, counts, strict=True)]
 
     def _kept_counts(self, shapes, sparsity, indices):
-        """Returns how many are kept of the scores, of these shapes, of kernels."""
+        """Returns how many scores are kept of each kernel, by the shapes of the scores."""
         sparsities = [sparsity] * len(self.sparse_variables)
         if self.scope == "erk":
             kernels = [variable.shape for variable in self.sparse_variables]

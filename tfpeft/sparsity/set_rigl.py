@@ -1,6 +1,7 @@
 """Sparse training: most weights at zero from the first step on, by masks that stay or move."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -22,12 +23,12 @@ from tfpeft.sparsity.sparse_optimizer import wrapped
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class StaticSparse(MaskedOptimizer):
-    """Trains a random sparse network that never changes: the baseline of sparse training.
+    """Trains a random sparse network whose mask never changes: the baseline of sparse training.
 
-    `mask` is drawn once, `w <- mask * w` from the first step on. The wrapped optimizer sees
+    `mask` is drawn once, `w <- mask * w` from the first step on. The wrapped optimizer gets
     gradients of the kept weights only.
 
-    Memory: 4 bytes a weight.
+    Memory: 4 bytes per weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -39,7 +40,7 @@ class StaticSparse(MaskedOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+        InputError: if an argument is out of range; and as `SparseOptimizer` does.
 
     Example: see `RigL`, which takes these arguments and more.
 
@@ -48,7 +49,16 @@ class StaticSparse(MaskedOptimizer):
 
     masks_gradients = True
 
-    def __init__(self, optimizer, sparsity, *, distribution="erk", exclude=(), seed=0, name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        sparsity: float,
+        *,
+        distribution: str = "erk",
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+        name: str | None = None,
+    ):
         super().__init__(optimizer, exclude=exclude, name=name)
         check_sparsity("sparsity", sparsity)
         check_choice("distribution", distribution, ("erk", "uniform"))
@@ -95,7 +105,7 @@ class StaticSparse(MaskedOptimizer):
 class SET(StaticSparse):
     """Sparse evolutionary training: weak connections make way for new ones, drawn at random.
 
-    Every `frequency` updates until `end_step`, in each kernel of `k` kept weights by itself:
+    Every `frequency` updates until `end_step`, in each kernel of `k` kept weights on its own:
     the `n = k * drop_fraction / 2 * (1 + cos(pi * step / end_step))` kept weights of smallest
     magnitude are dropped, and `n` of the weights at zero take their places, starting at zero.
     The number of zeros never changes. A kernel that is dense stays as it is.
@@ -104,7 +114,7 @@ class SET(StaticSparse):
     momentum and velocity, and any other variable of the kernel's shape, but for averages of
     weights (`use_ema`). Adafactor's factored statistics stay.
 
-    Memory: 4 bytes a weight.
+    Memory: 4 bytes per weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -118,7 +128,7 @@ class SET(StaticSparse):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+        InputError: if an argument is out of range; and as `SparseOptimizer` does.
 
     Example: see `RigL`, which takes the same arguments.
 
@@ -129,16 +139,16 @@ class SET(StaticSparse):
 
     def __init__(
         self,
-        optimizer,
-        sparsity,
+        optimizer: keras.optimizers.Optimizer,
+        sparsity: float,
         *,
-        end_step,
-        frequency=100,
-        drop_fraction=0.3,
-        distribution="erk",
-        exclude=(),
-        seed=0,
-        name=None,
+        end_step: int,
+        frequency: int = 100,
+        drop_fraction: float = 0.3,
+        distribution: str = "erk",
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+        name: str | None = None,
     ):
         super().__init__(
             optimizer, sparsity, distribution=distribution, exclude=exclude, seed=seed, name=name
@@ -202,8 +212,8 @@ class SET(StaticSparse):
 class RigL(SET):
     """Rigging the lottery: new connections grow where the gradient is largest.
 
-    As `SET`, which has the formula, the arguments and the memory; but of the weights at zero
-    those with the highest `|dL/dw|` of this step's batch take the places.
+    As `SET`, which has the formula, the arguments and the memory; but the weights at zero with
+    the highest `|dL/dw|` of this step's batch take the places.
 
     Example:
 

@@ -1,43 +1,44 @@
-"""The base of everything that acts on weights after an update."""
+"""SparseOptimizer: the base of every technique that changes weights after an update."""
 
 import typing
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import check_exclude, invalid
+from tfpeft.core.arguments import NoMatchError, check_exclude, invalid, unexpected
 from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity import gradients, kernels
 
 
 class Kernel(typing.NamedTuple):
-    """What a technique sees of one kernel while a step runs, on one replica."""
+    """One kernel while a step runs, on one replica."""
 
     index: int
     weight: tf.Variable
     gradient: tf.Tensor | None
     """The gradient over all replicas in float32, where `uses_gradients` asks for it."""
     state: dict
-    """What `add_state` made for this kernel: name -> tf.Variable, such as "mask"."""
+    """Name -> tf.Variable: the states that `add_state` made, such as "mask"."""
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
     """An optimizer that wraps an optimizer and acts on the kernels after each of its updates.
 
-    A technique is a subclass: `add_states` makes what it remembers, `before_update` and
+    A technique is a subclass: `add_states` adds the states it needs, `before_update` and
     `after_update` change weights, in the same graph as the update itself. It trains what any
-    Keras optimizer trains: in `fit`, in a loop of one's own through `apply`, with mixed
-    precision, with `steps_per_execution`, under `tf.distribute`. What it remembers are optimizer
-    variables: they are saved with the model and resumed with it.
+    Keras optimizer trains: in `fit`, in a custom loop through `apply`, with mixed precision, with
+    `steps_per_execution`, under `tf.distribute`. Its states are optimizer variables: they are
+    saved with the model and resumed with it.
 
     Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
-    do not. `skipped` says why, a variable each. A kernel that a later `apply` does not name, such
-    as that of a layer that was frozen since, is left as it is.
+    do not. `skipped` is a dict of the path of each other variable -> the reason. A kernel that a
+    later `apply` does not name, such as that of a layer that was frozen since, stays as it is.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
-    compressed files smaller. Averages of weights (`use_ema`) get their zeros as they replace the
-    weights when `fit` ends, not where `keras.callbacks.SwapEMAWeights` shows them before.
+    compressed files smaller. Averages of weights (`use_ema`) get their zeros when they replace
+    the weights at the end of `fit`, not while `keras.callbacks.SwapEMAWeights` shows them.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
@@ -46,17 +47,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is not of its kind; and on the first update if no kernel
-            takes part, or if an entry of `exclude` matches nothing.
-        tf.errors.InvalidArgumentError: (`ValueError` where it runs eagerly) while training, if
+        InputError: if an argument is not of its kind; and on the first update `NoMatchError` if
+            no kernel takes part, or if an entry of `exclude` matches nothing.
+        tf.errors.InvalidArgumentError: (`InputError` where it runs eagerly) while training, if
             a gradient is NaN or infinite, before anything has changed. Of large gradients only
-            two slices are looked at, which is enough for NaN in data, loss or activations, and
-            not for a single bad entry. Not where `jit_compile=True`, as XLA leaves assertions
-            out, nor with a `LossScaleOptimizer` inside, which skips such steps by itself.
+            two slices are checked, which is enough for NaN in data, loss or activations, and
+            not for a single bad entry. Not with `jit_compile=True`, as XLA leaves assertions
+            out, nor with a `LossScaleOptimizer` inside, which skips such steps itself.
     """
 
     uses_gradients = False
-    """Whether `Kernel.gradient` is wanted. It costs a sum over the replicas, if there are any."""
+    """Whether the technique needs `Kernel.gradient`, a sum over the replicas."""
 
     masks_gradients = False
     """Whether the wrapped optimizer gets gradients of kept weights only."""
@@ -65,9 +66,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """The update from which promised zeros are there; None if only the end of `fit` has them."""
 
     uses_axes = False
-    """Whether `axes_of` is wanted: which axes of each kernel are inputs and outputs."""
+    """Whether the technique needs `axes_of`: the axes of inputs and outputs of each kernel."""
 
-    def __init__(self, optimizer, *, exclude=(), name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        exclude: Sequence[str] = (),
+        name: str | None = None,
+    ):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise invalid("optimizer", "a keras.optimizers.Optimizer instance", optimizer)
         if any(type(inner) is type(self) for inner in wrapped(optimizer)):
@@ -81,7 +88,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.skipped = {}
 
     def add_states(self):
-        """Makes what the technique remembers, by `add_state`, when the kernels are known."""
+        """Adds the technique's states, by `add_state`; the kernels are known now."""
 
     def before_update(self, kernels, step):
         """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
@@ -89,7 +96,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def after_update(self, kernels, step, updated, learning_rate):
         """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps.
 
-        `updated` is whether it has just done one: it may have gathered gradients only, or
+        `updated` is False where the wrapped optimizer changed nothing: it gathered gradients, or
         skipped a step that overflowed. `learning_rate` is that of this step.
         """
 
@@ -97,7 +104,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Returns why a kernel does not suit the technique; None if it does."""
 
     def promised_zeros(self):
-        """Returns what training ends with: pairs (variables, zeros they have at least)."""
+        """Returns pairs (variables, zeros that they have at least when training has ended)."""
         return []
 
     @property
@@ -132,7 +139,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         reasons = self.skip_reasons(variables)
         self.skipped = {path_of(v): why for v, why in zip(variables, reasons, strict=True) if why}
         if all(reasons):
-            raise ValueError(
+            raise NoMatchError(
                 f"{type(self).__name__} found no kernel to work on, expected at least one "
                 f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
             )
@@ -141,16 +148,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         super().build(variables)
         self._sparse_indices = tuple(i for i, why in enumerate(reasons) if why is None)
         self._states = {}
-        # At once, where a function is being traced: what a technique begins with may be asked for
+        self.built = False  # if a state cannot be made, the next call raises the same error
+        # Outside of a function that is being traced: the first values of states may be read
         # before that function runs.
-        self.built = False  # if a state cannot be made, the next call is to say so again
         with tf.init_scope():
             self.add_states()
         self.built = True
         for variable in self.sparse_variables:
-            # `strip_pruning` asks the weight who promised zeros: the model may have been
-            # trained inside another one, or in a loop that never compiled it.
-            variable.sparse_optimizer = self
+            variable.sparse_optimizer = self  # see `promises_of`
 
     def skip_reasons(self, variables):
         """Returns, for each variable, why it does not take part; None if it does."""
@@ -288,10 +293,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def load_own_variables(self, store):
         if len(store.keys()) != len(self._variables):
-            raise ValueError(
-                f"Cannot load the state of {type(self).__name__}, expected "
-                f"{len(self._variables)} variables. Received: {len(store.keys())}"
-            )
+            expected = f"{len(self._variables)} variables of {type(self).__name__} in the file"
+            raise unexpected(expected, len(store.keys()))
         for i, variable in enumerate(self._variables):
             variable.assign(store[str(i)])
 

@@ -1,5 +1,7 @@
 """Targeted dropout: training that makes later pruning harmless."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,17 +17,17 @@ from tfpeft.sparsity.sparse_optimizer import wrapped
 class TargetedDropout(MaskedOptimizer):
     """Drops weights of low magnitude at random while training, so that losing them is harmless.
 
-    Every `frequency` updates, in each kernel by itself: before the update dropped weights get
-    their values back; after it the round(size * target_fraction) of lowest magnitude are the
-    targets, and each of them is dropped, `w = 0`, with probability `drop_rate`. The gradients of
-    weights that were dropped are 0. From `end_step` on, or where that is None when `fit` ends,
-    all targets are dropped for good.
+    Every `frequency` updates, in each kernel on its own: before the update dropped weights get
+    their values back; after it the round(size * target_fraction) weights of lowest magnitude are
+    the targets, and each target is dropped, `w = 0`, with probability `drop_rate`. The gradients
+    of dropped weights are 0. From `end_step` on, or when `fit` ends if that is None, all targets
+    are dropped for good.
 
-    In between, what `fit` says of validation data is of the model with some targets dropped.
-    The paper takes its fraction in each output unit; here it is of the kernel, as in the pruning
-    that it prepares for.
+    Before the end, `fit` evaluates validation data on the model with some targets dropped. The
+    paper takes its fraction in each output unit; here it is a fraction of the kernel, as in the
+    pruning that follows.
 
-    Memory: 8 bytes a weight, for the mask and the values that were dropped.
+    Memory: 8 bytes per weight, for the mask and the values of dropped weights.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -33,14 +35,14 @@ class TargetedDropout(MaskedOptimizer):
         target_fraction: Number in [0, 1), the fraction of weights that are targets; the sparsity
             in the end.
         end_step: The update, counted from 1, at which the targets are dropped for good; None
-            for the end of `fit` (in a loop of one's own, call `finalize_variable_values`).
+            for the end of `fit` (in a custom loop, call `finalize_variable_values`).
         frequency: Integer, the updates from one draw to the next.
         exclude: Names or patterns of layers to leave alone.
         seed: An integer.
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
+        InputError: if an argument is out of range; and as `SparseOptimizer` does.
 
     Example:
 
@@ -63,15 +65,15 @@ class TargetedDropout(MaskedOptimizer):
 
     def __init__(
         self,
-        optimizer,
-        drop_rate,
-        target_fraction,
+        optimizer: keras.optimizers.Optimizer,
+        drop_rate: float,
+        target_fraction: float,
         *,
-        end_step=None,
-        frequency=1,
-        exclude=(),
-        seed=0,
-        name=None,
+        end_step: int | None = None,
+        frequency: int = 1,
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+        name: str | None = None,
     ):
         super().__init__(optimizer, exclude=exclude, name=name)
         check_rate("drop_rate", drop_rate)
@@ -93,7 +95,7 @@ class TargetedDropout(MaskedOptimizer):
         return ((step % self.frequency == 0) & (step < self.end_step)) | (step == self.end_step)
 
     def before_update(self, kernels, step):
-        # Before the update: what a wrapped technique prunes in it is not to come back afterwards.
+        # Before the update: weights that a wrapped technique prunes in it must not come back.
         self._if(self._is_due(step + 1), self._restore_all, kernels)
 
     def update_masks(self, kernels, step, updated):
