@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tfpeft.core.arguments import check_positive, check_positive_integer, invalid
+from tfpeft.core.kernel_axes import along_outputs, input_axes, output_shape, parse_einsum
 from tfpeft.core.layers import layers_by_path, match_layers
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -216,7 +217,7 @@ class LoRA(AdapterMethod):
         """Returns what the product of both adds to the kernel, in its shape."""
         if isinstance(layer, keras.layers.EinsumDense):
             _, down, _, up, _ = _einsum_of(layer, "r")
-            kernel = _parsed(layer.equation)[1]
+            kernel = parse_einsum(layer.equation)[1]
             product = ops.einsum(f"{down},{up}->{kernel}", part.a, part.b)
         else:
             product = ops.matmul(part.a, part.b)
@@ -274,7 +275,7 @@ class DoRA(LoRA):
 
     def _norms(self, part, layer):
         kernel = ops.cast(layer.kernel, "float32") + self.kernel_delta(part, layer)
-        axes = _input_axes(layer)
+        axes = input_axes(layer)
         return ops.sqrt(ops.sum(ops.square(kernel), axis=axes))
 
     def call(self, part, layer, call, inputs, *args, **kwargs):
@@ -284,7 +285,7 @@ class DoRA(LoRA):
             bias = ops.cast(bias, outputs.dtype)
             outputs = outputs - bias
         outputs = outputs + ops.cast(self._delta(part, layer, inputs), outputs.dtype)
-        outputs = outputs * _along_outputs(layer, self._scale(part, layer), outputs)
+        outputs = outputs * along_outputs(layer, self._scale(part, layer), outputs)
         return _activated(layer, outputs if bias is None else outputs + bias)
 
     def _scale(self, part, layer):
@@ -294,7 +295,7 @@ class DoRA(LoRA):
     def merged(self, part, layer):
         scale = self._scale(part, layer)
         kernel = ops.cast(layer.kernel, "float32") + self.kernel_delta(part, layer)
-        return {"kernel": kernel * ops.expand_dims(scale, _input_axes(layer))}
+        return {"kernel": kernel * ops.expand_dims(scale, input_axes(layer))}
 
 
 @_register
@@ -350,7 +351,7 @@ class IA3(AdapterMethod):
 
     def build(self, part, layer):
         part.on_input = self._scales_input(part.path_of_layer)
-        shape = (layer.kernel.shape[0],) if part.on_input else _output_shape(layer)
+        shape = (layer.kernel.shape[0],) if part.on_input else output_shape(layer)
         part.scale = part.add_weight(name="ia3_scale", shape=shape, initializer="ones")
 
     def call(self, part, layer, call, inputs, *args, **kwargs):
@@ -360,17 +361,17 @@ class IA3(AdapterMethod):
             inputs = inputs + inputs * ops.cast(part.scale - 1.0, inputs.dtype)
             return call(inputs, *args, **kwargs)
         outputs = _without_activation(layer, call, inputs, *args, **kwargs)
-        change = outputs * _along_outputs(layer, part.scale - 1.0, outputs)
+        change = outputs * along_outputs(layer, part.scale - 1.0, outputs)
         return _activated(layer, outputs + change)
 
     def merged(self, part, layer):
         if part.on_input:
             return {"kernel": layer.kernel * part.scale[:, None]}
-        new = {"kernel": layer.kernel * ops.expand_dims(part.scale, _input_axes(layer))}
+        new = {"kernel": layer.kernel * ops.expand_dims(part.scale, input_axes(layer))}
         if layer.bias is not None:
             scale = part.scale
             if isinstance(layer, keras.layers.EinsumDense):
-                scale = _along_outputs(layer, scale, layer.bias)
+                scale = along_outputs(layer, scale, layer.bias)
             new["bias"] = layer.bias * ops.reshape(scale, layer.bias.shape)
         return new
 
@@ -421,7 +422,7 @@ class BottleneckAdapter(AdapterMethod):
         return super().can_adapt(layer) and not channels_first
 
     def build(self, part, layer):
-        width = _output_shape(layer)[-1]
+        width = output_shape(layer)[-1]
         for name, shape, initializer in (
             ("down", (width, self.size), "glorot_uniform"),
             ("down_bias", (self.size,), "zeros"),
@@ -488,7 +489,7 @@ class BitFit(AdapterMethod):
         outputs = _without_activation(layer, call, inputs, *args, **kwargs)
         shift = part.shift
         if not isinstance(layer, keras.layers.EinsumDense):
-            shift = _along_outputs(layer, shift, outputs)
+            shift = along_outputs(layer, shift, outputs)
         return _activated(layer, outputs + ops.cast(shift, outputs.dtype))
 
     def merged(self, part, layer):
@@ -536,8 +537,8 @@ class NormTuning(AdapterMethod):
     def call(self, part, layer, call, inputs, *args, **kwargs):
         outputs = call(inputs, *args, **kwargs)
         # As in IA3: not folded into the kernel before it.
-        change = outputs * _along_outputs(layer, part.gain - 1.0, outputs)
-        return outputs + (change + _along_outputs(layer, part.shift, outputs))
+        change = outputs * along_outputs(layer, part.gain - 1.0, outputs)
+        return outputs + (change + along_outputs(layer, part.shift, outputs))
 
     def merged(self, part, layer):
         name = _scale_name(layer)
@@ -562,19 +563,12 @@ def _activated(layer, outputs):
     return outputs if activation is None else activation(outputs)
 
 
-def _parsed(equation):
-    """Returns the labels of inputs, kernel and outputs."""
-    left, outputs = equation.replace(" ", "").split("->")
-    inputs, kernel = left.split(",")
-    return inputs, kernel, outputs
-
-
 def _einsum_of(layer, rank):
     """Returns (equation of A, labels of A, equation of B, labels of B, sizes), or None.
 
     A takes the kernel's labels that are summed over, B those that are in the outputs.
     """
-    inputs, kernel, outputs = _parsed(layer.equation)
+    inputs, kernel, outputs = parse_einsum(layer.equation)
     label = next(each for each in rank + "zyxwvu" if each not in layer.equation)
     letters = [each for each in kernel if each != "."]
     summed = "".join(each for each in letters if each in inputs and each not in outputs)
@@ -592,42 +586,6 @@ def _einsum_of(layer, rank):
         label + kept,
         sizes,
     )
-
-
-def _input_axes(layer):
-    """Returns the axes of a kernel that belong to its inputs."""
-    rank = len(layer.kernel.shape)
-    if isinstance(layer, keras.layers.EinsumDense):
-        inputs, kernel, _ = _parsed(layer.equation)
-        return tuple(i for i, label in enumerate(kernel) if label in inputs)
-    return tuple(range(rank - 1))
-
-
-def _output_shape(layer):
-    """Returns the shape of a number an output, in the kernel's order."""
-    axes = _input_axes(layer)
-    return tuple(side for i, side in enumerate(layer.kernel.shape) if i not in axes)
-
-
-def _along_outputs(layer, values, outputs):
-    """Returns `values`, a number an output channel, in a shape that outputs can be scaled by."""
-    values = ops.cast(values, outputs.dtype)
-    if isinstance(layer, keras.layers.EinsumDense):
-        inputs, kernel, labels = _parsed(layer.equation)
-        kept = [label for label in kernel if label not in inputs]
-        wanted = [label for label in labels.replace("...", "") if label in kept]
-        values = ops.transpose(values, [kept.index(label) for label in wanted])
-        sides = dict(zip(wanted, values.shape, strict=True))
-        first = min(labels.index(label) for label in wanted)
-        return ops.reshape(values, [sides.get(label, 1) for label in labels[first:]])
-    axis = getattr(layer, "axis", -1)
-    if getattr(layer, "data_format", None) == "channels_first":
-        axis = 1
-    axes = [each % len(outputs.shape) for each in ([axis] if isinstance(axis, int) else axis)]
-    shape = [1] * len(outputs.shape)
-    for side, each in zip(values.shape, axes, strict=True):
-        shape[each] = side
-    return ops.reshape(values, shape)
 
 
 def _bias_name(layer):
