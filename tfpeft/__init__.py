@@ -1,20 +1,13 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
-from tfpeft.adapters.adapted_model import (
-    AdaptedModel,
-    add_adapters,
-    merge_adapters,
-    trainable_summary,
-)
-from tfpeft.adapters.adapter_method import (
-    IA3,
-    AdapterMethod,
-    BitFit,
-    BottleneckAdapter,
-    DoRA,
-    LoRA,
-    NormTuning,
-)
+from tfpeft.adapters.adapted_model import AdaptedModel, add_adapters
+from tfpeft.adapters.adapter_method import AdapterMethod
+from tfpeft.adapters.bitfit import BitFit
+from tfpeft.adapters.bottleneck import BottleneckAdapter
+from tfpeft.adapters.ia3 import IA3
+from tfpeft.adapters.lora import DoRA, LoRA
+from tfpeft.adapters.merge import merge_adapters, trainable_summary
+from tfpeft.adapters.norm_tuning import NormTuning
 from tfpeft.caching.precompute import Precomputed, Taught, precompute
 from tfpeft.distillation.distiller import Distiller
 from tfpeft.distillation.losses import (

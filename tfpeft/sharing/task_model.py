@@ -5,7 +5,7 @@ import numbers
 
 import keras
 
-from tfpeft.adapters.adapted_model import Adapter
+from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.caching.precompute import Taught
 from tfpeft.core import weight_files
