@@ -15,21 +15,22 @@ from tfpeft.adapters.adapter_method import (
     LoRA,
     NormTuning,
 )
-from tfpeft.caching.precompute import Precomputed, Taught, precompute
+from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
+from tfpeft.distillation.distillation_loss import DistillationLoss
 from tfpeft.distillation.distiller import Distiller
-from tfpeft.distillation.losses import (
-    DIST,
+from tfpeft.distillation.feature_losses import (
     AttentionTransfer,
+    FeatureMatching,
+    SimilarityPreserving,
+)
+from tfpeft.distillation.logits_losses import (
+    DIST,
     BinarySoftLabels,
     DecoupledKD,
-    DistillationTerm,
-    FeatureMatching,
-    RelationalAngle,
-    RelationalDistance,
-    SimilarityPreserving,
     SoftLabels,
     SquaredError,
 )
+from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.tflite import ExportReport, export_tflite
@@ -68,7 +69,7 @@ __all__ = [
     "Comparison",
     "DIST",
     "DecoupledKD",
-    "DistillationTerm",
+    "DistillationLoss",
     "Distiller",
     "DoRA",
     "Evaluation",
@@ -83,6 +84,7 @@ __all__ = [
     "MovementPruning",
     "NormTuning",
     "Precomputed",
+    "PrecomputedInputs",
     "ProximalGroupL1",
     "ProximalL1",
     "Pruning",
@@ -102,7 +104,6 @@ __all__ = [
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",
-    "Taught",
     "XnnpackPolicy",
     "add_adapters",
     "compare",
