@@ -53,10 +53,10 @@ def check_repeatable(data):
         )
     raise InputError(
         f"Received an invalid value for `{data.name}`, expected the same samples in the same order "
-        "in every epoch. Received first batches that differ when they are read again. For data "
-        "that is augmented at random, give the Distiller the teacher itself. Shuffle data after "
-        "the join, `precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, or with "
-        "`shuffle(..., reshuffle_each_iteration=False)`"
+        "in every epoch. Received first batches that differ when they are read again. If the data "
+        "is augmented at random, give the Distiller the teacher itself; if it is shuffled, shuffle "
+        "after the join, `precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, "
+        "or with `shuffle(..., reshuffle_each_iteration=False)`"
     )
 
 
