@@ -24,7 +24,7 @@ def test_what_needs_an_example_has_one():
     assert set(EXAMPLES) >= {
         "README",
         "Distiller",
-        "DistillationTerm",
+        "DistillationLoss",
         "MagnitudePruning",
         "compare",
         "evaluate",

@@ -311,7 +311,9 @@ class TestComposition:
             tfpeft.SoftLabels(),
             tfpeft.FeatureMatching(teacher_layer="conv", student_layer="conv"),
         ]
-        distiller = tfpeft.Distiller(transformer(), adapted, losses=terms, student_from_logits=True)
+        distiller = tfpeft.Distiller(
+            transformer(), adapted, distillation_losses=terms, student_from_logits=True
+        )
         distiller.compile(tfpeft.MagnitudePruning(keras.optimizers.Adam(0.01), schedule), HARD)
         distiller.fit(X, Y, batch_size=8, epochs=2, verbose=0)
         zeros = [np.mean(v.numpy() == 0) for v in adapted.trainable_variables]
