@@ -1,7 +1,6 @@
-"""Files of named arrays and of what they are for: .weights.h5 and .safetensors."""
+"""Files of named arrays and metadata: .weights.h5 and .safetensors."""
 
 import json
-import os
 import pathlib
 import zlib
 
@@ -9,17 +8,17 @@ import h5py
 import numpy as np
 
 from tfpeft.core.arguments import invalid
+from tfpeft.core.files import replacing
 
 _ABOUT = "tfpeft"
+_EXPECTED = "a file of `save_adapter` or `save_task`"
 
 
 def write(path, arrays, about):
-    """Writes {name: array} and a dict that JSON can hold; beside first, then in place."""
-    path = pathlib.Path(path)
-    partial = path.with_name(f"tfpeft-partial.{path.name}")
-    text = json.dumps(about)
-    try:
-        if _is_safetensors(path):
+    """Writes {name: array} and metadata, a dict that JSON can hold; the file is whole or absent."""
+    is_safetensors, text = _is_safetensors(pathlib.Path(path)), json.dumps(about)
+    with replacing(path) as partial:
+        if is_safetensors:
             from safetensors.numpy import save_file
 
             arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -29,20 +28,17 @@ def write(path, arrays, about):
                 file.attrs[_ABOUT] = text
                 for name, array in arrays.items():
                     file[name] = array
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read(path):
-    """Returns the arrays and the dict of a file.
+    """Returns the arrays and the metadata of a file.
 
     Raises:
-        ValueError: if there is no such file, or it is not one that `write` made.
+        InputError: if there is no such file, or `write` did not make it.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise invalid("path", "a file of `save_adapter` or `save_task`", str(path))
+        raise invalid("path", _EXPECTED, str(path))
     try:
         if _is_safetensors(path):
             from safetensors import safe_open
@@ -61,13 +57,12 @@ def read(path):
         return arrays, about
     except ImportError:
         raise
-    except Exception as error:  # h5py, safetensors and JSON each have their own
-        expected = "a file of `save_adapter` or `save_task`"
-        raise invalid("path", f"{expected} ({type(error).__name__})", str(path)) from error
+    except Exception as error:  # h5py, safetensors and JSON have classes of their own
+        raise invalid("path", f"{_EXPECTED} ({type(error).__name__})", str(path)) from error
 
 
 def fingerprint(model):
-    """Returns a text that differs between models: of their weights, in order."""
+    """Returns a checksum of a model's weights, in their order, as a text."""
     checksum = 0
     for weight in model.weights:
         checksum = zlib.crc32(np.ascontiguousarray(weight.numpy()), checksum)
