@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfpeft
 from pipelines import common
-from tfpeft.evaluation.compare import are_logits
+from tfpeft.evaluation.quality import are_logits
 
 FLAGS = common.FLAGS
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfpeft.core.arguments import invalid
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
 
 
 def as_teacher(teacher, argument="teacher"):
@@ -70,14 +70,13 @@ class TFLiteTeacher(keras.layers.Layer):
         self.file = file
         self.supports_jit = False
         self._alone = threading.Lock()
-        self._interpreter = tflite_file.interpreter(file)  # at once: a bad file is refused here
-        for role, details in (
-            ("input", self._interpreter.get_input_details()),
-            ("output", self._interpreter.get_output_details()),
-        ):
-            if len(details) != 1:
+        self.opened = TFLiteFile(file)
+        signature = self.opened.signature()
+        for role, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+            if len(tensors) != 1:
                 raise invalid("teacher", f"a .tflite file of one {role}", file)
-        self._shape = self._interpreter.get_output_details()[0]["shape_signature"][1:].tolist()
+        (shape,) = signature.outputs.values()
+        self._shape = shape[1:]
 
     def build(self, input_shape):
         self.built = True
@@ -89,7 +88,7 @@ class TFLiteTeacher(keras.layers.Layer):
 
     def _run(self, x):
         with self._alone:  # an interpreter has one set of tensors
-            return tflite_file.run(self._interpreter, self.file, x)
+            return self.opened.predict(x)
 
     def get_config(self):
         return {"file": self.file, "name": self.name}

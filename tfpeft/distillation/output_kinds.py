@@ -7,7 +7,6 @@ from tfpeft.core import graph
 from tfpeft.core.arguments import compatible_shapes
 from tfpeft.core.graph import output_tensor
 from tfpeft.core.layers import find_layer
-from tfpeft.export import tflite_file
 
 
 def width_of(models, layer):
@@ -31,7 +30,7 @@ def _width(tensor):
 def last_activation(model, output=None):
     """Returns the name of what made an output of a model, or None where it does not tell."""
     if isinstance(model, TFLiteTeacher):
-        return "softmax" if tflite_file.inspect(model.file).is_softmax else None
+        return "softmax" if model.opened.is_softmax() else None
     return graph.last_activation(model, output)
 
 
