@@ -9,7 +9,7 @@ import numpy as np
 import tfpeft
 from pipelines import common
 from tfpeft.core.checks import input_errors
-from tfpeft.evaluation.compare import are_logits
+from tfpeft.evaluation.quality import are_logits
 from tfpeft.sparsity.gradients import NonFiniteGradientsError
 
 FLAGS = common.FLAGS

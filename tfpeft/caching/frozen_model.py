@@ -12,7 +12,7 @@ from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
 from tfpeft.core.registration import register
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
 
 FrozenModel = keras.layers.Layer | str | os.PathLike | Callable
 """What `as_frozen_model` takes."""
@@ -76,18 +76,18 @@ class TFLiteLayer(keras.layers.Layer):
         self.file = file
         self.supports_jit = False
         self._lock = threading.Lock()
-        self._interpreter = tflite_file.interpreter(file)  # raises early for a bad file
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            received = f"{file} of {len(inputs)} and {len(outputs)}"
+        self.opened = TFLiteFile(file)  # raises early for a bad file
+        signature = self.opened.signature()
+        if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+            received = f"{file} of {len(signature.inputs)} and {len(signature.outputs)}"
             raise unexpected("a .tflite file of one input and one output", received)
-        self._shape = outputs[0]["shape_signature"][1:].tolist()
+        (shape,) = signature.outputs.values()
+        self._shape = shape[1:]
 
     @property
     def last_activation(self):
         """ "softmax" if the outputs come from a SOFTMAX; None if unknown."""
-        return "softmax" if tflite_file.inspect(self.file).is_softmax else None
+        return "softmax" if self.opened.is_softmax() else None
 
     def build(self, input_shape):
         self.built = True
@@ -99,7 +99,7 @@ class TFLiteLayer(keras.layers.Layer):
 
     def _run(self, x):
         with self._lock:  # an interpreter has one set of tensors
-            return tflite_file.run(self._interpreter, self.file, x)
+            return self.opened.predict(x)
 
     def get_config(self):
         return {"file": self.file, "name": self.name}
