@@ -16,6 +16,7 @@ from tfpeft.adapters.adapter_method import (
     NormTuning,
 )
 from tfpeft.caching.precompute import Precomputed, Taught, precompute
+from tfpeft.core.arguments import BudgetError, ExportError, InputError, NoMatchError
 from tfpeft.distillation.distiller import Distiller
 from tfpeft.distillation.losses import (
     DIST,
@@ -56,7 +57,7 @@ from tfpeft.sparsity.sparse_training import (
 from tfpeft.sparsity.strip import FixedMask, strip_pruning
 from tfpeft.sparsity.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AdaptedModel",
@@ -65,6 +66,7 @@ __all__ = [
     "BinarySoftLabels",
     "BitFit",
     "BottleneckAdapter",
+    "BudgetError",
     "Comparison",
     "DIST",
     "DecoupledKD",
@@ -72,15 +74,18 @@ __all__ = [
     "Distiller",
     "DoRA",
     "Evaluation",
+    "ExportError",
     "ExportReport",
     "FeatureMatching",
     "FixedMask",
     "GradientPruning",
     "IA3",
+    "InputError",
     "IterativePruning",
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
+    "NoMatchError",
     "NormTuning",
     "Precomputed",
     "ProximalGroupL1",
