@@ -19,6 +19,7 @@ from tfpeft.core.arguments import (
     check_rate,
     invalid,
 )
+from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.sensitivity import (
     check_data,
@@ -53,12 +54,12 @@ class IterativePruning:
 
     def to_markdown(self):
         """Returns a table in Markdown, a row a step."""
-        lines = [f"| sparsity % | {self.monitor} | held |", "|---:|---:|---|"]
-        lines.append(f"| unpruned | {self.baseline:.4f} | |")
+        rows = [["unpruned", f"{self.baseline:.4f}", ""]]
         for step in self.history:
             held = "yes" if step["held"] else "no"
-            lines.append(f"| {100 * step['sparsity']:.2f} | {step['metric']:.4f} | {held} |")
-        return "\n".join(lines)
+            rows.append([f"{100 * step['sparsity']:.2f}", f"{step['metric']:.4f}", held])
+        header = ["sparsity %", self.monitor, "held"]
+        return markdown_table(header, rows, align=["right", "right", "left"])
 
     def __str__(self):
         return self.to_markdown()
