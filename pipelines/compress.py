@@ -20,7 +20,7 @@ from absl import flags
 
 import tfpeft
 from pipelines import common, sparsify, stages, teaching
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import evaluations_text, plot_accuracy_size
 
 FLAGS = flags.FLAGS
 STAGES = {  # and the flags that each of them alone reads
@@ -55,7 +55,7 @@ def compress(job, names, own_flags=()):
     if not (folder / "report.json").exists():
         run_stages(folder, names)
     result = json.loads((folder / "report.json").read_text())
-    print(f"\n{headline(result)}\n\n{tables.table(result['rows'])}\n")
+    print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     print(f"Report: {folder / 'report.md'}")
     drop = result["accuracy_drop"]
     if FLAGS.max_accuracy_drop is not None and drop > FLAGS.max_accuracy_drop:
@@ -167,7 +167,7 @@ def write_report(folder, comparison, samples):
             "![accuracy against size](accuracy_size.png)",
         ]
     )
-    folder.write("accuracy_size.png", lambda path: tables.plot_accuracy_size(rows, path))
+    folder.write("accuracy_size.png", lambda path: plot_accuracy_size(rows, path))
     folder.write("report.md", text)
     # The last file, and so the sign that all of it is there.
     folder.write("report.json", json.dumps(result, indent=2))

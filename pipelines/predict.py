@@ -17,7 +17,8 @@ import tensorflow as tf
 from absl import flags
 
 from pipelines import backbones, common, sharing  # noqa: F401  its --task
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.reports.tables import markdown_table, text_table
 
 FLAGS = flags.FLAGS
 
@@ -40,11 +41,9 @@ def main(texts):
             f"Received: --task={unknown[0]}"
         )
     samples, x = inputs(folder, texts)
-    file = folder / "model.tflite"
-    loaded = tflite_file.interpreter(file)
+    file = TFLiteFile(folder / "model.tflite")
     probabilities = {
-        task: tf.nn.softmax(tflite_file.run(loaded, file, x, signature=task)).numpy()
-        for task in FLAGS.task or classes
+        task: tf.nn.softmax(file.predict(x, task)).numpy() for task in FLAGS.task or classes
     }
     show(
         [
@@ -102,13 +101,10 @@ def show(rows):
         for row in rows
     ]
     if FLAGS.format == "markdown":
-        lines = [("task", "class", "probability", "sample"), ("---", "---", "---:", "---"), *lines]
-        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    for *cells, sample in lines:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        print("  ".join([*padded, sample]))
+        header = ("task", "class", "probability", "sample")
+        print(markdown_table(header, lines, align=("left", "left", "right", "left")))
+    else:
+        print(text_table(None, lines, align=("left",) * 4))
 
 
 if __name__ == "__main__":

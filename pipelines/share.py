@@ -32,7 +32,7 @@ from absl import flags
 
 import tfpeft
 from pipelines import backbones, common, sharing
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
 
 FLAGS = flags.FLAGS
 RUN_FLAGS = ["output_dir", "name", "seed", *backbones.BACKBONE_FLAGS, *sharing.TASK_FLAGS]
@@ -48,7 +48,7 @@ def main():
     if not all((folder / name).exists() for name in files):
         run_stages(folder, tasks, is_text)
     result = json.loads((folder / "report.json").read_text())
-    print(f"\n{headline(result)}\n\n{tables.table(result['rows'])}\n")
+    print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     print(f"Report: {folder / 'report.md'}")
     return 0
 
@@ -129,7 +129,7 @@ def write_report(folder, shared, data):
         "parameters are those of the whole. Latency is of this machine "
         f"({machine}): one sample, one thread, both in turn."
     )
-    lines = [f"# {folder.path.name}", headline(result), tables.markdown_table(rows), note]
+    lines = [f"# {folder.path.name}", headline(result), evaluations_markdown(rows), note]
     folder.write("report.md", "\n\n".join(lines))
     # The last file, and so the sign that all of it is there.
     folder.write("report.json", json.dumps(result, indent=2))

@@ -8,8 +8,8 @@ from absl import flags
 import tfpeft
 from pipelines import common, stages
 from pipelines.data import call
-from tfpeft.evaluation.compare import are_logits
-from tfpeft.export import tflite_file
+from tfpeft.evaluation.quality import are_logits
+from tfpeft.export.tflite_file import TFLiteFile
 
 FLAGS = common.FLAGS
 
@@ -120,7 +120,7 @@ def taught(model, student_model, data, folder):
     options = {
         "alpha": _annealed("alpha", data),
         "temperature": _annealed("temperature", data),
-        "losses": terms,
+        "distillation_losses": terms,
         "teacher_weights": _weights(len(teachers)),
         "teacher_from_logits": [are_logits(each) for each in answers],
         "student_from_logits": stages.answers_logits(student_model, data),
@@ -140,7 +140,7 @@ def taught(model, student_model, data, folder):
 
 def _load_teacher(path):
     if pathlib.Path(path).suffix == ".tflite":
-        tflite_file.interpreter(path)  # a bad file is refused here
+        TFLiteFile(path).signature()  # raises for a bad file
         return path
     custom_objects = common.import_custom_objects(FLAGS.custom_objects)
     return common.load_model(path, "teacher", custom_objects)
@@ -148,7 +148,7 @@ def _load_teacher(path):
 
 def _answers(teacher, x):
     return (
-        tflite_file.predict(teacher, x)
+        TFLiteFile(teacher).predict(x)
         if isinstance(teacher, str)
         else teacher.predict(x, verbose=0)
     )

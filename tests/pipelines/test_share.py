@@ -17,7 +17,7 @@ from absl.testing import flagsaver
 import tfpeft
 from pipelines import backbones, common, data, predict, share, sharing
 from tests.pipelines.test_pipelines import read_report, run, start
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -189,7 +189,7 @@ def test_the_report_is_of_the_files(folder, text_run):
         accuracy = np.mean(shared.task(task).predict(x, verbose=0).argmax(-1) == y)
         assert report["rows"][task]["accuracy"] == pytest.approx(accuracy)
         assert accuracy > 0.8
-        answers = tflite_file.predict(file, x, signature=task)
+        answers = TFLiteFile(file).predict(x, task)
         row = report["rows"][f"{task}, model.tflite"]
         assert row["accuracy"] == pytest.approx(np.mean(answers.argmax(-1) == y))
         about = report["tasks"][task]
@@ -271,9 +271,7 @@ def test_predict_of_one_task_in_json(ask, folder, text_run):
     output = ask(run_folder, "--task=topic", "--format=json", texts=["the Vote", "ball"])
     rows = json.loads(output)
     x = backbones.tokens(backbones.load_preprocessor(text_run[0]), ["the Vote", "ball"])
-    logits = tflite_file.predict(text_run[0] / "model.tflite", x, signature="topic").astype(
-        "float64"
-    )
+    logits = TFLiteFile(text_run[0] / "model.tflite").predict(x, "topic").astype("float64")
     names = [["0", "art", "law"][number] for number in logits.argmax(1)]
     assert [(row["sample"], row["task"], row["class"]) for row in rows] == [
         ("the Vote", "topic", names[0]),
@@ -284,7 +282,7 @@ def test_predict_of_one_task_in_json(ask, folder, text_run):
     markdown = ask(run_folder, "--task=topic", "--format=markdown", texts=["ball"])
     assert markdown.splitlines()[:2] == [
         "| task | class | probability | sample |",
-        "| --- | --- | ---: | --- |",
+        "|---|---|---:|---|",
     ]
 
 
@@ -312,7 +310,7 @@ def test_a_missing_file_is_made_again(main, array_run, tmp_path, capsys):
     assert "Epoch" not in capsys.readouterr().out
     x = np.load("samples.npy")
     before, after = (
-        tflite_file.predict(run_folder / "model.tflite", x, signature="shape")
+        TFLiteFile(run_folder / "model.tflite").predict(x, "shape")
         for run_folder in (array_run, tmp_path / "arrays")
     )
     np.testing.assert_allclose(after, before, atol=1e-5)

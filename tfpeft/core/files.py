@@ -16,7 +16,7 @@ PARTIAL = "tfpeft-partial."
 def replacing(path):
     """Yields a path beside `path` to write a file or folder to, and renames it to `path`.
 
-    If the body raises, what it wrote is removed, and what was at `path` before stays.
+    If the body raises, its files are removed, and an older file or folder at `path` stays.
 
     Args:
         path: The file or folder to write; missing parent folders are created.
@@ -25,8 +25,11 @@ def replacing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays last, as Keras and NumPy read the format from it.
     partial = path.with_name(f"{PARTIAL}{path.name}")
+    remove(partial)
     try:
         yield partial
+        if partial.is_dir() and path.is_dir():
+            remove(path)  # a folder replaces an empty one only
         os.replace(partial, path)
     finally:
         remove(partial)
@@ -34,14 +37,14 @@ def replacing(path):
 
 def remove(path):
     """Removes a file or a folder, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 class ResumableFolder:
-    """A folder of whole files, and a record of the settings that they belong to.
+    """A folder of whole files, and a record of the settings of the job that writes them.
 
     The record is a JSON file, `{**settings, **progress}`. A folder that is opened again with the
     same settings resumes; with other settings it raises, so that no folder holds parts of two
@@ -53,6 +56,7 @@ class ResumableFolder:
         settings: A dict that JSON can hold; values may be dicts.
         kind: What the folder holds, in words, for errors: "precomputed outputs".
         argument: What names the folder in the user's call: "`path`" or "--output_dir".
+        prefix: What stands before the name of a setting in errors: "--" of flags.
 
     Attributes:
         path: The folder, a `pathlib.Path`.
@@ -63,11 +67,11 @@ class ResumableFolder:
             or a record that cannot be read.
     """
 
-    def __init__(self, path, record, settings, *, kind, argument):
+    def __init__(self, path, record, settings, *, kind, argument, prefix=""):
         if not isinstance(path, (str, os.PathLike)) or pathlib.Path(path).is_file():
             raise InputError(f"Received an invalid {argument}, expected a folder. Received: {path}")
         self.path = pathlib.Path(path)
-        self.record, self.kind, self.argument = record, kind, argument
+        self.record, self.kind, self.argument, self.prefix = record, kind, argument, prefix
         self.settings = json.loads(json.dumps(settings))
         self.progress = None
         self.path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ class ResumableFolder:
             before = {key: saved.pop(key, None) for key in self.settings}
         except (ValueError, AttributeError, TypeError) as error:
             raise self._unusable(f"whose {self.record} is damaged") from error
-        changed = list(_differences(before, self.settings))
+        changed = [self.prefix + text for text in _differences(before, self.settings)]
         if changed:
             raise InputError(
                 f"{self.path} ({self.argument}) holds other {self.kind}, expected the same "
@@ -102,14 +106,16 @@ class ResumableFolder:
         return self.path / name
 
     def save(self, **progress):
-        """Writes the record: the settings, and `progress`, which JSON can hold."""
+        """Writes the record: the settings, and `progress`, values that JSON can hold."""
         self.progress = progress
         self.write(self.record, json.dumps({**self.settings, **progress}, indent=2))
 
     def write(self, name, content):
-        """Writes the file `name`: a text, or what a function of a path writes there.
+        """Writes the file `name`.
 
-        The function may write a folder instead.
+        Args:
+            name: The file.
+            content: A text, or a function that writes a file or a folder to the path it gets.
         """
         try:
             with replacing(self.path / name) as partial:

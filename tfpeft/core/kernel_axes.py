@@ -5,6 +5,7 @@ import typing
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from tfpeft.core.arguments import InputError
 from tfpeft.core.layers import owners_of, path_of
@@ -20,6 +21,21 @@ _TRANSPOSED = (
 )
 # A cell of a ConvLSTM has no public class; its kernels are those of convolutions.
 _CELLS_OF_CONVOLUTIONS = ("ConvLSTMCell",)
+
+
+class EinsumLabels(typing.NamedTuple):
+    """The labels of an `EinsumDense` equation, "..." among them where it has one."""
+
+    inputs: str
+    kernel: str
+    outputs: str
+
+
+def parse_einsum(equation):
+    """Returns the labels of an equation such as "btd,dnh->btnh"."""
+    left, outputs = equation.replace(" ", "").split("->")
+    inputs, kernel = left.split(",")
+    return EinsumLabels(inputs, kernel, outputs)
 
 
 class KernelAxes(typing.NamedTuple):
@@ -84,15 +100,8 @@ def kernel_axes(layer, variable):
     return None
 
 
-def equation_labels(equation):
-    """Returns the labels of inputs, kernel and outputs in the equation of an EinsumDense."""
-    left, outputs = equation.replace(" ", "").split("->")
-    inputs, kernel = left.split(",")
-    return inputs, kernel, outputs
-
-
 def _einsum_axes(equation, rank):
-    inputs, kernel, outputs = equation_labels(equation)
+    inputs, kernel, outputs = parse_einsum(equation)
     labels = kernel.replace("...", "")
     if len(labels) != rank:
         return None  # an ellipsis in the kernel stands for axes that have no label
@@ -127,3 +136,46 @@ def find_kernel_axes(variables):
             )
         found.append(known[0])
     return found
+
+
+def input_axes(layer):
+    """Returns the axes of a layer's kernel that its outputs do not have.
+
+    The layer is a Dense, an EinsumDense or a convolution that is built.
+    """
+    outputs = kernel_axes(layer, layer.kernel).outputs
+    return tuple(axis for axis in range(len(layer.kernel.shape)) if axis not in outputs)
+
+
+def output_shape(layer):
+    """Returns the sides of a layer's kernel that belong to its outputs, in the kernel's order."""
+    axes = input_axes(layer)
+    return tuple(side for i, side in enumerate(layer.kernel.shape) if i not in axes)
+
+
+def along_outputs(layer, values, outputs):
+    """Returns values per output channel in a shape that broadcasts with a layer's outputs.
+
+    Args:
+        layer: A Dense, an EinsumDense, a convolution or a normalisation layer.
+        values: A tensor of the shape `output_shape(layer)`; of normalisation layers, of the shape
+            of their scale.
+        outputs: The layer's outputs, whose rank and dtype count; of an EinsumDense, whose dtype.
+    """
+    values = ops.cast(values, outputs.dtype)
+    if isinstance(layer, keras.layers.EinsumDense):
+        labels = parse_einsum(layer.equation)
+        in_kernel = [label for label in labels.kernel if label not in labels.inputs]
+        in_outputs = [label for label in labels.outputs.replace("...", "") if label in in_kernel]
+        values = ops.transpose(values, [in_kernel.index(label) for label in in_outputs])
+        sides = dict(zip(in_outputs, values.shape, strict=True))
+        first = min(labels.outputs.index(label) for label in in_outputs)
+        return ops.reshape(values, [sides.get(label, 1) for label in labels.outputs[first:]])
+    axis = getattr(layer, "axis", -1)
+    if getattr(layer, "data_format", None) == "channels_first":
+        axis = 1
+    axes = [i % len(outputs.shape) for i in ([axis] if isinstance(axis, int) else axis)]
+    shape = [1] * len(outputs.shape)
+    for side, axis in zip(values.shape, axes, strict=True):
+        shape[axis] = side
+    return ops.reshape(values, shape)

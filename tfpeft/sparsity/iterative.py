@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfpeft.core import clone
 from tfpeft.core.arguments import check_choice, check_positive_integer, check_rate, invalid
 from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, within_tolerance
+from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity.compiled import (
     check_model,
     compiled_copy,
@@ -46,12 +47,12 @@ class IterativePruningResult:
 
     def to_markdown(self) -> str:
         """Returns a table in Markdown, a row for each round."""
-        lines = [f"| sparsity % | {self.monitor} | held |", "|---:|---:|---|"]
-        lines.append(f"| unpruned | {self.baseline:.4f} | |")
+        rows = [["unpruned", f"{self.baseline:.4f}", ""]]
         for step in self.history:
             held = "yes" if step["held"] else "no"
-            lines.append(f"| {100 * step['sparsity']:.2f} | {step['metric']:.4f} | {held} |")
-        return "\n".join(lines)
+            rows.append([f"{100 * step['sparsity']:.2f}", f"{step['metric']:.4f}", held])
+        header = ["sparsity %", self.monitor, "held"]
+        return markdown_table(header, rows, align=["right", "right", "left"])
 
     def __str__(self):
         return self.to_markdown()

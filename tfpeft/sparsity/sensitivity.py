@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import check_positive_integer, check_sparsity, invalid
-from tfpeft.core.files import replacing
 from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, within_tolerance
+from tfpeft.reports.plots import line_plot
+from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.compiled import check_model, evaluate, kernel_indices, read_labelled
 
@@ -53,34 +54,30 @@ class LayerSensitivity:
         """Returns a table in Markdown: a row for each kernel, a column for each sparsity."""
         sparsities = sorted({row["sparsity"] for row in self.rows})
         titles = ["weights", *(f"{100 * sparsity:g}%" for sparsity in sparsities)]
-        lines = [f"| {self.monitor} {self.baseline:.4f} | {' | '.join(titles)} |"]
-        lines.append("|---" + "|---:" * len(titles) + "|")
-        for kernel, rows in self._by_kernel().items():
-            metrics = " | ".join(f"{row['metric']:.4f}" for row in rows)
-            lines.append(f"| {kernel} | {rows[0]['weights']:,} | {metrics} |")
-        return "\n".join(lines)
+        return markdown_table(
+            [f"{self.monitor} {self.baseline:.4f}", *titles],
+            [
+                [kernel, f"{rows[0]['weights']:,}", *(f"{row['metric']:.4f}" for row in rows)]
+                for kernel, rows in self._by_kernel().items()
+            ],
+        )
 
     def __str__(self):
         return self.to_markdown()
 
     def plot(self, path: str | os.PathLike) -> None:
         """Writes a PNG: the metric against sparsity, a line for each kernel."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.axhline(self.baseline, color="black", linestyle="--", label="unpruned")
-        for kernel, rows in self._by_kernel().items():
-            sparsities = [100 * row["sparsity"] for row in rows]
-            axes.plot(sparsities, [row["metric"] for row in rows], marker="o", label=kernel)
-        axes.set_xlabel("zeros in this kernel alone, %")
-        axes.set_ylabel(self.monitor)
-        axes.grid(visible=True, alpha=0.3)
-        figure.legend(loc="outside right upper", fontsize="x-small")
-        with replacing(path) as partial:
-            figure.savefig(partial, format="png", dpi=120)
+        lines = {
+            kernel: ([100 * row["sparsity"] for row in rows], [row["metric"] for row in rows])
+            for kernel, rows in self._by_kernel().items()
+        }
+        line_plot(
+            path,
+            lines,
+            x_label="zeros in this kernel alone, %",
+            y_label=self.monitor,
+            baseline=("unpruned", self.baseline),
+        )
 
     def _by_kernel(self):
         kernels = {}

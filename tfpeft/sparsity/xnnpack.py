@@ -6,6 +6,7 @@ import keras
 
 from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import LayerGraph
+from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity.kernels import select_kernels
 
 _ACTIVATIONS = ("relu", "relu6", "leaky_relu", "elu", "sigmoid")
@@ -42,9 +43,9 @@ class XnnpackPolicy:
 
     def to_markdown(self) -> str:
         """Returns a table in Markdown, a row for each layer."""
-        rows = [f"| {name} | yes | |" for name in self.prunable]
-        rows += [f"| {name} | no | {reason} |" for name, reason in self.reasons.items()]
-        return "\n".join(["| layer | prune | because |", "|---|---|---|", *rows])
+        rows = [[name, "yes", ""] for name in self.prunable]
+        rows += [[name, "no", reason] for name, reason in self.reasons.items()]
+        return markdown_table(["layer", "prune", "because"], rows, align=["left"] * 3)
 
     def __str__(self):
         return self.to_markdown()
