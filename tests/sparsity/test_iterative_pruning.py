@@ -1,5 +1,7 @@
 """Pruning in rounds and layer sensitivity against NumPy and what was evaluated by hand."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 import tfpeft
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
 
 
 def trained(build=sequential, optimizer=None):
@@ -350,3 +353,91 @@ def test_kernels_of_one_path_are_refused():
     compiled(model, keras.optimizers.SGD())
     with pytest.raises(ValueError, match="`model`.*different paths.*same/kernel"):
         tfpeft.layer_sensitivity(model, (X, Y), [0.5])
+
+
+class Batches(keras.utils.PyDataset):
+    """The tests' samples in batches of 8; `end` says whether their number is known."""
+
+    def __init__(self, end=True):
+        super().__init__()
+        self.end = end
+
+    @property
+    def num_batches(self):
+        return 4 if self.end else None
+
+    def __getitem__(self, index):
+        part = slice(8 * (index % 4), 8 * (index % 4) + 8)
+        return X[part], Y[part]
+
+
+def test_datasets_and_pydatasets_are_read_like_arrays():
+    model = trained()
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    rows = [
+        tfpeft.layer_sensitivity(model, data, [0.5], batch_size=8).rows
+        for data in ((X, Y), dataset, Batches(), (X, Y, np.ones(32)))
+    ]
+    assert all(each == rows[0] for each in rows)
+    options = {"target_sparsity": 0.4, "step": 0.4, "tolerance": 1.0, "criterion": "gradient"}
+    kernels = []
+    for data in (dataset, Batches()):
+        pruned = tfpeft.prune_iteratively(model, data, data, **options)
+        kernels.append([layer.kernel.numpy() for layer in pruned.model.layers])
+    for expected, found in zip(*kernels, strict=True):
+        np.testing.assert_array_equal(found == 0, expected == 0)
+
+
+def test_data_without_an_end_or_without_samples_is_named():
+    model = trained()
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    for data, message in (
+        (dataset.repeat(), "`data`.*finite dataset"),
+        (Batches(end=False), "`data`.*PyDataset whose `num_batches`"),
+        (lambda: iter([(X, Y)]), "`data`.*whose end is known"),
+        (dataset.filter(lambda x, y: False), "`data`.*one or more"),
+        ((X[:0], Y[:0]), "`data`.*one or more"),
+        ((X, Y[:-1]), "`data`.*as many samples as labels"),
+        (X, r"`data`.*\(x, y\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tfpeft.layer_sensitivity(model, data, [0.5])
+
+
+def test_the_direction_of_a_custom_metric_is_to_be_given():
+    def surprise(y, logits):
+        return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+    keras.utils.set_random_seed(0)
+    model = compiled(sequential(), keras.optimizers.Adam(1e-2), metrics=[surprise])
+    train(model, epochs=5)
+    with pytest.raises(InputError, match="`mode`.*'surprise' is no metric of Keras"):
+        tfpeft.layer_sensitivity(model, (X, Y), [0.5])
+    with pytest.raises(InputError, match="`mode`.*'surprise' is no metric of Keras"):
+        prune(model)
+    options = {"tolerance": 0.0, "step": 0.6, "criterion": _largest_first}
+    strict = prune(model, mode="min", **options)  # what was worse did not hold
+    assert [strict.reached, strict.history[0]["metric"] > strict.baseline] == [False, True]
+    assert prune(model, mode="max", **options).reached
+    result = tfpeft.layer_sensitivity(model, (X, Y), [0.9], mode="min")
+    assert result.mode == "min"
+    worse = {row["kernel"]: row["metric"] > result.baseline for row in result.rows}
+    for kernel, density in result.densities(0.0).items():
+        assert density == (1.0 if worse[kernel] else pytest.approx(0.1))
+
+
+def test_rounds_of_an_older_version_are_continued(tmp_path):
+    """Its history.json had the same fields, but for the settings that are new."""
+    model = trained()
+    first = prune(model, target_sparsity=0.4, directory=tmp_path)
+    record = tmp_path / "history.json"
+    saved = json.loads(record.read_text())
+    del saved["settings"]["mode"]
+    assert set(saved) == {"settings", "monitor", "baseline", "history"}
+    record.write_text(json.dumps(saved, indent=2))
+    again = prune(model, target_sparsity=0.4, directory=tmp_path)
+    assert again.history == first.history
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="`directory`.*empty folder.*other files"):
+        prune(model, directory=tmp_path / "other")

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfpeft.sparsity import (
     masks,
-    schedules,  # before TFMOT itself: see sparsity/schedules.py
+    schedules,  # before TFMOT itself: see sparsity/tfmot_import.py
     threshold,
 )
 

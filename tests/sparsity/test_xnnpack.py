@@ -7,7 +7,7 @@ import pytest
 import tfpeft
 from tfpeft.sparsity import schedules
 
-import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/schedules.py)
+import tf_keras  # isort: skip  (after tfpeft: see sparsity/tfmot_import.py)
 
 
 def mobile(layers, *, inputs, model, pooled=True, stem_padding=1, middle=None):

@@ -99,5 +99,5 @@ def read_labelled(data, name):
     first = next(iter(read.batches()))  # raises if there is none
     if read.samples is not None and first.y is None:
         expected = "(x, y), (x, y, sample_weight), a tf.data.Dataset or a keras.utils.PyDataset"
-        raise invalid(name, expected, read.kind)
+        raise invalid(name, expected, f"{read} without y")
     return read

@@ -6,10 +6,11 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_seed
+from tfpeft.core.registration import register
 from tfpeft.sparsity.pruning import Pruning
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class MagnitudePruning(Pruning):
     """Prunes the weights of smallest magnitude, gradually, while the other weights train on.
 
@@ -59,7 +60,7 @@ class _AccumulatedPruning(Pruning):
         return tf.identity(kernel.state["score"])
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class GradientPruning(_AccumulatedPruning):
     """Prunes the weights whose loss would change the loss least, to first order.
 
@@ -95,7 +96,7 @@ class GradientPruning(_AccumulatedPruning):
         return scores
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class MovementPruning(_AccumulatedPruning):
     """Prunes the weights that move towards zero, whatever their size: for fine-tuning.
 
@@ -125,7 +126,7 @@ class MovementPruning(_AccumulatedPruning):
         score.assign_sub(weight * gradient)
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class RandomPruning(Pruning):
     """Prunes weights at random: the baseline that every criterion has to beat.
 

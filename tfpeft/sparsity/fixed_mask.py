@@ -1,15 +1,15 @@
 """FixedMask: the zeros that a model has stay while it is tuned further."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError
 from tfpeft.core.layers import path_of
+from tfpeft.core.registration import register
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class FixedMask(MaskedOptimizer):
     """Keeps the zeros that a model already has, while its other weights are tuned further.
 

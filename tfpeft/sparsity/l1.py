@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfpeft.core import clone
 from tfpeft.core.arguments import NoMatchError, check_exclude, check_positive, invalid
 from tfpeft.core.layers import layers_by_path, match_layers, matching_patterns
+from tfpeft.core.registration import register
 from tfpeft.sparsity.kernels import unmatched_exclude
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
@@ -104,7 +105,7 @@ def _with_l1(config, l1, layer):
     return keras.saving.serialize_keras_object(new)
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class ProximalL1(SparseOptimizer):
     """Soft-thresholds the kernels after each update, which ends in exact zeros.
 
@@ -179,7 +180,7 @@ class ProximalL1(SparseOptimizer):
         return {**super().get_config(), "l1": self.l1}
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class ProximalGroupL1(ProximalL1):
     """Soft-thresholds whole output channels after each update: they vanish together.
 

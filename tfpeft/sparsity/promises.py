@@ -89,38 +89,32 @@ class _Assets(keras.losses.Loss):
     def save_assets(self, folder):
         weights = self._model().weights
         indices = {id(variable): i for i, variable in enumerate(weights)}
-        saved = [
-            {
-                "step": int(optimizer.iterations),
-                "promises": [
-                    {"weights": [indices[id(variable)] for variable in group], "zeros": zeros}
-                    for group, zeros in _promises_about(optimizer, weights)
-                ],
-            }
-            for optimizer in promises_of(weights)
+        optimizers = promises_of(weights)
+        promises = [
+            {"weights": [indices[id(variable)] for variable in group], "zeros": zeros}
+            for optimizer in optimizers
+            for group, zeros in _promises_about(optimizer, weights)
         ]
-        if any(each["promises"] for each in saved):
-            (pathlib.Path(folder) / FILE).write_text(json.dumps(saved))
+        if promises:
+            step = max(int(optimizer.iterations) for optimizer in optimizers)
+            content = json.dumps({"step": step, "promises": promises})
+            (pathlib.Path(folder) / FILE).write_text(content)
 
     def load_assets(self, folder):
         file = None if folder is None else pathlib.Path(folder) / FILE
         if file is None or not file.is_file():
             return
         weights = self._model().weights
-        outer = None
-        for each in reversed(json.loads(file.read_text())):
-            promises = [
-                ([weights[i] for i in promise["weights"]], promise["zeros"])
-                for promise in each["promises"]
-            ]
-            saved = SavedPromise(promises, each["step"])
-            saved.inner_optimizer = outer
-            outer = saved
-        for variable in weights:
-            current = getattr(variable, "sparse_optimizer", None)
-            # An optimizer that was loaded, too, knows better.
-            if current is None or isinstance(current, SavedPromise):
-                variable.sparse_optimizer = outer
+        saved = json.loads(file.read_text())
+        promises = [
+            ([weights[i] for i in promise["weights"]], promise["zeros"])
+            for promise in saved["promises"]
+        ]
+        promise = SavedPromise(promises, saved["step"])
+        for variable in (v for group, _ in promises for v in group):
+            # Not where an optimizer was loaded, too.
+            if isinstance(getattr(variable, "sparse_optimizer", promise), SavedPromise):
+                variable.sparse_optimizer = promise
 
 
 _assets = weakref.WeakKeyDictionary()

@@ -14,6 +14,7 @@ from tfpeft.core.arguments import (
     check_seed,
     check_sparsity,
 )
+from tfpeft.core.registration import register
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 from tfpeft.sparsity.moments import initial_value, moments_of
@@ -21,7 +22,7 @@ from tfpeft.sparsity.noise import uniform_noise
 from tfpeft.sparsity.sparse_optimizer import wrapped
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class StaticSparse(MaskedOptimizer):
     """Trains a random sparse network whose mask never changes: the baseline of sparse training.
 
@@ -101,7 +102,7 @@ class StaticSparse(MaskedOptimizer):
         }
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class SET(StaticSparse):
     """Sparse evolutionary training: weak connections make way for new ones, drawn at random.
 
@@ -208,7 +209,7 @@ class SET(StaticSparse):
         }
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class RigL(SET):
     """Rigging the lottery: new connections grow where the gradient is largest.
 

@@ -7,13 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_positive_integer, check_rate, check_seed, check_sparsity
+from tfpeft.core.registration import register
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 from tfpeft.sparsity.noise import uniform_noise
 from tfpeft.sparsity.sparse_optimizer import wrapped
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class TargetedDropout(MaskedOptimizer):
     """Drops weights of low magnitude at random while training, so that losing them is harmless.
 
