@@ -389,8 +389,10 @@ def test_what_grows_starts_with_fresh_moments(inner):
         technique.apply(gradients, [weight, others])
     grown = (technique._states["mask"][0].numpy() > 0) & ~before
     assert grown.sum() > 0
-    moments = {name: m for name, m in technique._states.items() if name.startswith("moment")}
+    moments = {name: m for name, m in technique.states().items() if name.startswith("moment")}
     assert len(moments) == MOMENTS[inner]
+    own = {id(v) for v in technique._variables}
+    assert not own & {id(v) for v in technique.inner_optimizer.variables}  # saved once
     stayed = (technique._states["mask"][0].numpy() > 0) & (weight.numpy() != 0)
     for (moment,) in moments.values():
         initial = np.float32(0.1 if inner == "adagrad" else 0.0)

@@ -164,10 +164,14 @@ class SET(StaticSparse):
     def add_states(self):
         super().add_states()
         plain = wrapped(self.inner_optimizer)[-1]
-        self._initial_moments = {}
-        for i, moments in enumerate(moments_of(plain, self.sparse_variables)):
-            self._states[f"moment_{i}"] = moments
-            self._initial_moments[f"moment_{i}"] = initial_value(plain, moments)
+        kinds = moments_of(plain, self.sparse_variables)
+        # In a function: Keras takes variables in lists and dicts for the optimizer's own, and
+        # would save them twice.
+        self._moments = lambda: {f"moment_{i}": moments for i, moments in enumerate(kinds)}
+        self._initial_moments = [initial_value(plain, moments) for moments in kinds]
+
+    def states(self):
+        return {**super().states(), **self._moments()}
 
     def grow_scores(self, kernel, step):
         """Returns a tensor of numbers >= 0; weights at zero with the highest ones are grown."""
@@ -196,8 +200,8 @@ class SET(StaticSparse):
         grown = masks.top_mask(tf.where(stays, -1.0, growth), count)
         self.set_mask(kernel, stays | grown)
         kernel.weight.assign(tf.where(stays, kernel.weight, tf.zeros_like(kernel.weight)))
-        for name, initial in self._initial_moments.items():
-            moment = kernel.state[name]
+        for i, initial in enumerate(self._initial_moments):
+            moment = kernel.state[f"moment_{i}"]
             moment.assign(tf.where(grown, tf.cast(initial, moment.dtype), moment))
 
     def get_config(self):

@@ -133,6 +133,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
 
+    def states(self):
+        """Returns {name: a variable for each kernel}: what `Kernel.state` consists of."""
+        return dict(self._states)
+
     def build(self, variables):
         if self.built:
             return
@@ -258,7 +262,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             return
         weights = [_tf_variable(self.sparse_variables[i]) for i in active]
         states = {
-            name: [_tf_variable(each[i]) for i in active] for name, each in self._states.items()
+            name: [_tf_variable(each[i]) for i in active] for name, each in self.states().items()
         }
 
         def run(_, weights, states, by_kernel, *args):
