@@ -59,8 +59,8 @@ class KeepBest(keras.callbacks.Callback):
     model's sparse optimizer has reached its zeros. Among equal values the last epoch counts: on
     little data metrics are coarse, and the later epoch has the lower learning rate.
 
-    What it keeps are the variables of layers that are trained, with their exact zeros; a frozen
-    backbone is not copied. The optimizer's state stays that of the last step.
+    It keeps the variables of layers that are trained, with their exact zeros; a frozen backbone
+    is not copied. The optimizer's state stays as it is after the last step.
 
     Args:
         monitor: The metric's name in the logs of `fit`, or a list of names whose mean counts.

@@ -28,10 +28,10 @@ class SavedPromise:
 
 
 def promises_of(variables):
-    """Returns the sparse optimizers of variables, or what was saved of them, each once.
+    """Returns the sparse optimizers of variables, or their saved promises, without repetition.
 
-    Training makes them an attribute of the variable: the model may have been trained inside
-    another one, or in a loop that never compiled it.
+    An optimizer is an attribute of the variables that it trains: the model may have been trained
+    inside another one, or in a loop that never compiled it.
     """
     found = {}
     for variable in variables:
@@ -76,10 +76,10 @@ def zeros_in(variable):
 
 
 class _Assets(keras.losses.Loss):
-    """The promises about a model as a file among the assets of its .keras file.
+    """The promises about a model, as a file among the assets of its .keras file.
 
-    Keras saves and loads the assets of what a model has as attributes, if it is one of Keras's
-    objects; a loss is the smallest of these. It is no loss of the model.
+    Keras saves and loads the assets of Keras objects that are attributes of a model. The smallest
+    of Keras's objects is a loss; this one is no loss of the model.
     """
 
     def __init__(self, model):
@@ -126,7 +126,9 @@ def _assets_of(model):
     return _assets[model]
 
 
-# The one thing that tfpeft adds to a class of Keras. A model is loaded by Keras's own classes,
-# which read what they have a name for: so the promise has to have a name there. It leaves
-# configuration, weights and layers as they are; without tfpeft the file loads as well.
+# The one attribute that tfpeft adds to a class of Keras: a model is loaded as Keras's own class,
+# and Keras loads assets for the attributes of that class. Configuration, weights and layers of a
+# model stay as they are, so that its file loads without tfpeft, too. A record in the configuration,
+# as an initializer or a constraint of a layer, would need tfpeft wherever the file is loaded, and
+# would miss attention and subclassed models, whose configurations lack the layers inside.
 keras.Model._tfpeft_promised_zeros = property(_assets_of)

@@ -10,6 +10,7 @@ from tfpeft.core.arguments import InputError, check_choice, invalid
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity import masks, schedules
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
+from tfpeft.sparsity.sparse_optimizer import Kernel
 
 
 class Pruning(MaskedOptimizer):
@@ -82,7 +83,7 @@ class Pruning(MaskedOptimizer):
         if self.n_m:
             self._check_n_m()
 
-    def calculate_scores(self, kernel):
+    def calculate_scores(self, kernel: Kernel) -> tf.Tensor:
         """Returns a finite tensor of the shape of `kernel.weight`; the highest are kept.
 
         Args:

@@ -19,7 +19,7 @@ from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
 from tfpeft.sparsity.moments import initial_value, moments_of
 from tfpeft.sparsity.noise import uniform_noise
-from tfpeft.sparsity.sparse_optimizer import wrapped
+from tfpeft.sparsity.sparse_optimizer import Kernel, wrapped
 
 
 @register()
@@ -68,7 +68,7 @@ class StaticSparse(MaskedOptimizer):
         check_seed("seed", seed)
         self.seed = seed
 
-    def kept_counts(self):
+    def kept_counts(self) -> list[int]:
         """Returns how many weights each kernel keeps, in the order of `sparse_variables`."""
         shapes = [v.shape for v in self.sparse_variables]
         densities = [1.0 - self.sparsity] * len(shapes)
@@ -173,7 +173,7 @@ class SET(StaticSparse):
     def states(self):
         return {**super().states(), **self._moments()}
 
-    def grow_scores(self, kernel, step):
+    def grow_scores(self, kernel: Kernel, step: tf.Tensor) -> tf.Tensor:
         """Returns a tensor of numbers >= 0; weights at zero with the highest ones are grown."""
         # Not the noise that drew the first mask, in which weights at zero were the lowest.
         return uniform_noise(self.seed, kernel.index, kernel.weight.shape, step)

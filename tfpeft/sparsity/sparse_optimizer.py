@@ -100,15 +100,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         skipped a step that overflowed. `learning_rate` is that of this step.
         """
 
-    def skip_reason(self, variable):
+    def skip_reason(self, variable) -> str | None:
         """Returns why a kernel does not suit the technique; None if it does."""
 
-    def promised_zeros(self):
+    def promised_zeros(self) -> list[tuple[list, int]]:
         """Returns pairs (variables, zeros that they have at least when training has ended)."""
         return []
 
     @property
-    def sparse_variables(self):
+    def sparse_variables(self) -> list:
         """The variables that take part; known once built."""
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
@@ -133,7 +133,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
 
-    def states(self):
+    def states(self) -> dict[str, list]:
         """Returns {name: a variable for each kernel}: what `Kernel.state` consists of."""
         return dict(self._states)
 
@@ -161,7 +161,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for variable in self.sparse_variables:
             variable.sparse_optimizer = self  # see `promises_of`
 
-    def skip_reasons(self, variables):
+    def skip_reasons(self, variables: Sequence) -> list[str | None]:
         """Returns, for each variable, why it does not take part; None if it does."""
         reasons = kernels.skip_reasons(variables, self.exclude)
         found = [v for v, why in zip(variables, reasons, strict=True) if why is None]
@@ -243,7 +243,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ]
 
     def _run(self, method, active, *args):
-        # Like Keras's own update step: variables change outside the replicas, all at once.
+        # Like the update step of Keras: variables change outside of the replicas, all together.
         tf.__internal__.distribute.interim.maybe_merge_call(
             lambda distribution, *args: self._run_on_replicas(distribution, method, active, *args),
             self._distribution_strategy,
