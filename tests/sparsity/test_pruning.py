@@ -108,7 +108,7 @@ def test_strip_leaves_no_negative_zeros():
     assert not np.any(np.signbit(stripped[stripped == 0]))
 
 
-def test_strip_refuses_lost_zeros():
+def test_strip_raises_for_lost_zeros():
     model = compiled(sequential(), pruning())
     train(model)
     compiled(model, keras.optimizers.Adam(1e-2))
@@ -205,7 +205,7 @@ def test_random_pruning_nests_and_depends_on_the_seed_only():
     assert np.any(many != other[1])
 
 
-def test_a_criterion_of_ones_own_is_one_method():
+def test_a_custom_criterion_is_one_method():
     class SmallestFirst(tfpeft.Pruning):
         def calculate_scores(self, kernel):
             return -tf.abs(kernel.weight)
