@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: run test lint format clean
+.PHONY: run test lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipelines.compress
@@ -19,6 +19,11 @@ lint: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -5,11 +5,12 @@ import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import tfpeft
 from pipelines import common
+from tfpeft.core.checks import input_errors
 from tfpeft.evaluation.quality import are_logits
+from tfpeft.sparsity.gradients import NonFiniteGradientsError
 
 FLAGS = common.FLAGS
 
@@ -49,18 +50,17 @@ def fit(model, data, *, from_logits, train=None, sparsify=None, first_step=0):
         metrics=["accuracy"],
     )
     try:
-        model.fit(
-            *(train or data.train),
-            validation_data=data.validation,
-            batch_size=FLAGS.batch_size,
-            epochs=FLAGS.epochs,
-            callbacks=[*([tfpeft.SparsityLogger()] if sparsify else []), KeepBest(first_step)],
-            # A bar that redraws itself is for a terminal; a log gets a line an epoch.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-    except tf.errors.InvalidArgumentError as error:
-        if "`grads`" not in str(error):
-            raise
+        with input_errors():
+            model.fit(
+                *(train or data.train),
+                validation_data=data.validation,
+                batch_size=FLAGS.batch_size,
+                epochs=FLAGS.epochs,
+                callbacks=[*([tfpeft.SparsityLogger()] if sparsify else []), KeepBest(first_step)],
+                # A bar that redraws itself is for a terminal; a log gets a line an epoch.
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+    except NonFiniteGradientsError as error:
         raise ValueError(
             "Training met a gradient that is NaN or infinite, expected finite ones: look for such "
             "values in --dataset, or lower the rate. "

@@ -120,7 +120,7 @@ def taught(model, student_model, data, folder):
     options = {
         "alpha": _annealed("alpha", data),
         "temperature": _annealed("temperature", data),
-        "losses": terms,
+        "distillation_losses": terms,
         "teacher_weights": _weights(len(teachers)),
         "teacher_from_logits": [are_logits(each) for each in answers],
         "student_from_logits": stages.answers_logits(student_model, data),

@@ -194,7 +194,7 @@ class WithoutConfig(keras.Model):
 def test_mixed_precision_that_cannot_be_rebuilt_raises(tmp_path):
     model, data = WithoutConfig(3), X[:, 0, :, 0]
     model(data)
-    with pytest.raises(ValueError, match="Cannot make .* again from its configuration"):
+    with pytest.raises(ValueError, match="Cannot rebuild .* from its configuration"):
         tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=data)
 
 

@@ -20,6 +20,7 @@ from tests.shared_tasks import (
     rng,
     shared_model,
 )
+from tfpeft.core import weight_files
 from tfpeft.export.tflite_file import TFLiteFile
 
 
@@ -303,8 +304,6 @@ class TestFiles:
         np.testing.assert_array_equal(predict(other)["zoo"], predict(shared)["zoo"])
 
     def test_a_damaged_task_leaves_the_one_that_was_there(self, tmp_path):
-        from tfpeft.core import weight_files
-
         shared = randomized(shared_model(adapters=tfpeft.BitFit()))
         shared.save_task("zoo", tmp_path / "zoo.weights.h5")
         arrays, about = weight_files.read(tmp_path / "zoo.weights.h5")

@@ -5,9 +5,9 @@ import numbers
 
 import keras
 
-from tfpeft.adapters.adapted_model import Adapter
+from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
-from tfpeft.caching.precompute import Taught
+from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import weight_files
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import flatten_layers
@@ -135,7 +135,7 @@ def read_task(path, about_encoder):
 
 def features_of(encoder, part, inputs, training):
     """Returns what the encoder answers for a task, or what was computed before."""
-    inputs, computed = Taught.split(inputs)
+    inputs, computed = PrecomputedInputs.split(inputs)
     if computed is None:
         if part.adapter is None and not encoder.unfreeze:
             training = False
