@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError
-from tfpeft.core.data import Batch, check_numbers, read
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import Batch, read
 
 X = np.arange(10.0, dtype="float32").reshape(5, 2)
 Y = np.array([3, 1, 4, 1, 5])

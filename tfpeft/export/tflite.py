@@ -7,7 +7,8 @@ import typing
 import keras
 
 from tfpeft.core.arguments import ExportError, invalid, unexpected
-from tfpeft.core.data import check_numbers, read
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import read
 from tfpeft.core.files import replacing
 from tfpeft.export.conversion import (
     SIGNATURE,
