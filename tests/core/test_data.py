@@ -271,6 +271,8 @@ EMPTY = "data with samples, one or more"
         (tf.ragged.constant([[1, 2], [3]]), "a RaggedTensor"),
         (tf.sparse.from_dense(X), "a SparseTensor"),
         (keras.Input((2,)), "a KerasTensor"),
+        (keras.layers.Dense(2), "a Dense"),
+        (np.ndarray, "a type"),
     ],
 )
 def test_data_that_cannot_be_used(data, message):

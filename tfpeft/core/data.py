@@ -27,6 +27,7 @@ EXPECTED = (
     "tf.data.Dataset or a keras.utils.PyDataset of these; or a function that returns a generator "
     "of batches"
 )
+_NO_FUNCTIONS = (type, keras.layers.Layer)  # although they can be called
 
 
 class Batch(typing.NamedTuple):
@@ -68,7 +69,7 @@ def read(data, name="data"):
     if inspect.isgenerator(data):
         expected = "a function that returns the generator, as data is read more than once"
         raise invalid_data(name, expected, "a generator")
-    if callable(data) and not hasattr(data, "__array__"):
+    if callable(data) and not hasattr(data, "__array__") and not isinstance(data, _NO_FUNCTIONS):
         return GeneratorData(data, name)
     return ArrayData(data, name)
 
