@@ -26,6 +26,8 @@ _NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 class Evaluation:
     """The figures of one model or file; a missing one is None, with the reason in `notes`.
 
+    See `evaluate`.
+
     Attributes:
         accuracy: Fraction in [0, 1].
         precision: Mean over classes (macro); a class that is never predicted counts as 0.
@@ -65,7 +67,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Several evaluations, by name: print it for a table."""
+    """Several evaluations, by name: print it for a table. See `compare`.
+
+    Attributes:
+        rows: {name: `Evaluation`}.
+    """
 
     rows: dict[str, Evaluation]
 

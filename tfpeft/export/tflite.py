@@ -27,7 +27,7 @@ _SAMPLES = 200
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What `export_tflite` wrote.
+    """What `export_tflite` wrote; see `export_tflite`.
 
     Attributes:
         path: The file.
