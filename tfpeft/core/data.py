@@ -80,7 +80,7 @@ class Data:
     Attributes:
         name: The argument, for errors.
         given: What was given.
-        samples: How many samples there are; None where only reading all of them would tell.
+        samples: How many samples there are; None if they are not counted.
     """
 
     samples = None
@@ -150,7 +150,7 @@ class Data:
         return self._mapped(lambda *leaves: concatenated(leaves, limit), *parts)
 
     def _mapped(self, function, *elements):
-        """Returns what a function makes of the leaves of elements, which must be alike."""
+        """Returns a function's values of the leaves of elements, which must be alike."""
         try:
             return keras.tree.map_structure(function, *elements)
         except ValueError as error:
@@ -223,7 +223,7 @@ class ArrayData(Data):
 class DatasetData(Data):
     """A `tf.data.Dataset` of batches."""
 
-    # A named tuple may hold the inputs of several tasks, of each as many as it has in the batch.
+    # A named tuple may hold inputs of several tasks, with another number of samples per task.
     _may_mix = True
 
     def __init__(self, given, name):
@@ -303,7 +303,7 @@ class GeneratorData(Data):
 
 
 def _sliced(function, batch):
-    """Returns the batch of what a function makes of each leaf."""
+    """Returns the batch with a function applied to every leaf."""
     return Batch(
         *(None if part is None else keras.tree.map_structure(function, part) for part in batch)
     )

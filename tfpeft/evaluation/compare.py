@@ -147,8 +147,8 @@ def compare(
             them: rows that are >= 0 and sum to 1 are probabilities, and so are the outputs of a
             SOFTMAX in a file, where int8 rounds the sum away from 1.
         signature: The signature that runs, for .tflite files of several, such as one per task.
-            Quality, MACs and latency are those of the signature; bytes and parameters are those of
-            the whole file. Keras models, and files of one signature, run as they are.
+            Quality, MACs and latency are of the signature; bytes and parameters are of the whole
+            file. Keras models, and files of one signature, run as they are.
 
     Returns:
         A `Comparison`; `print` it, or use `to_markdown()`, `to_json()` and `["name"]`.

@@ -94,9 +94,8 @@ def export_tflite(
         InputError: for an unknown quantization, "int8" without data, or data that is empty, not
             finite, or not of the model's input shapes.
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
-            are not those of the model: not finite, off by more than 1e-3 ("none") or 2e-2
-            ("float16") of the largest output, or, for integers, by more than the whole range of
-            the outputs.
+            differ from the model's: not finite, off by more than 1e-3 ("none") or 2e-2 ("float16")
+            of the largest output, or, for integers, by more than the whole range of the outputs.
         OSError: if the file cannot be written.
 
     What it does not give: accuracy after quantization (see `evaluate`); speed from int8 on a

@@ -136,7 +136,7 @@ class TFLiteFile:
         """Returns a function that runs the file once on x, to be timed; it has run once before.
 
         It has an interpreter of its own: after predictions in large batches a run takes 1% longer,
-        and the memory of those batches stays with the interpreter.
+        and their memory stays with the interpreter.
         """
         program = Signature(self._open(), self.path, self.signature(signature).name)
         program.feed(program.arrange(x))
