@@ -75,7 +75,7 @@ class TFLiteLayer(keras.layers.Layer):
         super().__init__(name=name, trainable=False, dtype="float32")
         self.file = file
         self.supports_jit = False
-        self._lock = threading.Lock()
+        self._run_lock = threading.Lock()
         self._interpreter = tflite_file.interpreter(file)  # raises early for a bad file
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
@@ -98,7 +98,7 @@ class TFLiteLayer(keras.layers.Layer):
         return outputs
 
     def _run(self, x):
-        with self._lock:  # an interpreter has one set of tensors
+        with self._run_lock:  # an interpreter has one set of tensors
             return tflite_file.run(self._interpreter, self.file, x)
 
     def get_config(self):
