@@ -213,7 +213,7 @@ def test_a_killed_call_resumes(form, teacher, tmp_path, small_shards):
     (tmp_path / "outputs" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
     running, sizes = counting(teacher)
     found = tfpeft.precompute(model, data, tmp_path / "outputs", batch_size=8)
-    assert sizes == [8, 8, 8, 2]  # two shards of 16 were there; the first batch tells the model
+    assert sizes == [8, 8, 8, 2]  # two shards of 16 exist; the first batch identifies the model
     np.testing.assert_allclose(found.outputs, teacher.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
     other_size = tfpeft.precompute(model, (X, Y), tmp_path / "outputs", batch_size=7)
     assert other_size.samples == 50

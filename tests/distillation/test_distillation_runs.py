@@ -356,9 +356,9 @@ class TestTeachers:
             tfpeft.Distiller(teachers, mlp(), distillation_losses=[ambiguous])
 
     @pytest.mark.parametrize("kind", ["function", "saved_model", "tflite", "tflite_int8"])
-    def test_what_is_no_keras_model(self, kind, tmp_path):
+    def test_other_kinds_of_teachers(self, kind, tmp_path):
         model, student = mlp(9, "softmax"), mlp(4)
-        said = {"teacher_from_logits": False}
+        flags = {"teacher_from_logits": False}
         if kind == "function":
 
             @keras.saving.register_keras_serializable(package=f"tests{tmp_path.name}")
@@ -374,8 +374,8 @@ class TestTeachers:
             if kind == "tflite_int8":
                 options = {"quantization": "int8", "representative_data": X}
             tfpeft.export_tflite(model, teacher, **options)
-            said = {}  # a softmax is recognised in the file
-        distiller = distiller_of(teacher, student, alpha=0.0, **said)
+            flags = {}  # a softmax is recognized in the file
+        distiller = distiller_of(teacher, student, alpha=0.0, **flags)
         reference = distiller_of(model, student, alpha=0.0)
         tolerance = 0.1 if kind == "tflite_int8" else 1e-4
         expected = loss_of(reference, X, Y)["loss"]
