@@ -47,7 +47,7 @@ def test_docstring(name, tmp_path, monkeypatch, capsys):
 def tiny_preset(tmp_path):
     """A preset that is smaller than those of the examples, and need not be downloaded."""
     pytest.importorskip("keras_hub")
-    from tests.pipelines.test_share import save_tiny
+    from tests.pipelines.tiny_bert import save_tiny
 
     save_tiny(tmp_path / "tiny")
     return str(tmp_path / "tiny")
@@ -69,7 +69,7 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert (tmp_path / "topic.weights.h5").exists()
         assert (tmp_path / "tasks.tflite").exists()
     if page.name == "architecture.md":
-        assert capsys.readouterr().out.endswith("144\n")
+        assert capsys.readouterr().out.endswith("144\n0.75\n")
     if page.name == "from_tfmot.md":
         assert capsys.readouterr().out.endswith("0.5\n")
     if page.name == "sparsity.md":
