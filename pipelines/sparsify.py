@@ -8,6 +8,7 @@ from absl import flags
 
 import tfpeft
 from pipelines import common, stages, teaching
+from tfpeft.sparsity.kernels import select_kernels
 
 FLAGS = common.FLAGS
 
@@ -197,9 +198,7 @@ def sparse_train(model, teacher_model, data, folder):
 
 
 def _fit(model, teacher_model, data, folder, sparsify, first_step):
-    kernels = model.trainable_variables
-    reasons = tfpeft.SparseOptimizer(keras.optimizers.SGD()).skip_reasons(kernels)
-    kernels = [kernel for kernel, why in zip(kernels, reasons, strict=True) if why is None]
+    kernels = select_kernels(model.trainable_variables)
     has_zeros = any(np.any(kernel.numpy() == 0) for kernel in kernels)
 
     def wrap(optimizer):

@@ -28,23 +28,27 @@ from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDista
 from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.tflite import ExportReport, export_tflite
+from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
 from tfpeft.sharing.task_model import TaskModel
-from tfpeft.sparsity.iterative import IterativePruning, prune_iteratively
-from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
-from tfpeft.sparsity.pruning import (
+from tfpeft.sparsity.callbacks import KeepBest, SparsityLogger
+from tfpeft.sparsity.criteria import (
     GradientPruning,
     MagnitudePruning,
     MovementPruning,
-    Pruning,
     RandomPruning,
 )
+from tfpeft.sparsity.fixed_mask import FixedMask
+from tfpeft.sparsity.iterative import IterativePruningResult, prune_iteratively
+from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.sparsity.pruning import Pruning
 from tfpeft.sparsity.schedules import constant_sparsity, polynomial_decay
-from tfpeft.sparsity.sensitivity import Sensitivity, layer_sensitivity
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, SparsityLogger
-from tfpeft.sparsity.sparse_training import SET, RigL, StaticSparse, TargetedDropout
-from tfpeft.sparsity.strip import FixedMask, strip_pruning
+from tfpeft.sparsity.sensitivity import LayerSensitivity, layer_sensitivity
+from tfpeft.sparsity.set_rigl import SET, RigL, StaticSparse
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.sparsity.strip import strip_pruning
+from tfpeft.sparsity.targeted_dropout import TargetedDropout
 from tfpeft.sparsity.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
 __version__ = "0.2.0"
@@ -71,7 +75,9 @@ __all__ = [
     "GradientPruning",
     "IA3",
     "InputError",
-    "IterativePruning",
+    "IterativePruningResult",
+    "KeepBest",
+    "LayerSensitivity",
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
@@ -87,7 +93,6 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
-    "Sensitivity",
     "SharedModel",
     "SimilarityPreserving",
     "SoftLabels",
@@ -95,6 +100,7 @@ __all__ = [
     "SparsityLogger",
     "SquaredError",
     "StaticSparse",
+    "TFLiteFile",
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",

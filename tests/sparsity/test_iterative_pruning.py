@@ -228,7 +228,7 @@ def test_sensitivity_gives_densities_a_table_and_a_plot(tmp_path):
         for kernel, metrics in {"a": (0.9, 0.89, 0.5), "b": (0.8, 0.7, 0.6)}.items()
         for sparsity, metric in zip((0.5, 0.7, 0.9), metrics, strict=True)
     ]
-    result = tfpeft.Sensitivity(0.9, "accuracy", rows)
+    result = tfpeft.LayerSensitivity(0.9, "accuracy", rows)
     assert result.densities(0.01) == {"a": pytest.approx(0.3), "b": 1.0}
     assert result.densities(0.1) == {"a": pytest.approx(0.3), "b": 0.5}
     assert result.densities(1.0) == {"a": pytest.approx(0.1), "b": pytest.approx(0.1)}

@@ -1,12 +1,18 @@
 """Criteria, patterns and strip_pruning against TFMOT, NumPy and numbers worked by hand."""
 
+import subprocess
+import sys
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfpeft
+from tests import networks
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
 from tfpeft.sparsity import schedules
 
 tfmot = schedules.tfmot
@@ -227,7 +233,10 @@ def test_scopes_by_hand():
 def test_blocks_and_patterns_reach_the_weights_of_convolutions():
     rng = np.random.default_rng(0)
     for options, final in (({"block_size": (4, 1)}, 0.5), ({"n_m": (1, 4)}, 0.75)):
-        weight = keras.Variable(rng.normal(size=(3, 3, 8, 5)), name="kernel")
+        layer = keras.layers.Conv2D(5, 3)
+        layer.build((None, 9, 9, 8))
+        weight = layer.kernel
+        weight.assign(rng.normal(size=weight.shape))
         technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
         technique.apply([tf.zeros(weight.shape)], [weight])
         groups = (weight.numpy() != 0).reshape(9, 2, 4, 5).sum(axis=2)
@@ -295,3 +304,147 @@ def test_kernels_of_another_precision(dtype, straight_through):
         for gradient in GRADIENTS:
             technique.apply([tf.cast(gradient, dtype)], [weight])
         assert zeros(weight) == 3
+
+
+def attention():
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    layer.build((None, 3, 8), (None, 3, 8))
+    return layer
+
+
+def einsum():
+    layer = keras.layers.EinsumDense("abc,dce->abed", (None, 2, 4))
+    layer.build((None, 3, 8))
+    return layer
+
+
+def transposed():
+    layer = keras.layers.Conv2DTranspose(4, 3)
+    layer.build((None, 5, 5, 8))
+    return layer
+
+
+# A kernel, and the order of its axes as positions x inputs x outputs, and that matrix's shape.
+PLACES = {
+    "query": (lambda: attention().query_dense, (0, 1, 2), (1, 8, 8)),
+    "attention_output": (lambda: attention().output_dense, (0, 1, 2), (1, 8, 8)),
+    "einsum": (einsum, (1, 0, 2), (1, 8, 8)),
+    "transposed": (transposed, (0, 1, 3, 2), (9, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_patterns_know_the_inputs_of_each_layer(place):
+    """In NumPy: of each 4 inputs of an output the largest stays, or of blocks half of them."""
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(3).normal(size=layer.kernel.shape).astype("float32")
+    positions, inputs, outputs = shape
+    matrices = np.abs(values.transpose(order)).reshape(positions, inputs // 4, 4, outputs)
+    means = matrices.mean(axis=2, keepdims=True)
+    expected = {
+        "n_m": matrices == matrices.max(axis=2, keepdims=True),
+        "block_size": np.broadcast_to(means > np.median(means), matrices.shape),
+    }
+    for options, final in (({"n_m": (1, 4)}, 0.75), ({"block_size": (4, 1)}, 0.5)):
+        layer.kernel.assign(values)
+        technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
+        technique.apply([tf.zeros(values.shape)], [layer.kernel])
+        kept = (layer.kernel.numpy() != 0).transpose(order).reshape(matrices.shape)
+        np.testing.assert_array_equal(kept, expected[next(iter(options))])
+        assert technique.promised_zeros() == [([layer.kernel], round(values.size * final))]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_groups_are_output_channels_of_each_layer(place):
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(4).normal(size=layer.kernel.shape).astype("float32")
+    layer.kernel.assign(values)
+    matrix = values.transpose(order).reshape(shape)
+    norms = np.sqrt(np.sum(np.square(matrix), axis=(0, 1)))
+    root = np.sqrt(shape[0] * shape[1])
+    l1 = float(10 * np.median(norms) / root)  # half of the channels vanish
+    technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), l1)
+    technique.apply([tf.zeros(values.shape)], [layer.kernel])
+    expected = matrix * np.maximum(1 - 0.1 * l1 * root / norms, 0)
+    found = layer.kernel.numpy().transpose(order).reshape(shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    gone = np.all(found == 0, axis=(0, 1))
+    assert 0 < gone.sum() < len(gone)
+
+
+def test_a_kernel_whose_axes_are_not_known_is_to_be_excluded():
+    weights = [keras.Variable(np.ones(shape), name="kernel") for shape in ((4, 8, 8), (8, 8))]
+    for make in (
+        lambda: tfpeft.ProximalGroupL1(keras.optimizers.SGD(), 0.1),
+        lambda: pruning(block_size=(4, 1)),
+    ):
+        with pytest.raises(InputError, match=r"leave kernel out by `exclude`.*\(4, 8, 8\)"):
+            make().build(weights)
+        make().build(weights[1:])
+    pruning().build(weights)  # single weights need no axes
+
+
+def attended():
+    """A kernel of a plain layer, and kernels whose layers are in no configuration."""
+    inputs = keras.Input((2, 4))
+    hidden = keras.layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
+    hidden = keras.layers.Dense(6, name="hidden")(keras.layers.Flatten()(hidden))
+    return keras.Model(inputs, networks.subclassed()(hidden))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_the_promise_travels_with_the_model(tmp_path, scope):
+    inner = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-2), schedule(), scope=scope)
+    model = compiled(attended(), tfpeft.ProximalL1(inner, 1e-3))
+    x = np.concatenate([X, X[:, :2]], axis=1).reshape(-1, 2, 4)
+    model.fit(x, Y, batch_size=16, verbose=0)
+    model.save(tmp_path / "early.keras")
+    model.fit(x, Y, batch_size=16, epochs=3, verbose=0)
+    model.save(tmp_path / "done.keras")
+
+    early = keras.models.load_model(tmp_path / "early.keras", compile=False)
+    with pytest.raises(InputError, match=r"attention/query/kernel.*zeros at step 2"):
+        tfpeft.strip_pruning(early)
+    early.save(tmp_path / "again.keras")
+    with pytest.raises(InputError, match=r"zeros at step 2"):
+        tfpeft.strip_pruning(keras.models.load_model(tmp_path / "again.keras", compile=False))
+
+    done = keras.models.load_model(tmp_path / "done.keras", compile=False)
+    assert done.count_params() == model.count_params()
+    assert "promise" not in done.to_json()
+    stripped = tfpeft.strip_pruning(done)
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), model.predict(x, verbose=0))
+    compiled(done, keras.optimizers.Adam(1e-2)).fit(x, Y, verbose=0)
+    with pytest.raises(InputError, match="expected the zeros"):
+        tfpeft.strip_pruning(done)
+    compiled(done, tfpeft.FixedMask(keras.optimizers.Adam(1e-2)))  # a new promise
+    done.layers[-1].hidden.kernel.assign(np.tri(*done.layers[-1].hidden.kernel.shape))
+    done.fit(x, Y, verbose=0)
+    tfpeft.strip_pruning(done)
+
+    resumed = keras.models.load_model(tmp_path / "early.keras")
+    resumed.fit(x, Y, batch_size=16, epochs=3, verbose=0)
+    tfpeft.strip_pruning(resumed)  # by its optimizer, not by what was saved
+
+
+def test_files_of_other_models_stay_as_they_are(tmp_path):
+    sequential().save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as file:
+        assert set(file.namelist()) == {"metadata.json", "config.json", "model.weights.h5"}
+    model = compiled(sequential(), pruning())
+    train(model)
+    model.save(tmp_path / "pruned.keras")
+    tfpeft.strip_pruning(model).save(tmp_path / "stripped.keras")
+    with zipfile.ZipFile(tmp_path / "pruned.keras") as file:
+        added = set(file.namelist()) - {"metadata.json", "config.json", "model.weights.h5"}
+    assert added == {"assets/_tfpeft_promised_zeros/promised_zeros.json"}
+    with zipfile.ZipFile(tmp_path / "stripped.keras") as file:
+        assert len(file.namelist()) == 3
+    # Another process, without tfpeft.
+    code = "import keras, sys; m = keras.models.load_model(sys.argv[1], compile=False)"
+    code += "; print(m.count_params())"
+    arguments = [sys.executable, "-c", code, str(tmp_path / "pruned.keras")]
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    assert result.stdout.split() == [str(model.count_params())], result.stderr

@@ -2,6 +2,9 @@
 
 import difflib
 import fnmatch
+import gc
+
+import keras
 
 from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import flatten_layers
@@ -53,15 +56,13 @@ def find_layer(models, name, argument):
 
 def match_layers(layers, patterns):
     """Returns the part of {path: layer} of which the path, or a name in it, matches a pattern."""
-    return {
-        path: layer
-        for path, layer in layers.items()
-        if any(
-            fnmatch.fnmatchcase(name, pattern)
-            for pattern in patterns
-            for name in (path, *path.split("/"))
-        )
-    }
+    return {path: layer for path, layer in layers.items() if matching_patterns(path, patterns)}
+
+
+def matching_patterns(path, patterns):
+    """Returns the patterns that match a path, or a name in it."""
+    names = (path, *path.split("/"))
+    return [p for p in patterns if any(fnmatch.fnmatchcase(name, p) for name in names)]
 
 
 def set_trainable(model, value):
@@ -75,3 +76,25 @@ def set_trainable(model, value):
 def path_of(variable):
     """Returns the path of a variable, "block/dense/kernel"; of a tf.Variable, the name."""
     return getattr(variable, "path", variable.name)
+
+
+def owners_of(variables):
+    """Returns, for each variable, the layers that hold it as an attribute.
+
+    A variable does not know its layer, and an optimizer knows variables only. So this asks
+    Python's garbage collector who refers to them: a search through all objects, once for all
+    variables. Objects that `gc.freeze` has put aside are not found.
+    """
+    found = {id(variable): [] for variable in variables}
+    referrers = gc.get_referrers(*variables)
+    # A layer refers to its attributes itself, or through its `__dict__`.
+    attributes = [each for each in referrers if isinstance(each, dict)]
+    layers = [each for each in referrers if isinstance(each, keras.layers.Layer)]
+    if attributes:
+        candidates = gc.get_referrers(*attributes)
+        layers += [each for each in candidates if isinstance(each, keras.layers.Layer)]
+    for layer in {id(layer): layer for layer in layers}.values():
+        for value in vars(layer).values():
+            if id(value) in found and layer not in found[id(value)]:
+                found[id(value)].append(layer)
+    return [found[id(variable)] for variable in variables]

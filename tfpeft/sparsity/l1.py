@@ -1,15 +1,14 @@
 """L1: the classic penalty, and the proximal steps that reach the zeros it never does."""
 
-import fnmatch
 import math
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
-from tfpeft.core.arguments import check_exclude, check_positive, invalid
-from tfpeft.core.graph import flatten_layers
+from tfpeft.core.arguments import NoMatchError, check_exclude, check_positive, invalid
+from tfpeft.core.layers import layers_by_path, match_layers, matching_patterns
+from tfpeft.sparsity.kernels import unmatched_exclude
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
@@ -58,25 +57,25 @@ def l1_regularize(model, l1, *, exclude=()):
         raise invalid("model", "a keras.Model", model)
     check_positive("l1", l1)
     check_exclude(exclude)
-    layers = list(dict.fromkeys(layer.name for layer in flatten_layers(model)))
-    unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
+    layers = layers_by_path(model)
+    unmatched = [pattern for pattern in exclude if not match_layers(layers, [pattern])]
     if unmatched:
-        raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)
+        raise unmatched_exclude(layers, unmatched)
     regularized = []
 
     def edit(config, parents):
         keys = [key for key in config if key in _KERNEL_REGULARIZERS]
-        names = [*parents, config.get("name", "")]
-        if not keys or any(fnmatch.filter(names, pattern) for pattern in exclude):
+        path = "/".join((*parents, config.get("name", "")))
+        if not keys or matching_patterns(path.removeprefix(f"{model.name}/"), exclude):
             return config
         regularized.extend(keys)
-        return {**config, **{key: _with_l1(config[key], l1, names[-1]) for key in keys}}
+        return {**config, **{key: _with_l1(config[key], l1, path) for key in keys}}
 
     new = clone.rebuild(model, edit)
     if not regularized:
-        raise ValueError(
+        raise NoMatchError(
             "l1_regularize found no kernel to regularize, expected layers with a "
-            f"kernel_regularizer. Received: {layers}"
+            f"kernel_regularizer. Received: {list(layers)}"
         )
     return new
 
@@ -148,9 +147,15 @@ class ProximalL1(SparseOptimizer):
         check_positive("l1", l1)
         self.l1 = float(l1)
 
-    def shrink(self, weight, threshold):
-        """Returns the new weights, of float32; `threshold` is `learning_rate * l1`."""
-        # What is inside the threshold is taken from itself, which leaves an exact 0.0.
+    def shrink(self, kernel, weight, threshold):
+        """Returns the new weights of a kernel.
+
+        Args:
+            kernel: The `Kernel`.
+            weight: Its weights, of float32.
+            threshold: `learning_rate * l1`.
+        """
+        # A weight inside the threshold is subtracted from itself, which leaves an exact 0.0.
         return weight - tf.clip_by_value(weight, -threshold, threshold)
 
     def after_update(self, kernels, step, updated, learning_rate):
@@ -158,7 +163,8 @@ class ProximalL1(SparseOptimizer):
         for kernel in kernels:
             # In float32: neither the threshold nor a norm fits into float16.
             weight = tf.cast(kernel.weight, tf.float32)
-            kernel.weight.assign(tf.cast(self.shrink(weight, threshold), kernel.weight.dtype))
+            shrunk = self.shrink(kernel, weight, threshold)
+            kernel.weight.assign(tf.cast(shrunk, kernel.weight.dtype))
 
     def get_config(self):
         return {**super().get_config(), "l1": self.l1}
@@ -169,9 +175,10 @@ class ProximalGroupL1(ProximalL1):
     """Soft-thresholds whole output channels after each update: they vanish together.
 
     `w_c <- w_c * max(1 - learning_rate * l1 * sqrt(n) / ||w_c||_2, 0)`, where `w_c` are the `n`
-    weights of one output channel, one entry of the last axis (group lasso). In Conv2DTranspose
-    and MultiHeadAttention that axis is another; leave them out by `exclude`. A kernel with only
-    one entry there, such as that of a depthwise convolution, is skipped.
+    weights of one output channel (group lasso): one unit of a Dense, one filter of a
+    convolution, one element of one head of an attention's query. A kernel with only one output
+    channel is skipped, and so is that of a depthwise convolution, in which each channel has its
+    own weights. Kernels of custom layers with rank 3 or more have to be left out by `exclude`.
 
     What it does not give: biases and normalisation after a channel are left as they are, so a
     channel without weights may still put out a constant; the model keeps its shape.
@@ -205,12 +212,19 @@ class ProximalGroupL1(ProximalL1):
     https://arxiv.org/abs/1608.03665
     """
 
-    def shrink(self, weight, threshold):
-        axes = list(range(len(weight.shape) - 1))
-        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=axes, keepdims=True))
-        threshold = threshold * math.sqrt(np.prod(weight.shape[:-1]))
+    uses_axes = True
+
+    def add_states(self):
+        self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
+
+    def shrink(self, kernel, weight, threshold):
+        outputs = self._kernel_axes[kernel.index].outputs
+        others = [axis for axis in range(len(weight.shape)) if axis not in outputs]
+        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=others, keepdims=True))
+        threshold = threshold * math.sqrt(math.prod(weight.shape[axis] for axis in others))
         # Not 1 - threshold / norm, of which a channel of zeros would make 0 / 0.
         return weight * tf.math.divide_no_nan(tf.maximum(norm - threshold, 0.0), norm)
 
     def skip_reason(self, variable):
-        return "one channel" if variable.shape[-1] == 1 else None
+        channels = self.axes_of(variable).matrix_shape(variable.shape)[-1]
+        return "one channel" if channels == 1 else None

@@ -1,18 +1,14 @@
 """The base of everything that acts on weights after an update."""
 
-import fnmatch
 import typing
 
 import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_exclude, invalid
+from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
-from tfpeft.sparsity import gradients
-
-# Variables of rank 2 and more that are no kernels, by parts of their names.
-_NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora", "distiller_only")
-_NOT_KERNELS_EITHER = ("alpha", "scale")  # as whole names: of PReLU and RMSNormalization
+from tfpeft.sparsity import gradients, kernels
 
 
 class Kernel(typing.NamedTuple):
@@ -63,7 +59,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     """Whether `Kernel.gradient` is wanted. It costs a sum over the replicas, if there are any."""
 
     masks_gradients = False
-    """Whether the wrapped optimizer is shown gradients of kept weights only."""
+    """Whether the wrapped optimizer gets gradients of kept weights only."""
+
+    end_step = 0
+    """The update from which promised zeros are there; None if only the end of `fit` has them."""
+
+    uses_axes = False
+    """Whether `axes_of` is wanted: which axes of each kernel are inputs and outputs."""
 
     def __init__(self, optimizer, *, exclude=(), name=None):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -152,28 +154,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def skip_reasons(self, variables):
         """Returns, for each variable, why it does not take part; None if it does."""
-        unmatched = set(self.exclude)
-        reasons = []
-        for variable in variables:
-            path = path_of(variable)
-            names = [path, *path.split("/")]
-            matched = {p for p in self.exclude if any(fnmatch.fnmatchcase(n, p) for n in names)}
-            unmatched -= matched
-            if len(variable.shape) < 2:
-                reasons.append(f"rank {len(variable.shape)}: no kernel")
-            elif names[-1] in _NOT_KERNELS_EITHER or any(p in names[-1] for p in _NOT_KERNELS):
-                reasons.append(f"`{names[-1]}`: no kernel")
-            elif matched:
-                reasons.append(f"excluded by {sorted(matched)[0]!r}")
-            else:
-                reasons.append(self.skip_reason(variable))
-        if unmatched:
-            raise ValueError(
-                "Received an invalid value for `exclude`, expected names or patterns of layers "
-                f"among {sorted({path_of(v) for v in variables})}. "
-                f"Received without a match: {sorted(unmatched)}"
-            )
-        return reasons
+        reasons = kernels.skip_reasons(variables, self.exclude)
+        found = [v for v, why in zip(variables, reasons, strict=True) if why is None]
+        if self.uses_axes:
+            self._axes = dict(zip(map(id, found), find_kernel_axes(found), strict=True))
+        return [
+            self.skip_reason(variable) if why is None else why
+            for variable, why in zip(variables, reasons, strict=True)
+        ]
+
+    def axes_of(self, variable):
+        """Returns the `core.kernel_axes.KernelAxes` of a kernel, where `uses_axes` asks for it."""
+        return self._axes[id(variable)]
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)
@@ -344,47 +336,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-class SparsityLogger(keras.callbacks.Callback):
-    """Adds `sparsity` to the logs of each epoch: for the progress bar's end, History, TensorBoard.
-
-    `sparsity` is the fraction of zeros, in [0, 1], in all kernels that the model's sparse
-    optimizer works on. Give it before the callbacks that are to see it.
-
-    Raises:
-        ValueError: when training begins, if the optimizer is no `SparseOptimizer`.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    model.compile(tfpeft.StaticSparse(keras.optimizers.Adam(1e-3), 0.5), loss="mse")
-    history = model.fit(
-        np.ones((8, 8)), np.ones((8, 4)), verbose=0, callbacks=[tfpeft.SparsityLogger()]
-    )
-    print(history.history["sparsity"])  # [0.5]
-    ```
-    """
-
-    def on_train_begin(self, logs=None):
-        self._optimizer = sparse_optimizer_of(self.model.optimizer)
-        if self._optimizer is None:
-            raise ValueError(
-                "SparsityLogger expected a model that was compiled with a SparseOptimizer. "
-                f"Received: {type(self.model.optimizer).__name__}"
-            )
-
-    def on_epoch_end(self, epoch, logs=None):
-        kernels = self._optimizer.sparse_variables
-        zeros = sum(float(tf.math.zero_fraction(k)) * int(tf.size(k)) for k in kernels)
-        logs["sparsity"] = zeros / sum(int(tf.size(k)) for k in kernels)
+def sparse_optimizers_of(optimizer):
+    """Returns the sparse optimizers among an optimizer and those inside it, outermost first."""
+    return [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
 
 
 def sparse_optimizer_of(optimizer):
     """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
-    found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
-    return found[0] if found else None
+    return next(iter(sparse_optimizers_of(optimizer)), None)
 
 
 def _tf_variable(variable):

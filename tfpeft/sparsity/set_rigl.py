@@ -1,4 +1,4 @@
-"""Sparse training: weights at zero from the first steps on, and only the others updated."""
+"""Sparse training: most weights at zero from the first step on, by masks that stay or move."""
 
 import math
 
@@ -15,144 +15,9 @@ from tfpeft.core.arguments import (
 )
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
+from tfpeft.sparsity.moments import initial_value, moments_of
+from tfpeft.sparsity.noise import uniform_noise
 from tfpeft.sparsity.sparse_optimizer import wrapped
-
-
-@keras.saving.register_keras_serializable(package="tfpeft")
-class TargetedDropout(MaskedOptimizer):
-    """Drops weights of low magnitude at random while training, so that losing them is harmless.
-
-    Every `frequency` updates, in each kernel by itself: before the update dropped weights get
-    their values back; after it the round(size * target_fraction) of lowest magnitude are the
-    targets, and each of them is dropped, `w = 0`, with probability `drop_rate`. The gradients of
-    weights that were dropped are 0. From `end_step` on, or where that is None when `fit` ends,
-    all targets are dropped for good.
-
-    In between, what `fit` says of validation data is of the model with some targets dropped.
-    The paper takes its fraction in each output unit; here it is of the kernel, as in the pruning
-    that it prepares for.
-
-    Memory: 8 bytes a weight, for the mask and the values that were dropped.
-
-    Args:
-        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
-        drop_rate: Number in (0, 1], the probability that a target is dropped.
-        target_fraction: Number in [0, 1), the fraction of weights that are targets; the sparsity
-            in the end.
-        end_step: The update, counted from 1, at which the targets are dropped for good; None
-            for the end of `fit` (in a loop of one's own, call `finalize_variable_values`).
-        frequency: Integer, the updates from one draw to the next.
-        exclude: Names or patterns of layers to leave alone.
-        seed: An integer.
-        name: The optimizer's name.
-
-    Raises:
-        ValueError: if an argument is out of range; and as `SparseOptimizer` does.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    optimizer = tfpeft.TargetedDropout(keras.optimizers.Adam(1e-3), 0.5, 0.75)
-    model.compile(optimizer, loss="mse")
-    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
-    print(np.mean(model.layers[0].kernel == 0))  # 0.75
-    ```
-
-    Reference: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", 2019,
-    https://arxiv.org/abs/1905.13678
-    """
-
-    masks_gradients = True
-    keeps_dense = True
-
-    def __init__(
-        self,
-        optimizer,
-        drop_rate,
-        target_fraction,
-        *,
-        end_step=None,
-        frequency=1,
-        exclude=(),
-        seed=0,
-        name=None,
-    ):
-        super().__init__(optimizer, exclude=exclude, name=name)
-        check_rate("drop_rate", drop_rate)
-        check_sparsity("target_fraction", target_fraction)
-        if end_step is not None:
-            check_positive_integer("end_step", end_step)
-        check_positive_integer("frequency", frequency)
-        self.drop_rate = drop_rate
-        self.target_fraction = target_fraction
-        self.end_step = end_step
-        self.frequency = frequency
-        check_seed("seed", seed)
-        self.seed = seed
-        self._drop_for_good = tf.function(self._drop_all_targets)
-
-    def _is_due(self, step):
-        if self.end_step is None:
-            return step % self.frequency == 0
-        return ((step % self.frequency == 0) & (step < self.end_step)) | (step == self.end_step)
-
-    def before_update(self, kernels, step):
-        # Before the update: what a wrapped technique prunes in it is not to come back afterwards.
-        self._if(self._is_due(step + 1), self._restore_all, kernels)
-
-    def update_masks(self, kernels, step, updated):
-        self._if(self._is_due(step) & updated, self._draw, kernels, step)
-
-    def _if(self, condition, method, *args):
-        tf.cond(condition, lambda: method(*args) is None, lambda: False)
-
-    def _restore_all(self, kernels):
-        for kernel in kernels:
-            self.restore(kernel)
-
-    def _draw(self, kernels, step):
-        last = False if self.end_step is None else step == self.end_step
-        self._drop(kernels, step, tf.where(last, 1.0, self.drop_rate))
-
-    def _drop(self, kernels, step, drop_rate):
-        for kernel in kernels:
-            kept = masks.layer_mask(tf.abs(kernel.weight), self.target_fraction)
-            spared = _noise(self.seed, kernel.index, kernel.weight.shape, step) >= drop_rate
-            self.set_mask(kernel, kept | spared)
-            self.remember(kernel)
-
-    def finalize_variable_values(self, var_list):
-        if self.end_step is None:
-            self._drop_for_good()
-        super().finalize_variable_values(var_list)
-
-    def _drop_all_targets(self):
-        self.act(lambda kernels, step: self._restore_all(kernels))
-        for optimizer in wrapped(self.inner_optimizer):
-            if isinstance(optimizer, MaskedOptimizer):
-                optimizer.act(lambda kernels, step, inner=optimizer: inner.project(kernels))
-        self.act(lambda kernels, step: self._drop(kernels, step, drop_rate=1.0))
-
-    def promised_zeros(self):
-        sizes = [int(np.prod(v.shape)) for v in self.sparse_variables]
-        kept = [int(masks.kept_count(size, self.target_fraction)) for size in sizes]
-        return [
-            ([v], size - count)
-            for v, size, count in zip(self.sparse_variables, sizes, kept, strict=True)
-        ]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "drop_rate": self.drop_rate,
-            "target_fraction": self.target_fraction,
-            "end_step": self.end_step,
-            "frequency": self.frequency,
-            "seed": self.seed,
-        }
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -208,7 +73,7 @@ class StaticSparse(MaskedOptimizer):
         super().add_states()
 
     def initial_mask(self, index, variable):
-        noise = _noise(self.seed, index, variable.shape, 0)
+        noise = uniform_noise(self.seed, index, variable.shape, 0)
         return tf.cast(masks.top_mask(noise, self._kept_counts[index]), variable.dtype)
 
     def promised_zeros(self):
@@ -234,6 +99,10 @@ class SET(StaticSparse):
     the `n = k * drop_fraction / 2 * (1 + cos(pi * step / end_step))` kept weights of smallest
     magnitude are dropped, and `n` of the weights at zero take their places, starting at zero.
     The number of zeros never changes. A kernel that is dense stays as it is.
+
+    What the wrapped optimizer remembers of a weight that is grown starts anew: momentum, Adam's
+    momentum and velocity, and any other variable of the kernel's shape, but for averages of
+    weights (`use_ema`). Adafactor's factored statistics stay.
 
     Memory: 4 bytes a weight.
 
@@ -281,10 +150,18 @@ class SET(StaticSparse):
         self.frequency = frequency
         self.drop_fraction = drop_fraction
 
+    def add_states(self):
+        super().add_states()
+        plain = wrapped(self.inner_optimizer)[-1]
+        self._initial_moments = {}
+        for i, moments in enumerate(moments_of(plain, self.sparse_variables)):
+            self._states[f"moment_{i}"] = moments
+            self._initial_moments[f"moment_{i}"] = initial_value(plain, moments)
+
     def grow_scores(self, kernel, step):
         """Returns a tensor of numbers >= 0; weights at zero with the highest ones are grown."""
-        # Not the noise that drew the first mask, which those at zero were the lowest of.
-        return _noise(self.seed, kernel.index, kernel.weight.shape, step)
+        # Not the noise that drew the first mask, in which weights at zero were the lowest.
+        return uniform_noise(self.seed, kernel.index, kernel.weight.shape, step)
 
     def update_masks(self, kernels, step, updated):
         def rewire():
@@ -308,6 +185,9 @@ class SET(StaticSparse):
         grown = masks.top_mask(tf.where(stays, -1.0, growth), count)
         self.set_mask(kernel, stays | grown)
         kernel.weight.assign(tf.where(stays, kernel.weight, tf.zeros_like(kernel.weight)))
+        for name, initial in self._initial_moments.items():
+            moment = kernel.state[name]
+            moment.assign(tf.where(grown, tf.cast(initial, moment.dtype), moment))
 
     def get_config(self):
         return {
@@ -344,9 +224,3 @@ class RigL(SET):
 
     def grow_scores(self, kernel, step):
         return tf.abs(kernel.gradient)
-
-
-def _noise(seed, index, shape, step):
-    """Uniform numbers in [0, 1) that depend on nothing but the arguments: resumable."""
-    seed = tf.stack([tf.constant(seed * 1_000_003 + index, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_uniform(shape, seed)
