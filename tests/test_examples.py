@@ -29,7 +29,9 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", DOCS)
 def test_public_names_have_an_example_or_name_another_that_has_one(name):
-    seen = re.findall(r"[Ss]ee `(?:tfpeft\.)?(\w+)`", DOCS[name])
+    """By "see `X`" anywhere, or `X` before the arguments, as in "What `compare` returns"."""
+    first, *_ = re.split(r"\n(?:Args|Attributes):", DOCS[name])
+    seen = re.findall(r"[Ss]ee `(\w+)", DOCS[name]) + re.findall(r"`(\w+)`", first)
     assert name in EXAMPLES or set(seen) & set(EXAMPLES)
 
 

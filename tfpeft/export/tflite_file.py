@@ -24,6 +24,17 @@ class TFLiteFile:
 
     Raises:
         InputError: if there is no file, or it is not a .tflite file.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    tfpeft.export_tflite(model, "model.tflite")
+    file = tfpeft.TFLiteFile("model.tflite")
+    print(file.predict(np.ones((2, 8), "float32")).shape)  # (2, 4)
+    ```
     """
 
     def __init__(self, path):
