@@ -29,7 +29,9 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", DOCS)
 def test_public_names_have_an_example_or_name_another_that_has_one(name):
-    seen = re.findall(r"[Ss]ee `(?:tfpeft\.)?(\w+)`", DOCS[name])
+    """By "see `X`" anywhere, or `X` before the arguments, as in "What `compare` returns"."""
+    first, *_ = re.split(r"\n(?:Args|Attributes):", DOCS[name])
+    seen = re.findall(r"[Ss]ee `(\w+)", DOCS[name]) + re.findall(r"`(\w+)`", first)
     assert name in EXAMPLES or set(seen) & set(EXAMPLES)
 
 
@@ -47,7 +49,7 @@ def test_docstring(name, tmp_path, monkeypatch, capsys):
 def tiny_preset(tmp_path):
     """A preset that is smaller than those of the examples, and need not be downloaded."""
     pytest.importorskip("keras_hub")
-    from tests.pipelines.test_share import save_tiny
+    from tests.pipelines.tiny_bert import save_tiny
 
     save_tiny(tmp_path / "tiny")
     return str(tmp_path / "tiny")
@@ -69,7 +71,7 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert (tmp_path / "topic.weights.h5").exists()
         assert (tmp_path / "tasks.tflite").exists()
     if page.name == "architecture.md":
-        assert capsys.readouterr().out.endswith("144\n")
+        assert capsys.readouterr().out.endswith("144\n0.75\n")
     if page.name == "from_tfmot.md":
         assert capsys.readouterr().out.endswith("0.5\n")
     if page.name == "sparsity.md":

@@ -24,9 +24,9 @@ _NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model or file; a missing one is None, with the reason in `notes`.
+    """The figures of one model or file; a missing figure is None, with the reason in `notes`.
 
-    See `evaluate`.
+    What `evaluate` returns, and `compare` for each of its models.
 
     Attributes:
         accuracy: Fraction in [0, 1].
@@ -67,7 +67,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Several evaluations, by name: print it for a table. See `compare`.
+    """What `compare` returns, an `Evaluation` by name: print it for a table.
 
     Attributes:
         rows: {name: `Evaluation`}.

@@ -53,6 +53,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             two slices are looked at, which is enough for NaN in data, loss or activations, and
             not for a single bad entry. Not where `jit_compile=True`, as XLA leaves assertions
             out, nor with a `LossScaleOptimizer` inside, which skips such steps by itself.
+
+    Example: see `MagnitudePruning`; for a custom technique, docs/architecture.md.
     """
 
     uses_gradients = False
