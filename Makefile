@@ -15,6 +15,11 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+# "Write words" in CONTRIBUTING.md has what to write instead.
+	@! grep -rniwE tfpeft pipelines docs README.md --include=*.py --include=*.md --include=*.ipynb \
+		-e "answer(s|ed|ing)?|tells?|told|taught|refuse[sd]?|looks? at|looked at" \
+		-e "of (one's|your) own|made again|at once|by then" \
+		-e "(number|row|file|signature|value) an? (task|layer|channel|output|step|epoch)"
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

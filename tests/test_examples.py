@@ -29,7 +29,9 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", DOCS)
 def test_public_names_have_an_example_or_name_another_that_has_one(name):
-    seen = re.findall(r"[Ss]ee `(?:tfpeft\.)?(\w+)`", DOCS[name])
+    """By "see `X`" anywhere, or `X` before the arguments, as in "What `compare` returns"."""
+    first, *_ = re.split(r"\n(?:Args|Attributes):", DOCS[name])
+    seen = re.findall(r"[Ss]ee `(\w+)", DOCS[name]) + re.findall(r"`(\w+)`", first)
     assert name in EXAMPLES or set(seen) & set(EXAMPLES)
 
 
@@ -47,7 +49,7 @@ def test_docstring(name, tmp_path, monkeypatch, capsys):
 def tiny_preset(tmp_path):
     """A preset that is smaller than those of the examples, and need not be downloaded."""
     pytest.importorskip("keras_hub")
-    from tests.pipelines.test_share import save_tiny
+    from tests.pipelines.tiny_bert import save_tiny
 
     save_tiny(tmp_path / "tiny")
     return str(tmp_path / "tiny")
@@ -69,7 +71,7 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert (tmp_path / "topic.weights.h5").exists()
         assert (tmp_path / "tasks.tflite").exists()
     if page.name == "architecture.md":
-        assert capsys.readouterr().out.endswith("144\n")
+        assert capsys.readouterr().out.endswith("144\n0.75\n")
     if page.name == "from_tfmot.md":
         assert capsys.readouterr().out.endswith("0.5\n")
     if page.name == "sparsity.md":
@@ -91,9 +93,9 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert names["report"].signatures == ("parity", "inverted", "size")
         assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
     if page.name == "distillation.md":
-        losses = {"attention_transfer", "feature_matching", "hard_loss", "loss", "soft_labels"}
-        assert set(names["history"]) == losses
-        assert next(tmp_path.glob("*/00000")).is_dir()  # the precomputed outputs
+        logs = {"attention_transfer", "feature_matching", "hard_loss", "loss", "soft_labels"}
+        assert set(names["history"]) == logs
+        assert (tmp_path / "outputs" / "00000").is_dir()
         logits = names["student"].predict(names["test"][0], verbose=0)
         assert np.mean(logits.argmax(-1) == names["test"][1]) > 0.3  # three epochs, 10 classes
 

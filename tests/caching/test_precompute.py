@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import tfpeft
 from tfpeft.caching import store
+from tfpeft.core.arguments import InputError
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 5)).astype("float32")
@@ -43,6 +44,22 @@ def dataset(batch_size=8, x=X, y=Y):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
 
 
+class Batches(keras.utils.PyDataset):
+    """X and Y in batches of 8, or what `change` makes of a batch."""
+
+    def __init__(self, change=lambda x, y: (x, y), count=7):
+        super().__init__()
+        self.change, self.count = change, count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        return self.change(X[rows], Y[rows])
+
+
 def counting(model, limit=None):
     """Returns a function of a batch, and the sizes of the batches that it was run on."""
     sizes = []
@@ -61,11 +78,14 @@ def counting(model, limit=None):
     return run, sizes
 
 
+DATA = {"arrays": lambda: (X, Y), "dataset": dataset, "pydataset": Batches}
+
+
 @pytest.mark.parametrize("where", ["memory", "folder"])
-@pytest.mark.parametrize("form", ["arrays", "dataset"])
+@pytest.mark.parametrize("form", DATA)
 def test_outputs_equal_predictions(where, form, teacher, tmp_path, small_shards):
     path = tmp_path / "outputs" if where == "folder" else None
-    data = (X, Y) if form == "arrays" else dataset()
+    data = DATA[form]()
     found = tfpeft.precompute(teacher, data, path, features=["deep"], batch_size=20)
     assert found.samples == 50
     expected = teacher.predict(X, verbose=0)
@@ -75,36 +95,63 @@ def test_outputs_equal_predictions(where, form, teacher, tmp_path, small_shards)
     half = tfpeft.precompute(teacher, data, float16=True)
     assert half.outputs.dtype == "float16"
     np.testing.assert_allclose(half.outputs, expected, rtol=1e-3, atol=1e-3)
+    other_form = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
+    np.testing.assert_allclose(other_form.outputs, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["memory", "folder"])
 @pytest.mark.parametrize("form", ["arrays", "dataset"])
-def test_an_epoch_equals_one_with_the_teacher(where, form, teacher, tmp_path, small_shards):
-    path = tmp_path / "outputs" if where == "folder" else None
+def test_an_epoch_equals_one_with_the_teacher(form, teacher, tmp_path, small_shards):
     losses = [
         tfpeft.SoftLabels(),
         tfpeft.FeatureMatching(teacher_layer="deep", student_layer="hidden"),
     ]
-    precomputed = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
-    counted, sizes = counting(teacher)
-    results = []
-    for each in (teacher, None):
+
+    def train(model, data):
         keras.utils.set_random_seed(1)
         distiller = tfpeft.Distiller(
-            each, student(), distillation_losses=losses, teacher_from_logits=True
+            model, student(), distillation_losses=losses, teacher_from_logits=True
         )
         distiller.compile("adam", HARD, metrics=["accuracy"])
-        data = (X, Y) if form == "arrays" else (dataset(10),)
-        if each is None:
-            data = precomputed.join(data if form == "arrays" else data[0])
-            data = data if form == "arrays" else (data,)
-        history = distiller.fit(*data, batch_size=10 if form == "arrays" else None, verbose=0)
-        results.append((history.history, distiller.student.get_weights()))
-    assert not sizes
-    for name, value in results[0][0].items():
-        np.testing.assert_allclose(results[1][0][name], value, rtol=1e-5)
-    for expected, weight in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_allclose(weight, expected, atol=1e-5)
+        is_arrays = isinstance(data, tuple)
+        data = data if is_arrays else (data,)
+        history = distiller.fit(*data, batch_size=10 if is_arrays else None, verbose=0)
+        return history.history, distiller.student.get_weights()
+
+    data = (X, Y) if form == "arrays" else dataset(10)
+    logs, weights = train(teacher, data)
+    for path in (None, tmp_path / "outputs"):
+        precomputed = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
+        found_logs, found_weights = train(None, precomputed.join(data))
+        assert set(found_logs) == set(logs)
+        for name, value in logs.items():
+            np.testing.assert_allclose(found_logs[name], value, rtol=1e-5)
+        for expected, weight in zip(weights, found_weights, strict=True):
+            np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+def test_a_pydataset_joins_as_a_dataset(teacher):
+    joined = tfpeft.precompute(teacher, Batches()).join(Batches())
+    assert joined.cardinality() == 7
+    elements = list(joined)
+    assert [len(x.inputs) for x, _ in elements] == [8] * 6 + [2]
+    np.testing.assert_array_equal(np.concatenate([x.inputs for x, _ in elements]), X)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in elements]), Y)
+    outputs = np.concatenate([x.teacher["outputs"][0] for x, _ in elements])
+    np.testing.assert_allclose(outputs, teacher(X, training=False), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_data_without_labels(form, teacher):
+    data = X if form == "arrays" else dataset(10).map(lambda x, y: x)
+    joined = tfpeft.precompute(teacher, data).join(data)
+    distiller = tfpeft.Distiller(None, student(), alpha=0.0, teacher_from_logits=True)
+    distiller.compile("sgd")
+    with_teacher = tfpeft.Distiller(teacher, distiller.student, alpha=0.0)
+    with_teacher.compile("sgd")
+    expected = with_teacher.evaluate(X, verbose=0, return_dict=True)["loss"]
+    joined = joined if form == "arrays" else (joined,)
+    found = distiller.evaluate(*joined, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_outputs_in_the_data_go_before_the_teacher(teacher):
@@ -166,7 +213,7 @@ def test_a_killed_call_resumes(form, teacher, tmp_path, small_shards):
     (tmp_path / "outputs" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
     running, sizes = counting(teacher)
     found = tfpeft.precompute(model, data, tmp_path / "outputs", batch_size=8)
-    assert sizes == [8, 8, 8, 2]  # two shards of 16 were there; the first batch tells the model
+    assert sizes == [8, 8, 8, 2]  # two shards of 16 exist; the first batch identifies the model
     np.testing.assert_allclose(found.outputs, teacher.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
     other_size = tfpeft.precompute(model, (X, Y), tmp_path / "outputs", batch_size=7)
     assert other_size.samples == 50
@@ -255,13 +302,31 @@ class TestBadInput:
                 lambda data: data.map(lambda x, y: (x + NOISE.normal((5,)), y)),
                 "random augmentation.*the teacher itself",
             ),
+            (
+                lambda data: Batches(lambda x, y: (x + NOISE.normal((5,)).numpy(), y)),
+                "random augmentation.*the teacher itself",
+            ),
             (lambda data: data.repeat(), "finite dataset"),
+            (lambda data: Batches(count=None), "`data`.*`num_batches`"),
             (lambda data: data.take(0), "data with samples"),
+            (lambda data: Batches(count=0), "data with samples"),
+            (lambda data: (X[:0], Y[:0]), "as many samples as labels"),
+            (lambda data: data.unbatch(), "`data`.*batches"),
+            (lambda data: (batch for batch in [(X, Y)]), "`data`.*returns the generator"),
+            (lambda data: lambda: iter([(X, Y)]), "`data`.*data whose end is known"),
+            (
+                lambda data: Batches(lambda x, y: (x[:, : 5 if len(x) == 8 else 4], y)),
+                "`data`.*samples of one shape",
+            ),
         ],
-        ids=["shuffle", "shuffled batches", "augmentation", "repeat", "nothing"],
+        ids=[
+            *("shuffle", "shuffled batches", "augmentation", "augmented PyDataset"),
+            *("endless", "endless PyDataset", "empty", "empty PyDataset", "empty arrays"),
+            *("unbatched", "a generator", "a generator function", "shapes"),
+        ],
     )
-    def test_data_that_changes(self, change, message, teacher):
-        with pytest.raises(ValueError, match=message):
+    def test_data_that_cannot_be_used(self, change, message, teacher):
+        with pytest.raises(InputError, match=message):
             tfpeft.precompute(teacher, change(dataset()))
 
     def test_a_shuffle_that_stays_is_fine(self, teacher):
@@ -326,9 +391,12 @@ class TestBadInput:
         (tmp_path / "00000" / "1.npy").write_bytes(b"\x93NUMPY")
         with pytest.raises(ValueError, match="`path`.*1.npy is damaged"):
             tfpeft.precompute(teacher, (X, Y), tmp_path)
-        (tmp_path / "about.json").write_text("[]")
-        with pytest.raises(ValueError, match="`path`.*about.json is damaged"):
-            tfpeft.precompute(teacher, (X, Y), tmp_path)
+        about = json.loads((tmp_path / "about.json").read_text())
+        del about["structure"]
+        for text in (json.dumps(about), "[]"):
+            (tmp_path / "about.json").write_text(text)
+            with pytest.raises(ValueError, match="`path`.*about.json is damaged"):
+                tfpeft.precompute(teacher, (X, Y), tmp_path)
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError
-from tfpeft.core.data import Batch, check_numbers, read
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import Batch, read
 
 X = np.arange(10.0, dtype="float32").reshape(5, 2)
 Y = np.array([3, 1, 4, 1, 5])
@@ -270,6 +271,8 @@ EMPTY = "data with samples, one or more"
         (tf.ragged.constant([[1, 2], [3]]), "a RaggedTensor"),
         (tf.sparse.from_dense(X), "a SparseTensor"),
         (keras.Input((2,)), "a KerasTensor"),
+        (keras.layers.Dense(2), "a Dense"),
+        (np.ndarray, "a type"),
     ],
 )
 def test_data_that_cannot_be_used(data, message):

@@ -60,7 +60,7 @@ def test_value_equals_numpy(alpha, temperature, weighted):
 
 
 def test_wide_logits_by_hand():
-    """Where Keras's string default answers 29.20, for N(0, 4) logits and T = 3."""
+    """Where Keras's string default returns 29.20, for N(0, 4) logits and T = 3."""
     z = np.random.default_rng(0).normal(0, 4, (2, 64, 10)).astype("float32")
     loss = tfpeft.SoftLabels(temperature=3.0)
     expected = numpy_loss(z[0], z[1], np.zeros(64, int), 0.0, 3.0)
@@ -71,7 +71,7 @@ def test_wide_logits_by_hand():
 
 @pytest.mark.parametrize("teacher_kind", ["logits", "softmax", "softmax_layer", "nested"])
 @pytest.mark.parametrize("student_kind", ["logits", "softmax"])
-def test_probabilities_do_for_logits(teacher_kind, student_kind):
+def test_probabilities_are_turned_into_logits(teacher_kind, student_kind):
     keras.utils.set_random_seed(2)
     plain_teacher, plain_student = net(16), net()
 

@@ -515,7 +515,7 @@ def test_gradients_stay_tame_where_lengths_are_zero(name, case):
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_gradients_of_dist_stay_tame_where_probabilities_do_not_vary(case, classes):
-    """A head that starts at zero answers the same for each class, and for each sample."""
+    """A head that starts at zero returns the same for all classes and samples."""
     teacher, student = pair((6, classes))
     student = DEGENERATE[case](student)
     if "teacher" in case:
@@ -526,7 +526,7 @@ def test_gradients_of_dist_stay_tame_where_probabilities_do_not_vary(case, class
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_gradients_stay_tame_where_probabilities_are_0_or_1(name):
-    """Of models that answer probabilities, these are the student's too."""
+    """The student may return probabilities as well as the teacher."""
     loss, labels = LOSSES[name](temperature=2.0), np.array([0, 1, 2])
     certain = np.eye(3, dtype="float32")
     doubtful = np.array([softmax(row) for row in normal(3, 3)], "float32")
@@ -815,7 +815,7 @@ def test_labels_that_do_not_match_raise(shape):
 
 
 @pytest.mark.parametrize("value", ["mse", 3, tfpeft.SoftLabels])
-def test_what_is_no_distillation_loss_raises(value):
+def test_other_kinds_of_losses_raise(value):
     with pytest.raises(ValueError, match="`distillation_losses`.*keras.distillation.*losses="):
         from_keras(value)
 

@@ -356,9 +356,9 @@ class TestTeachers:
             tfpeft.Distiller(teachers, mlp(), distillation_losses=[ambiguous])
 
     @pytest.mark.parametrize("kind", ["function", "saved_model", "tflite", "tflite_int8"])
-    def test_what_is_no_keras_model(self, kind, tmp_path):
+    def test_other_kinds_of_teachers(self, kind, tmp_path):
         model, student = mlp(9, "softmax"), mlp(4)
-        said = {"teacher_from_logits": False}
+        flags = {"teacher_from_logits": False}
         if kind == "function":
 
             @keras.saving.register_keras_serializable(package=f"tests{tmp_path.name}")
@@ -374,8 +374,8 @@ class TestTeachers:
             if kind == "tflite_int8":
                 options = {"quantization": "int8", "representative_data": X}
             tfpeft.export_tflite(model, teacher, **options)
-            said = {}  # a softmax is recognised in the file
-        distiller = distiller_of(teacher, student, alpha=0.0, **said)
+            flags = {}  # a softmax is recognized in the file
+        distiller = distiller_of(teacher, student, alpha=0.0, **flags)
         reference = distiller_of(model, student, alpha=0.0)
         tolerance = 0.1 if kind == "tflite_int8" else 1e-4
         expected = loss_of(reference, X, Y)["loss"]
@@ -576,16 +576,20 @@ class TestComposition:
     )
 
     def test_class_weights_are_sample_weights(self):
-        results = []
+        keras.utils.set_random_seed(3)
+        distiller = distiller_of(mlp(9), mlp(4), optimizer="sgd", distillation_losses=self.losses())
+        start, results = distiller.get_weights(), []
         for options in (
             {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}},
             {"sample_weight": np.choose(Y, [1.0, 2.0, 0.5])},
         ):
-            keras.utils.set_random_seed(3)
-            distiller = distiller_of(mlp(9), mlp(4), distillation_losses=self.losses())
-            results.append(distiller.fit(X, Y, verbose=0, shuffle=False, **options).history)
-        for name, value in results[0].items():
-            np.testing.assert_allclose(value, results[1][name], rtol=1e-5)
+            distiller.set_weights(start)
+            history = distiller.fit(X, Y, batch_size=8, verbose=0, shuffle=False, **options).history
+            results.append((history, distiller.get_weights()))
+        for name, value in results[0][0].items():
+            np.testing.assert_allclose(value, results[1][0][name], rtol=1e-5)
+        for a, b in zip(results[0][1], results[1][1], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
     def test_sparse_optimizers_leave_the_projection_alone(self):
         optimizer = tfpeft.MagnitudePruning(

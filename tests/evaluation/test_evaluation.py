@@ -186,7 +186,7 @@ def text_models():
     the mean over the places that the mask does not hide.
     """
     types = {"token_ids": "int32", "segment_ids": "int64", "padding_mask": "bool"}
-    inputs = {name: keras.Input((None,), dtype=each, name=name) for name, each in types.items()}
+    inputs = {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in types.items()}
     hidden = keras.layers.Embedding(20, 4)(inputs["token_ids"])
     hidden = hidden + keras.layers.Embedding(2, 4)(inputs["segment_ids"])
     hidden = keras.layers.Dense(5, activation="relu")(hidden)
@@ -197,7 +197,7 @@ def text_models():
     # Biases of zeros would be left out of a file, or shared.
     weights = np.random.default_rng(1)
     for model in (sentiment, topic):
-        model.set_weights([weights.normal(size=each.shape) for each in model.weights])
+        model.set_weights([weights.normal(size=weight.shape) for weight in model.weights])
     return sentiment, topic
 
 
@@ -226,7 +226,11 @@ def test_several_inputs_in_every_form(tmp_path):
     path = tmp_path / "m.tflite"
     tfpeft.export_tflite(model, path)
     listed = Interpreter(model_path=str(path)).get_input_details()
-    assert [each["dtype"] for each in listed] != [np.bool_, np.int64, np.int32]  # as keras sorts
+    assert [details["dtype"] for details in listed] != [
+        np.bool_,
+        np.int64,
+        np.int32,
+    ]  # as keras sorts
     expected = by_hand(logits_of(model), Y)
     flat = [TEXTS[name] for name in sorted(TEXTS)]
     rows = {
@@ -323,14 +327,14 @@ def test_signatures_of_one_file(tmp_path):
     rows = tfpeft.compare(everything, (TEXTS, Y), signature="topic").rows
     for row in rows.values():
         assert row.loss == pytest.approx(by_hand(logits_of(models["topic"]), Y)["loss"], abs=1e-5)
-    for each, signature, message in [
+    for evaluated, signature, message in [
         (shared, None, r"expected one of \['sentiment', 'topic'\], which .*shared.tflite has"),
         (shared, "tone", r"`signature`.*\['sentiment', 'topic'\].*'tone'"),
         (single, "sentiment", r"`signature`.*\['topic'\].*'sentiment'"),
         (models["topic"], "topic", r"`signature`.*a \.tflite file has: \[\].*'topic'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            tfpeft.evaluate(each, (TEXTS, Y), signature=signature)
+            tfpeft.evaluate(evaluated, (TEXTS, Y), signature=signature)
 
 
 def test_a_file_of_a_fixed_batch(tmp_path):

@@ -39,8 +39,8 @@ def run_file(path, x):
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     outputs = []
-    for each in x:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], each[None])
+    for sample in x:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample[None])
         interpreter.invoke()
         outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
     return np.array(outputs)
@@ -224,7 +224,7 @@ def test_a_file_of_other_outputs_raises(model, tmp_path, monkeypatch):
     other = keras.models.clone_model(model)
 
     monkeypatch.setattr(tflite, "convert", lambda _, *rest: convert(other, *rest))
-    with pytest.raises(ValueError, match="outputs of the file are not .* a deviation of at most"):
+    with pytest.raises(ValueError, match="outputs of the file differ .* a deviation of at most"):
         tfpeft.export_tflite(model, path, representative_data=X)
     assert path.read_bytes() == b"an earlier file"
     assert list(tmp_path.iterdir()) == [path]

@@ -75,7 +75,7 @@ class TFLiteLayer(keras.layers.Layer):
         super().__init__(name=name, trainable=False, dtype="float32")
         self.file = file
         self.supports_jit = False
-        self._lock = threading.Lock()
+        self._run_lock = threading.Lock()
         self.opened = TFLiteFile(file)  # raises early for a bad file
         signature = self.opened.signature()
         if len(signature.inputs) != 1 or len(signature.outputs) != 1:
@@ -98,7 +98,7 @@ class TFLiteLayer(keras.layers.Layer):
         return outputs
 
     def _run(self, x):
-        with self._lock:  # an interpreter has one set of tensors
+        with self._run_lock:  # an interpreter has one set of tensors
             return self.opened.predict(x)
 
     def get_config(self):

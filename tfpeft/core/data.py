@@ -12,13 +12,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arrays import (
+    as_arrays,
+    batch_spec,
+    concatenated,
+    described,
+    invalid_data,
+    is_array,
+    to_numpy,
+)
 
 EXPECTED = (
     "arrays x, (x, y) or (x, y, sample_weight), where x may be a dict or list of arrays; a batched "
     "tf.data.Dataset or a keras.utils.PyDataset of these; or a function that returns a generator "
     "of batches"
 )
+_NO_FUNCTIONS = (type, keras.layers.Layer)  # although they can be called
 
 
 class Batch(typing.NamedTuple):
@@ -59,20 +68,10 @@ def read(data, name="data"):
         return PyDatasetData(data, name)
     if inspect.isgenerator(data):
         expected = "a function that returns the generator, as data is read more than once"
-        raise _invalid(name, expected, "a generator")
-    if callable(data) and not hasattr(data, "__array__"):
+        raise invalid_data(name, expected, "a generator")
+    if callable(data) and not hasattr(data, "__array__") and not isinstance(data, _NO_FUNCTIONS):
         return GeneratorData(data, name)
     return ArrayData(data, name)
-
-
-def check_numbers(arrays, name):
-    """Raises unless all arrays in a structure hold finite numbers."""
-    for path, array in keras.tree.flatten_with_path(arrays):
-        where = "x" + "".join(f"[{key!r}]" for key in path)
-        if not (np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.bool_)):
-            raise _invalid(name, "arrays of numbers", f"{where} of type {array.dtype}")
-        if not np.all(np.isfinite(array)):
-            raise _invalid(name, "finite numbers", f"NaN or infinity in {where}")
 
 
 class Data:
@@ -81,7 +80,7 @@ class Data:
     Attributes:
         name: The argument, for errors.
         given: What was given.
-        samples: How many samples there are; None where only reading all of them would tell.
+        samples: How many samples there are; None if they are not counted.
     """
 
     samples = None
@@ -123,7 +122,7 @@ class Data:
         first = list(itertools.islice(elements(), 2))
         if not first:
             raise self._empty()
-        signature = self._mapped(_spec, *first)
+        signature = self._mapped(batch_spec, *first)
         return tf.data.Dataset.from_generator(elements, output_signature=signature)
 
     def fit_arguments(self, batch_size):
@@ -144,34 +143,34 @@ class Data:
             self.check_end()
         for batch in self.batches():
             batch = batch if with_labels else Batch(batch.x)
-            parts.append(keras.tree.map_structure(_to_numpy, batch))
+            parts.append(keras.tree.map_structure(to_numpy, batch))
             count += batch.size
             if limit is not None and count >= limit:
                 break
-        return self._mapped(lambda *leaves: _joined_leaves(leaves, limit), *parts)
+        return self._mapped(lambda *leaves: concatenated(leaves, limit), *parts)
 
     def _mapped(self, function, *elements):
-        """Returns what a function makes of the leaves of elements, which must be alike."""
+        """Returns a function's values of the leaves of elements, which must be alike."""
         try:
             return keras.tree.map_structure(function, *elements)
         except ValueError as error:
             expected = "batches of one structure and shape"
-            raise _invalid(self.name, expected, f"{self} of others") from error
+            raise invalid_data(self.name, expected, f"{self} of others") from error
 
     def _batch(self, element):
         """Returns the `Batch` of an element, as Keras and TensorFlow know it."""
         parts = self._parts(element)
-        batch = Batch(*(None if part is None else _as_arrays(part) for part in parts))
+        batch = Batch(*(None if part is None else as_arrays(part) for part in parts))
         leaves = [leaf for part in batch if part is not None for leaf in keras.tree.flatten(part)]
         for leaf in leaves:
-            if not _is_array(leaf):
-                raise _invalid(self.name, EXPECTED, f"{self}, which holds {_described(leaf)}")
+            if not is_array(leaf):
+                raise invalid_data(self.name, EXPECTED, f"{self}, which holds {described(leaf)}")
         if batch.x is None or not keras.tree.flatten(batch.x):
-            raise _invalid(self.name, EXPECTED, f"{self} without inputs")
+            raise invalid_data(self.name, EXPECTED, f"{self} without inputs")
         counts = [int(leaf.shape[0]) for leaf in leaves]
         if len(set(counts)) > 1 and not (self._may_mix and hasattr(batch.x, "_fields")):
             received = " and ".join(map(str, counts))
-            raise _invalid(self.name, "as many samples as labels", f"{self}, of {received}")
+            raise invalid_data(self.name, "as many samples as labels", f"{self}, of {received}")
         return batch
 
     def _parts(self, element):
@@ -179,11 +178,11 @@ class Data:
         is_inputs = not isinstance(element, tuple) or hasattr(element, "_fields")
         parts = (element,) if is_inputs and not isinstance(element, Batch) else element
         if len(parts) not in (1, 2, 3):
-            raise _invalid(self.name, EXPECTED, f"a tuple of {len(parts)}")
+            raise invalid_data(self.name, EXPECTED, f"a tuple of {len(parts)}")
         return parts
 
     def _empty(self):
-        return _invalid(self.name, "data with samples, one or more", f"{self} without any")
+        return invalid_data(self.name, "data with samples, one or more", f"{self} without any")
 
     def __str__(self):
         return f"a {type(self.given).__name__}"
@@ -224,7 +223,7 @@ class ArrayData(Data):
 class DatasetData(Data):
     """A `tf.data.Dataset` of batches."""
 
-    # A named tuple may hold the inputs of several tasks, of each as many as it has in the batch.
+    # A named tuple may hold inputs of several tasks, with another number of samples per task.
     _may_mix = True
 
     def __init__(self, given, name):
@@ -235,7 +234,9 @@ class DatasetData(Data):
             isinstance(leaf, tf.TensorSpec) and leaf.shape.rank == 0
             for leaf in keras.tree.flatten(spec)
         ):
-            raise _invalid(name, "batches, as of `dataset.batch(32)`", f"single samples, {spec}")
+            raise invalid_data(
+                name, "batches, as of `dataset.batch(32)`", f"single samples, {spec}"
+            )
         if given.cardinality() == 0:
             raise self._empty()
 
@@ -245,7 +246,7 @@ class DatasetData(Data):
     def check_end(self):
         if self.given.cardinality() == tf.data.INFINITE_CARDINALITY:
             expected = "a finite dataset, such as `dataset.take(batches)`"
-            raise _invalid(self.name, expected, "one that repeats without an end")
+            raise invalid_data(self.name, expected, "one that repeats without an end")
 
     def dataset(self, batch_size=256):
         self.check_end()
@@ -275,7 +276,7 @@ class PyDatasetData(Data):
     def check_end(self):
         if self._count is None:
             expected = "a PyDataset whose `num_batches`, or `__len__`, is known"
-            raise _invalid(self.name, expected, self)
+            raise invalid_data(self.name, expected, self)
 
     def dataset(self, batch_size=256):
         batches = super().dataset(batch_size)
@@ -291,79 +292,18 @@ class GeneratorData(Data):
     def _all_batches(self, batch_size):
         batches = self.given()
         if not hasattr(batches, "__iter__"):
-            raise _invalid(self.name, EXPECTED, f"a function that returns {batches!r}")
+            raise invalid_data(self.name, EXPECTED, f"a function that returns {batches!r}")
         for element in batches:
             is_single = isinstance(element, list) and len(element) == 1
             yield self._batch(element[0] if is_single else element)
 
     def check_end(self):
         expected = "data whose end is known: arrays, a finite tf.data.Dataset or a PyDataset"
-        raise _invalid(self.name, expected, "a function that returns a generator")
-
-
-def _invalid(name, expected, received):
-    return InputError(
-        f"Received an invalid value for `{name}`, expected {expected}. Received: {received}"
-    )
+        raise invalid_data(self.name, expected, "a function that returns a generator")
 
 
 def _sliced(function, batch):
-    """Returns the batch of what a function makes of each leaf."""
+    """Returns the batch with a function applied to every leaf."""
     return Batch(
         *(None if part is None else keras.tree.map_structure(function, part) for part in batch)
     )
-
-
-def _as_arrays(structure):
-    """Returns arrays or tensors in their structure; a list of numbers is one array."""
-    if isinstance(structure, dict):
-        return {key: _as_arrays(value) for key, value in structure.items()}
-    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return type(structure)(*map(_as_arrays, structure))
-    if isinstance(structure, (list, tuple)) and not _is_number_list(structure):
-        return type(structure)(map(_as_arrays, structure))
-    if tf.is_tensor(structure):
-        return structure
-    try:
-        return np.asarray(structure)
-    except ValueError:  # lists of unequal lengths, symbolic tensors
-        return structure
-
-
-def _is_number_list(values):
-    leaves = keras.tree.flatten(values)
-    return not any(len(getattr(leaf, "shape", ())) for leaf in leaves)
-
-
-def _is_array(leaf):
-    """Whether it is a dense array or tensor that holds samples."""
-    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor, keras.KerasTensor)):
-        return False
-    is_object = isinstance(leaf, np.ndarray) and leaf.dtype == object
-    return not is_object and len(getattr(leaf, "shape", ())) > 0
-
-
-def _described(leaf):
-    if isinstance(leaf, np.ndarray):
-        return f"an array of type {leaf.dtype} and shape {leaf.shape}"
-    return f"a {type(leaf).__name__}"
-
-
-def _to_numpy(leaf):
-    return None if leaf is None else np.asarray(leaf)
-
-
-def _joined_leaves(leaves, limit):
-    return None if leaves[0] is None else np.concatenate(leaves)[:limit]
-
-
-def _spec(*leaves):
-    """Returns the spec of leaves of two batches; sides in which they differ are free."""
-    if leaves[0] is None:
-        return tf.type_spec_from_value(None)
-    ranks = {len(leaf.shape) for leaf in leaves}
-    if len(ranks) > 1:
-        raise ValueError(f"ranks {ranks}")
-    sides = zip(*(leaf.shape[1:] for leaf in leaves), strict=True)
-    shape = [side[0] if len(set(side)) == 1 else None for side in sides]
-    return tf.TensorSpec([None, *shape], tf.as_dtype(leaves[0].dtype))

@@ -128,7 +128,7 @@ class ResumableFolder:
 
 
 def _differences(before, now):
-    """Yields a text for each setting that differs, those of nested dicts by their own names."""
+    """Yields a text per setting that differs; settings in nested dicts go by their own names."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

@@ -58,7 +58,7 @@ def _functional(layer):
 
 
 def calls(model):
-    """Returns the calls in the graph of a model, each after those that feed it.
+    """Returns the calls in the graph of a model, producers before their consumers.
 
     Raises:
         InputError: if the model is not a built functional or Sequential one.
@@ -201,7 +201,7 @@ class LayerGraph:
 
     @property
     def models(self):
-        """The model and those nested in it."""
+        """The model and its nested models."""
         return list(self._models.values())
 
     def _link(self, model, sources):

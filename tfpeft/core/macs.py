@@ -60,8 +60,8 @@ def _graph_macs(graph, outer):
 
 def _einsum_macs(equation, shapes):
     sides = {}
-    for term, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
-        before, _, after = term.partition("...")
+    for letters, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
+        before, _, after = letters.partition("...")
         # The sides of an ellipsis are aligned at the end, and broadcast.
         hidden = range(len(before) + len(after) - len(shape), 0)
         for letter, side in zip([*before, *hidden, *after], shape, strict=True):

@@ -165,7 +165,7 @@ class Distiller(keras.Model):
             self._comparison.check(loss)
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         names = unique_names(loss.name for loss in self.distillation_losses)
-        self._loss_trackers = [keras.metrics.Mean(name=each) for each in names]
+        self._distillation_trackers = [keras.metrics.Mean(name=each) for each in names]
         self._step = threading.local()
         if self.student.built and self._teachers_are_built:
             self._build_projectors()
@@ -267,7 +267,7 @@ class Distiller(keras.Model):
         temperature = self._current_value(self.temperature, 0.1, None)
         soft = 0.0
         for loss, projector, tracker in zip(
-            self.distillation_losses, self.projectors, self._loss_trackers, strict=True
+            self.distillation_losses, self.projectors, self._distillation_trackers, strict=True
         ):
             value = self._comparison.value(
                 loss, projector, teacher, student, y, sample_weight, temperature
@@ -280,7 +280,7 @@ class Distiller(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         results = super().compute_metrics(x, y, y_pred, sample_weight)
         if not self.teachers and PrecomputedInputs.split(x)[1] is None:
-            for tracker in self._loss_trackers:  # no distillation loss was computed
+            for tracker in self._distillation_trackers:  # no distillation loss was computed
                 results.pop(tracker.name, None)
         return results
 

@@ -24,7 +24,9 @@ _NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model or file; a missing one is None, with the reason in `notes`.
+    """The figures of one model or file; a missing figure is None, with the reason in `notes`.
+
+    What `evaluate` returns, and `compare` for each of its models.
 
     Attributes:
         accuracy: Fraction in [0, 1].
@@ -65,7 +67,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Several evaluations, by name: print it for a table."""
+    """What `compare` returns, an `Evaluation` by name: print it for a table.
+
+    Attributes:
+        rows: {name: `Evaluation`}.
+    """
 
     rows: dict[str, Evaluation]
 
@@ -141,8 +147,8 @@ def compare(
             them: rows that are >= 0 and sum to 1 are probabilities, and so are the outputs of a
             SOFTMAX in a file, where int8 rounds the sum away from 1.
         signature: The signature that runs, for .tflite files of several, such as one per task.
-            Quality, MACs and latency are those of the signature; bytes and parameters are those of
-            the whole file. Keras models, and files of one signature, run as they are.
+            Quality, MACs and latency are of the signature; bytes and parameters are of the whole
+            file. Keras models, and files of one signature, run as they are.
 
     Returns:
         A `Comparison`; `print` it, or use `to_markdown()`, `to_json()` and `["name"]`.

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import InputError
-from tfpeft.core.data import check_numbers, read
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import read
 
 
 def read_classes(data):

@@ -14,7 +14,7 @@ def round_robin(programs):
     Each round runs every program once, so that other work of the machine slows all of them alike.
 
     Args:
-        programs: {name: function without arguments}, each of which has run before.
+        programs: {name: function without arguments}; every function has run before.
     """
     times = {name: [] for name in programs}
     started = time.perf_counter()

@@ -29,16 +29,16 @@ def largest_deviation(file, signature, model, specs, samples, quantization):
         expected = keras.ops.convert_to_numpy(keras.ops.cast(expected, "float32"))
         if found[name].shape != expected.shape or not np.all(np.isfinite(found[name])):
             raise ExportError(
-                f"The outputs of the file are not those of {model.name!r}, expected finite outputs "
-                f"of shape {expected.shape}. Received: {name} of {found[name].shape}, "
+                f"The outputs of the file differ from {model.name!r}, expected finite outputs of "
+                f"shape {expected.shape}. Received: {name} of {found[name].shape}, "
                 f"{np.mean(np.isfinite(found[name])):.0%} finite"
             )
         deviation = float(np.max(np.abs(found[name] - expected)))
         allowed = _tolerance(expected, quantization, computes_in_float32(model))
         if deviation > allowed:
             raise ExportError(
-                f"The outputs of the file are not those of {model.name!r}, expected a deviation of "
-                f"at most {allowed:.3g}. Received: {deviation:.3g} in {name}"
+                f"The outputs of the file differ from {model.name!r}, expected a deviation of at "
+                f"most {allowed:.3g}. Received: {deviation:.3g} in {name}"
             )
         deviations.append(deviation)
     return max(deviations)

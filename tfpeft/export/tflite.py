@@ -7,7 +7,8 @@ import typing
 import keras
 
 from tfpeft.core.arguments import ExportError, invalid, unexpected
-from tfpeft.core.data import check_numbers, read
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import read
 from tfpeft.core.files import replacing
 from tfpeft.export.conversion import (
     SIGNATURE,
@@ -26,7 +27,7 @@ _SAMPLES = 200
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What `export_tflite` wrote.
+    """What `export_tflite` wrote; see `export_tflite`.
 
     Attributes:
         path: The file.
@@ -93,9 +94,8 @@ def export_tflite(
         InputError: for an unknown quantization, "int8" without data, or data that is empty, not
             finite, or not of the model's input shapes.
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
-            are not those of the model: not finite, off by more than 1e-3 ("none") or 2e-2
-            ("float16") of the largest output, or, for integers, by more than the whole range of
-            the outputs.
+            differ from the model's: not finite, off by more than 1e-3 ("none") or 2e-2 ("float16")
+            of the largest output, or, for integers, by more than the whole range of the outputs.
         OSError: if the file cannot be written.
 
     What it does not give: accuracy after quantization (see `evaluate`); speed from int8 on a

@@ -1,8 +1,12 @@
 """An opened .tflite file: its contents, its signatures, predictions and single runs."""
 
 import functools
+import os
 import pathlib
+import typing
+from collections.abc import Callable
 
+import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfpeft.core.arguments import invalid, unexpected
@@ -11,10 +15,10 @@ from tfpeft.export.tflite_signature import Signature
 
 
 class TFLiteFile:
-    """A .tflite file, which is read once, when it is opened.
+    """A .tflite file: its contents, signatures, predictions, and single runs to be timed.
 
-    Methods take the name of a signature; a file of one signature, or of none, runs it whatever
-    the name. What they return belongs to one thread at a time.
+    The file is read once, when it is opened. Methods take the name of a signature; a file of one
+    signature, or of none, runs it whatever the name. Only one thread may run a file at a time.
 
     Args:
         path: The file.
@@ -24,9 +28,23 @@ class TFLiteFile:
 
     Raises:
         InputError: if there is no file, or it is not a .tflite file.
+
+    What it does not give: operators that are not built in (TensorFlow Select, custom ones).
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="softmax")])
+    tfpeft.export_tflite(model, "model.tflite")
+    file = tfpeft.TFLiteFile("model.tflite")
+    print(file.contents.ops, file.macs())  # {'FULLY_CONNECTED': 1, 'SOFTMAX': 1} 24
+    print(file.predict(np.random.rand(5, 8)).shape)  # (5, 3)
+    ```
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         if not self.path.is_file():
             raise unexpected("a .tflite file", f"{path}, which is not there")
@@ -41,11 +59,11 @@ class TFLiteFile:
         return self._parsed(Flatbuffer.contents)
 
     @property
-    def signatures(self):
+    def signatures(self) -> tuple[str, ...]:
         """The names of the signatures; () if the file has none."""
         return tuple(self._interpreter.get_signature_list())
 
-    def signature(self, name=None):
+    def signature(self, name: str | None = None) -> Signature:
         """Returns the `Signature` that runs: the only one, or of several the one of that name.
 
         Raises:
@@ -61,12 +79,12 @@ class TFLiteFile:
             self._opened[name] = Signature(self._interpreter, self.path, name)
         return self._opened[name]
 
-    def is_softmax(self, signature=None):
+    def is_softmax(self, signature: str | None = None) -> bool:
         """Whether the output comes from a SOFTMAX."""
         graph = self.signature(signature).graph
         return self._parsed(lambda flatbuffer: flatbuffer.is_softmax(graph))
 
-    def macs(self, sample=None, signature=None):
+    def macs(self, sample: typing.Any = None, signature: str | None = None) -> int | None:
         """Returns the multiply-accumulates of one sample in convolutions and matrix products.
 
         The file itself writes 1 for every side that follows from a free batch, also where it is a
@@ -100,7 +118,9 @@ class TFLiteFile:
         macs = self._parsed(lambda flatbuffer: flatbuffer.macs(graph, shapes))
         return macs // (program.batch or 1)
 
-    def predict(self, x, signature=None, batch_size=256):
+    def predict(
+        self, x: typing.Any, signature: str | None = None, batch_size: int = 256
+    ) -> np.ndarray:
         """Returns the output (samples, ...), in float32.
 
         Inputs and outputs of a file that is integer throughout are converted by its own scales.
@@ -112,11 +132,11 @@ class TFLiteFile:
         """
         return self.signature(signature).predict(x, batch_size)
 
-    def prepare(self, x, signature=None):
+    def prepare(self, x: typing.Any, signature: str | None = None) -> Callable[[], None]:
         """Returns a function that runs the file once on x, to be timed; it has run once before.
 
         It has an interpreter of its own: after predictions in large batches a run takes 1% longer,
-        and the memory of those batches stays with the interpreter.
+        and their memory stays with the interpreter.
         """
         program = Signature(self._open(), self.path, self.signature(signature).name)
         program.feed(program.arrange(x))

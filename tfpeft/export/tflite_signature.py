@@ -116,8 +116,8 @@ class Signature:
         )
 
 
-def _shapes(details):
-    return {name: tuple(map(int, each["shape_signature"])) for name, each in details.items()}
+def _shapes(tensors):
+    return {name: tuple(map(int, details["shape_signature"])) for name, details in tensors.items()}
 
 
 def _quantize(values, details):

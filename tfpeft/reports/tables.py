@@ -6,7 +6,7 @@ def text_table(header, rows, *, align=None):
 
     Args:
         header: The titles of the columns, over a line of dashes; None for none.
-        rows: Rows of texts, as many in each.
+        rows: Rows of texts, one per column.
         align: "left" or "right" per column; None is the first left, the others right.
     """
     lines = [[*header], *rows] if header is not None else [*rows]
@@ -27,7 +27,7 @@ def text_table(header, rows, *, align=None):
 
 
 def markdown_table(header, rows, *, align=None):
-    """Returns the rows as a Markdown table; the arguments are those of `text_table`."""
+    """Returns the rows as a Markdown table, of the same arguments as `text_table`."""
     align = align or _default_align(len(header))
     rule = "|".join("---" if side == "left" else "---:" for side in align)
     return "\n".join([_markdown_line(header), f"|{rule}|", *map(_markdown_line, rows)])

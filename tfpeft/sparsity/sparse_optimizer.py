@@ -54,6 +54,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             two slices are checked, which is enough for NaN in data, loss or activations, and
             not for a single bad entry. Not with `jit_compile=True`, as XLA leaves assertions
             out, nor with a `LossScaleOptimizer` inside, which skips such steps itself.
+
+    Example: see `MagnitudePruning`; for a custom technique, docs/architecture.md.
     """
 
     uses_gradients = False

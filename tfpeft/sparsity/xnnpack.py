@@ -28,7 +28,9 @@ _NO_END = (
 
 @dataclasses.dataclass(frozen=True)
 class XnnpackPolicy:
-    """Which layers to prune for XNNPACK, and why not the others: print it for a table.
+    """What `prune_for_xnnpack` returns: which layers to prune, and why not the others.
+
+    Print it for a table.
 
     Attributes:
         prunable: Names of the layers whose zeros XNNPACK's sparse kernels skip.
