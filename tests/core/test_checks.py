@@ -26,9 +26,9 @@ def test_the_error_of_the_check_that_fails(run):
     with input_errors():
         assert run(tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]
         for largest in (7.0, 8.5):
-            with pytest.raises(InputError, match=f"at most 3.0. Received: {largest:g}$"):
-                with input_errors():
-                    run(tf.constant([1.0, largest]))
+            message = f"at most 3.0. Received: {largest:g}$"
+            with pytest.raises(InputError, match=message), input_errors():
+                run(tf.constant([1.0, largest]))
 
 
 def test_of_two_checks_the_one_that_fails():
@@ -37,9 +37,9 @@ def test_of_two_checks_the_one_that_fails():
         return only_small(only_small(x, 5.0), 3.0)
 
     for largest, limit in ((4.0, 3.0), (6.0, 5.0)):
-        with pytest.raises(InputError, match=f"at most {limit}. Received: {largest:g}$"):
-            with input_errors():
-                run(tf.constant([largest]))
+        message = f"at most {limit}. Received: {largest:g}$"
+        with pytest.raises(InputError, match=message), input_errors():
+            run(tf.constant([largest]))
 
 
 def test_nothing_runs_after_a_check_that_fails():
