@@ -257,7 +257,7 @@ class SharedModel(MultiTaskModel):
         return self.encoder.input_structure
 
     def serving_signatures(self) -> dict[str, TaskModel]:
-        """Returns {task: model}; `export_tflite` writes a signature for each of them."""
+        """Returns {task: model}; `export_tflite` writes a signature per task."""
         return {task: self.task(task) for task in self.tasks}
 
     def get_config(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def task_metrics(argument, metrics, tasks):
 def _wrap(metrics, copy):
     """Returns a list of `TaskMetric`; `copy` if other tasks get the same metrics."""
     metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
-    metrics = [each.given if isinstance(each, TaskMetric) else each for each in metrics]
+    metrics = [m.given if isinstance(m, TaskMetric) else m for m in metrics]
     if copy:
         metrics = [
             type(metric).from_config(metric.get_config())

@@ -152,7 +152,7 @@ def encode(encoder, part, inputs, training):
     """Returns the encoder's outputs for a task: computed, or those of `PrecomputedInputs`.
 
     Raises:
-        InputError: for precomputed outputs where they are not those of the task.
+        InputError: for precomputed outputs that are not the task's outputs of the backbone.
     """
     inputs, precomputed = PrecomputedInputs.split(inputs)
     if precomputed is None:

@@ -1,4 +1,4 @@
-"""Training of several tasks at once: how their losses, weights and metrics become one."""
+"""Training of several tasks together: one loss of all losses, and the metrics of all tasks."""
 
 import keras
 from keras import ops
@@ -14,7 +14,7 @@ from tfpeft.sharing.weighting import weighted_by_uncertainty, with_class_weights
 class MultiTaskModel(keras.Model):
     """A model whose outputs are {task: outputs}: base of `SharedModel`, which has the formula.
 
-    A subclass has the property `tasks`, and calls `add_task_state` for each of them.
+    A subclass has the property `tasks`, and calls `add_task_state` for each task.
     """
 
     def __init__(self, *, learn_task_weights, name):
@@ -181,7 +181,7 @@ class MultiTaskModel(keras.Model):
         results = super().get_metrics_result()
         hidden = [self._regularization, *self._terms.values()]
         if "loss" in results:
-            # Each task's mean over its own labels: a batch with few labels of it counts less.
+            # The mean of a task is over its labels: a batch with few of them counts less.
             results["loss"] = sum(tracker.result() for tracker in hidden)
         for tracker in hidden:
             results.pop(tracker.name, None)
