@@ -53,6 +53,7 @@ class ResumableFolder:
         settings: A dict that JSON can hold; values may be dicts.
         kind: What the folder holds, in words, for errors: "precomputed outputs".
         argument: What names the folder in the user's call: "`path`" or "--output_dir".
+        prefix: What stands before the name of a setting in errors: "--" of flags.
 
     Attributes:
         path: The folder, a `pathlib.Path`.
@@ -63,11 +64,11 @@ class ResumableFolder:
             or a record that cannot be read.
     """
 
-    def __init__(self, path, record, settings, *, kind, argument):
+    def __init__(self, path, record, settings, *, kind, argument, prefix=""):
         if not isinstance(path, (str, os.PathLike)) or pathlib.Path(path).is_file():
             raise InputError(f"Received an invalid {argument}, expected a folder. Received: {path}")
         self.path = pathlib.Path(path)
-        self.record, self.kind, self.argument = record, kind, argument
+        self.record, self.kind, self.argument, self.prefix = record, kind, argument, prefix
         self.settings = json.loads(json.dumps(settings))
         self.progress = None
         self.path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ class ResumableFolder:
             before = {key: saved.pop(key, None) for key in self.settings}
         except (ValueError, AttributeError, TypeError) as error:
             raise self._unusable(f"whose {self.record} is damaged") from error
-        changed = list(_differences(before, self.settings))
+        changed = [self.prefix + text for text in _differences(before, self.settings)]
         if changed:
             raise InputError(
                 f"{self.path} ({self.argument}) holds other {self.kind}, expected the same "
