@@ -13,7 +13,7 @@ Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_d
 """
 
 from pipelines.common.script import Script
-from pipelines.stages import compression
+from pipelines.stages import STAGES, compression
 
 
 def main(settings):
@@ -24,7 +24,7 @@ def main(settings):
 SCRIPT = Script(
     main,
     __doc__,
-    groups=compression.GROUPS,
+    groups={"stages": (compression.STAGES_FLAG,), **compression.groups(*STAGES)},
     first=(
         *("dataset", "model", "stages", "student", "alpha", "temperature"),
         *("final_sparsity", "quantization", "epochs", "max_accuracy_drop"),

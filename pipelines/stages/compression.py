@@ -30,26 +30,21 @@ MAX_ACCURACY_DROP = Flag(
     "Percentage points of test accuracy that the file may be below the teacher; else status 2.",
 )
 RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, MAX_ACCURACY_DROP)
-GROUPS = {
-    "data": DATA_FLAGS,
-    "model": MODEL_FLAGS,
-    "training": TRAIN_FLAGS,
-    "run": (STAGES_FLAG, MAX_ACCURACY_DROP),
-    **{f"stage {name}": stage.flags for name, stage in STAGES.items()},
-}
-ALL_FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 
 
 def groups(*names):
     """Returns the groups of flags of a script that runs the stages `names`."""
-    stages = {f"stage {name}": STAGES[name].flags for name in names}
     return {
         "data": DATA_FLAGS,
         "model": MODEL_FLAGS,
         "training": TRAIN_FLAGS,
-        "run": (MAX_ACCURACY_DROP,),
-        **stages,
+        "result": (MAX_ACCURACY_DROP,),
+        **{f"stage {name}": STAGES[name].flags for name in names},
     }
+
+
+# What the scripts of a single stage know of, and do not read.
+ALL_FLAGS = tuple(flag for flags in groups(*STAGES).values() for flag in flags)
 
 
 def run(job, settings, names, *, own_flags=()):
