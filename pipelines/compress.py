@@ -4,9 +4,9 @@
     python -m pipelines.compress --dataset=fashion_mnist --data_dir=data --student=0.4
     python -m pipelines.compress --model=mine.keras --dataset=mine.npz --stages=prune,quantize
 
-Everything goes to saved_models/NAME/: a .keras file a stage, model.tflite, report.md,
+Everything goes to saved_models/NAME/: a .keras file per stage, model.tflite, report.md,
 report.json and accuracy_size.png. Stopped at any moment and started again with the same flags,
-it goes on with the stage that was not finished. Epochs are chosen on validation data; the
+it resumes with the stage that was not finished. Epochs are chosen on validation data; the
 report is of test data.
 
 Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_drop allows.

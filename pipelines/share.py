@@ -9,7 +9,7 @@ r"""Trains several tasks on one pretrained backbone, and puts them into one .tfl
 The backbone stays as it is; a task trains its head, and the adapter that --adapter names.
 saved_models/NAME/ gets backbone.keras, tokenizer/ (for texts), TASK.weights.h5 for each task,
 tasks.json, model.tflite with a signature for each task, report.md and report.json. Stopped at any
-moment and started again with the same flags, it goes on with the stage that was not finished. The
+moment and started again with the same flags, it resumes with the step that was not finished. The
 epoch that is kept is chosen on validation data; the report is of test data.
 
 pipelines.predict runs the file.

@@ -29,7 +29,7 @@ class Data:
     def for_inputs(self, model, flag="model", received="--dataset"):
         """Returns the data in the input shape of `model`.
 
-        An error says `flag` for the model, and `received` for the data.
+        An error names `flag` for the model, and `received` for the data.
         """
         shape = getattr(model, "input_shape", None)
         if not isinstance(shape, tuple) or None in shape[1:]:

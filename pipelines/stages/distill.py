@@ -107,6 +107,7 @@ def check(settings):
         )
     if settings.soft_loss == "none" and not needs_layers:
         raise invalid_flag("soft_loss", "another value, or a --feature_loss", "none")
+    _teacher_weights(settings)
 
 
 def run(settings, inputs):
@@ -155,7 +156,7 @@ def make_distiller(settings, inputs, model, student):
         alpha=_annealed(settings, "alpha", data),
         temperature=_annealed(settings, "temperature", data),
         losses=losses,
-        teacher_weights=_teacher_weights(settings, len(teachers)),
+        teacher_weights=_teacher_weights(settings),
         teacher_from_logits=[are_logits(output) for output in outputs],
         student_from_logits=models.outputs_logits(student, x),
     )
@@ -171,9 +172,11 @@ def make_distiller(settings, inputs, model, student):
     return distiller, precomputed.join(data.train)
 
 
-def _teacher_weights(settings, count):
+def _teacher_weights(settings):
+    """Returns a weight per teacher; None for one teacher, and for equal weights."""
     if not settings.teacher_weights:
         return None
+    count = len(settings.teacher) or 1
     try:
         weights = [float(weight) for weight in settings.teacher_weights]
     except ValueError:

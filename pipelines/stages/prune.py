@@ -85,13 +85,18 @@ _CRITERIA = {
 
 
 def check(settings):
-    """Raises for flags that the chosen kind of pruning does not read."""
+    """Raises for flags that the chosen kind of pruning does not read, or that cannot be."""
     kind = "pruning in rounds, --iterative," if settings.iterative else "gradual pruning"
     for flag in SCHEDULE_FLAGS if settings.iterative else prune_rounds.FLAGS:
         if flag.name in settings.given:
             raise unread_flag(flag.name, kind)
     if settings.iterative:
         prune_rounds.check(settings)
+    _two_integers("n_m", settings.n_m)
+    _two_integers("block_size", settings.block_size)
+    begin, end = settings.prune_begin, settings.prune_end
+    if end <= begin:
+        raise invalid_flag("prune_end", f"a number above --prune_begin={begin}", end)
 
 
 def run(settings, inputs):
@@ -119,8 +124,6 @@ def run(settings, inputs):
 def _schedule(settings, data, n_m):
     """Returns the schedule of --prune_begin to --prune_end, in the steps of the stage."""
     begin, end = settings.prune_begin, settings.prune_end
-    if end <= begin:
-        raise invalid_flag("prune_end", f"a number above --prune_begin={begin}", end)
     final_sparsity = settings.final_sparsity
     if n_m and "final_sparsity" not in settings.given:
         final_sparsity = 1 - n_m[0] / n_m[1]
@@ -141,6 +144,7 @@ def _schedule(settings, data, n_m):
 
 
 def _two_integers(name, values):
+    """Returns the integers of --block_size or --n_m; None without the flag."""
     if values is None:
         return None
     if len(values) != 2 or not all(value.isdecimal() and int(value) for value in values):

@@ -14,7 +14,7 @@ EXCLUDE = Flag("exclude", list, (), "Names or patterns of layers that stay dense
 def fit(settings, inputs, sparsify, *, first_step):
     """Trains `inputs.model`, and returns a plain copy whose zeros are verified.
 
-    A model that learned from a teacher goes on learning from it; zeros of an earlier stage stay.
+    A model that was distilled keeps its teacher; zeros of an earlier stage stay.
 
     Args:
         settings: Settings of the stage.

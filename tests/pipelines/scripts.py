@@ -17,7 +17,7 @@ from pipelines.common import training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _FORKSERVER = multiprocessing.get_context("forkserver")
-_PRELOADED = ["pipelines.compress", "pipelines.share", "pipelines.predict", "keras_hub", "PIL"]
+_PRELOADED = ["pipelines.stages.compression", "pipelines.stages.share", "keras_hub", "PIL"]
 
 
 def run_module(*arguments, cwd):

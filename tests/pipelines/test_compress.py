@@ -81,7 +81,7 @@ def test_compress_writes_everything_that_it_lists(digits_run):
         "teacher.keras",
     ]
     assert "[1/4] teacher" in output
-    assert "Epoch 1/1" in output
+    assert output.count("val_accuracy: ") == 3  # an epoch of each stage that trains
     report = json.loads((folder / "report.json").read_text())
     assert headline(report) in output
     assert headline(report) in (folder / "report.md").read_text()
@@ -309,7 +309,7 @@ def test_bad_input_names_the_flag(main, tmp_path, arguments, arrays, message):
     assert not list(tmp_path.glob("**/*.tflite"))
 
 
-def test_another_run_in_the_same_folder_is_refused(digits_run):
+def test_another_run_in_the_same_folder_is_an_error(digits_run):
     folder, _, _ = digits_run
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     flags = [f"--output_dir={folder.parent}", *QUICK, "--alpha=0.5"]
@@ -318,7 +318,7 @@ def test_another_run_in_the_same_folder_is_refused(digits_run):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_refused_run_does_not_claim_its_folder(main, tmp_path):
+def test_a_run_that_failed_early_does_not_claim_its_folder(main, tmp_path):
     with pytest.raises(InputError, match="none.keras"):
         main("--model=none.keras")
     with pytest.raises(InputError, match="other.keras"):
@@ -327,7 +327,7 @@ def test_a_refused_run_does_not_claim_its_folder(main, tmp_path):
     assert written["flags"]["model"] == "other.keras"
 
 
-def test_a_folder_of_something_else_is_refused(main, tmp_path):
+def test_a_folder_with_other_files_is_an_error(main, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_text("a cat")
     with pytest.raises(InputError, match="photos, which holds other files"):

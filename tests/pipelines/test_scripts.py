@@ -57,7 +57,7 @@ def test_bad_flags_in_this_process(flag, message, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("flag", ["--alpha=0.5", "--float16", "--nofloat16"])
-def test_flags_that_a_script_does_not_read_are_refused(flag, capsys):
+def test_flags_that_a_script_does_not_read_are_errors(flag, capsys):
     assert train.SCRIPT.status([flag]) == 1
     name = flag[2:].split("=")[0]
     assert capsys.readouterr().err == f"error: Received --{name}, which this script does not read\n"
