@@ -44,8 +44,9 @@ class TestOutputs:
             hidden = gamma * (hidden - mean) / np.sqrt(variance + 1e-3) + beta
             head, head_bias = shared.parts[task].head.get_weights()
             expected = (hidden @ w_last + b_last) @ head + head_bias
-            np.testing.assert_allclose(predict(shared)[task], expected, atol=1e-5)
-            np.testing.assert_allclose(predict(shared.task(task)), expected, atol=1e-5)
+            for found in (predict(shared)[task], predict(shared.task(task))):
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+            np.testing.assert_allclose(shared.predict(X, verbose=0)[task], expected, atol=1e-5)
 
     def test_tasks_without_adapters_share_one_pass(self):
         @keras.saving.register_keras_serializable(package="tests")
@@ -482,6 +483,10 @@ class TestComposition:
 
 
 class TestBadInput:
+    @pytest.fixture(scope="class")
+    def shared(self):
+        return compiled(shared_model())
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -539,8 +544,7 @@ class TestBadInput:
             ({**LABELS, "zoo": LABELS["zoo"] - 2}, "expected 0 to 2 for the task zoo. .*-2 to 0"),
         ],
     )
-    def test_data(self, labels, message):
-        shared = compiled(shared_model())
+    def test_data(self, shared, labels, message):
         before = shared.get_weights()
         with pytest.raises(ValueError, match=message):
             shared.fit(X, labels, batch_size=24, verbose=0)
@@ -573,6 +577,13 @@ class TestBadInput:
         for old, weight in zip(before, shared.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, old)
 
+    def test_a_model_trains_after_bad_data(self):
+        shared = compiled(shared_model())
+        for labels in ({"zoo": LABELS["zoo"]}, {**LABELS, "age": LABELS["zoo"]}):
+            with pytest.raises(InputError):
+                shared.fit(X, labels, batch_size=24, verbose=0)
+        fitted(shared, batch_size=24)
+
     def test_xla_trains_without_the_check(self):
         fitted(compiled(shared_model(), jit_compile=True), batch_size=24)
 
@@ -586,8 +597,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"Expected a model of one output.*shared.task"):
             tfpeft.evaluate(shared, (np.zeros((2, 4, 6), "float32"), np.zeros(2, int)))
 
-    def test_a_task_without_data_in_a_mix(self):
-        shared = compiled(shared_model())
+    def test_a_task_without_data_in_a_mix(self, shared):
         mixed = tfpeft.mix_tasks({"zoo": (X, LABELS["zoo"])})
         with pytest.raises(ValueError, match="of every task, a dict of zoo, age. Received: zoo"):
             shared.fit(mixed, verbose=0)
@@ -602,9 +612,9 @@ class TestBadInput:
         "weights",
         [{"hue": {0: 1.0}}, {0: 2.0}, [1.0], {"zoo": {"2": 1.0}}, {"zoo": {0: -1.0}}],
     )
-    def test_class_weights(self, weights):
+    def test_class_weights(self, shared, weights):
         with pytest.raises(ValueError, match="`class_weight`, expected {task: {class number: we"):
-            fitted(compiled(shared_model()), class_weight=weights)
+            fitted(shared, class_weight=weights)
 
     def test_unknown_tasks_and_names_that_are_taken(self, tmp_path):
         shared = shared_model()

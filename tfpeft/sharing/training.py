@@ -1,9 +1,12 @@
 """Training of several tasks together: one loss of all losses, and the metrics of all tasks."""
 
+import contextlib
+from typing import Any
+
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import InputError, invalid, unexpected
 from tfpeft.core.checks import input_errors
 from tfpeft.sharing.arguments import check_class_weight, check_tasks, per_task
 from tfpeft.sharing.task_losses import TaskLoss
@@ -28,7 +31,7 @@ class MultiTaskModel(keras.Model):
         self._terms = {}  # {task: mean of what the task adds to the loss}
 
     def add_task_state(self, task):
-        """Adds the variables of a task that is new; Keras's tracker is unlocked."""
+        """Adds the variables of a new task, while Keras's tracker is unlocked."""
         if self.learn_task_weights and task not in self._log_variances:
             variable = self.add_weight(name=f"{task}_log_variance", initializer="zeros")
             self._log_variances[task] = variable
@@ -38,13 +41,13 @@ class MultiTaskModel(keras.Model):
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
+        optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        loss: Any = None,
+        loss_weights: dict[str, float] | None = None,
+        metrics: list | dict[str, list] | None = None,
+        weighted_metrics: list | dict[str, list] | None = None,
         **options,
-    ):
+    ) -> None:
         """As of `keras.Model`; a loss, or a list of metrics, may be one for all tasks.
 
         XLA cannot compile the check of labels. So `jit_compile` is False unless True is given;
@@ -111,7 +114,7 @@ class MultiTaskModel(keras.Model):
         """
         self._set_class_weight(class_weight)
         try:
-            with input_errors():
+            with self._input_errors():
                 return super().fit(*args, **kwargs)
         finally:
             self._set_class_weight(None)
@@ -122,8 +125,18 @@ class MultiTaskModel(keras.Model):
         Raises:
             InputError: for data without a task, and labels out of range.
         """
-        with input_errors():
+        with self._input_errors():
             return super().evaluate(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _input_errors(self):
+        """A context of `input_errors`, after which the model can be fitted with other data."""
+        try:
+            with input_errors():
+                yield
+        except InputError:
+            self.train_function = self.test_function = None  # Keras keeps traces that failed
+            raise
 
     def _set_class_weight(self, class_weight):
         if class_weight is not None:
