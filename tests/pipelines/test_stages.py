@@ -15,7 +15,7 @@ from pipelines.common.flags import Flag, settings_of
 from pipelines.stages import STAGES, compression
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import BudgetError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,25 @@ def test_the_model_ends_with_the_zeros_that_the_settings_ask_for(run_stage, stag
     if "iterative" in given:
         assert (folder / "sensitivity.png").exists()
         assert "50.00" in (folder / "rounds.md").read_text()
+
+
+def test_zeros_of_sparse_training_stay_in_pruning(run_stage):
+    sparse, _ = run_stage("sparse_train", technique="static", sparsity=0.25, name="first")
+    first = sparse.layers[0].kernel.numpy()
+    pruned, _ = run_stage("prune", model=sparse, name="second")
+    last = pruned.layers[0].kernel.numpy()
+    assert np.all(last[first == 0] == 0)
+    assert (np.sum(first == 0), np.sum(last == 0)) == (160, 320)
+
+
+def test_rounds_that_do_not_hold_are_an_error(run_stage, data):
+    x, y = (np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True))
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    kernel, *_ = np.linalg.lstsq(x, 10.0 * np.eye(10)[y], rcond=None)
+    model.layers[0].kernel.assign(kernel)
+    given = {"final_sparsity": 0.99, "step": 1.0, "tolerance": 0.0, "learning_rate": 1e-9}
+    with pytest.raises(BudgetError, match="No round held.*--tolerance=0"):
+        run_stage("prune", model=model, iterative=True, **given)
 
 
 def test_a_model_that_learned_from_a_teacher_is_pruned_with_it(run_stage, data, capsys):
