@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: run test lint format clean
+.PHONY: run test lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m pipelines.compress
@@ -15,10 +15,20 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+# "Write words" in CONTRIBUTING.md has what to write instead.
+	@! grep -rniwE tfpeft pipelines docs README.md --include=*.py --include=*.md --include=*.ipynb \
+		-e "answer(s|ed|ing)?|tells?|told|taught|refuse[sd]?|looks? at|looked at" \
+		-e "of (one's|your) own|made again|at once|by then" \
+		-e "(number|row|file|signature|value) an? (task|layer|channel|output|step|epoch)"
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build *.egg-info

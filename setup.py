@@ -5,6 +5,9 @@ import re
 
 import setuptools
 
+TEXT = ["keras-hub", "tensorflow-text", "safetensors"]
+DOCS = ["mkdocs-material", "mkdocstrings[python]"]
+
 here = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "tfpeft/__init__.py").read_text())[1]
 
@@ -16,6 +19,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["tfpeft*", "pipelines*"]),
+    package_data={"tfpeft": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",
@@ -27,12 +31,13 @@ setuptools.setup(
         "matplotlib",
     ],
     extras_require={
-        "text": ["keras-hub", "tensorflow-text", "safetensors"],
+        "text": TEXT,
         # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
         "search": ["keras-tuner", "tensorboard"],
+        "docs": DOCS,
         "dev": [
-            *["pytest", "pytest-xdist", "ruff", "pillow", "tensorboard"],
-            *["keras-hub", "tensorflow-text", "safetensors"],
+            *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow", "tensorboard"],
+            *[*TEXT, *DOCS],
         ],
     },
 )

@@ -82,7 +82,9 @@ def measure_epochs(folder):
     )
 
     def precomputed(losses=None):
-        return tfpeft.Distiller(None, network(2), losses=losses, teacher_from_logits=True)
+        return tfpeft.Distiller(
+            None, network(2), distillation_losses=losses, teacher_from_logits=True
+        )
 
     models = {
         "student alone": (network(2), plain),
@@ -94,7 +96,7 @@ def measure_epochs(folder):
         ),
         "tfpeft, soft labels": (tfpeft.Distiller(teacher, network(2)), plain),
         "tfpeft, soft labels and two features": (
-            tfpeft.Distiller(teacher, network(2), losses=keras_terms()),
+            tfpeft.Distiller(teacher, network(2), distillation_losses=keras_terms()),
             plain,
         ),
         "keras.distillation, soft labels": (

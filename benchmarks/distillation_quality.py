@@ -56,7 +56,7 @@ def tfpeft_distiller(losses):
         student,
         alpha=ALPHA,
         temperature=TEMPERATURE,
-        losses=losses(),
+        distillation_losses=losses(),
         teacher_from_logits=True,
     )
 

@@ -26,7 +26,7 @@ import tfpeft
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.schedules import tfmot
 
-import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
+import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/tfmot_import.py)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 10, "Blocks of 100 steps of each technique.", lower_bound=1)

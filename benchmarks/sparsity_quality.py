@@ -24,7 +24,7 @@ from timing import without_autotuning
 import tfpeft
 from tfpeft.sparsity.schedules import tfmot
 
-import tf_keras  # isort: skip  (after tfpeft: see tfpeft/schedules.py)
+import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/tfmot_import.py)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz.")

@@ -21,7 +21,8 @@ from pipelines.common.flags import FORMAT, Flag
 from pipelines.common.reports import read_json
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.reports.tables import markdown_table, text_table
 
 RUN = Flag("run", str, None, "Folder of a run of pipelines.share.")
 TASK = Flag(
@@ -61,8 +62,8 @@ def main(settings, texts):
 
 def run_file(path, x, tasks):
     """Returns {task: logits} of the signatures of a file."""
-    loaded = tflite_file.interpreter(path)
-    return {task: tflite_file.run(loaded, path, x, signature=task) for task in tasks}
+    file = TFLiteFile(path)
+    return {task: file.predict(x, task) for task in tasks}
 
 
 def read_inputs(settings, folder, texts):
@@ -103,13 +104,10 @@ def show(rows, form):
         for row in rows
     ]
     if form == "markdown":
-        lines = [("task", "class", "probability", "sample"), ("---", "---", "---:", "---"), *lines]
-        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    for *cells, sample in lines:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        print("  ".join([*padded, sample]))
+        header = ("task", "class", "probability", "sample")
+        print(markdown_table(header, lines, align=("left", "left", "right", "left")))
+    else:
+        print(text_table(None, lines, align=("left",) * 4))
 
 
 SCRIPT = Script(

@@ -41,7 +41,7 @@ from pipelines.common.flags import (
 from pipelines.common.folders import RunFolder
 from pipelines.common.script import Script
 from pipelines.stages import share
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import evaluations_markdown
 
 GROUPS = {
     "run": (OUTPUT_DIR, NAME, SEED),
@@ -142,7 +142,7 @@ def write_report(settings, folder, shared, data):
         "parameters are those of the whole. Latency is of this machine "
         f"({reports.machine()}): one sample, one thread, both in turn."
     )
-    reports.write(folder, result, [headline(result), tables.markdown_table(rows), note])
+    reports.write(folder, result, [headline(result), evaluations_markdown(rows), note])
 
 
 def headline(result):

@@ -16,7 +16,7 @@ HALF = tfpeft.polynomial_decay(0.5, begin=0.0, end=0.75, total_steps=STEPS, freq
 
 
 class HalfOfAllMagnitudes(tfpeft.MagnitudePruning):
-    """A criterion of a user's own."""
+    """A custom criterion."""
 
     def calculate_scores(self, kernel):
         return tf.sqrt(super().calculate_scores(kernel))
@@ -32,7 +32,7 @@ TECHNIQUES = {
     "gradient": lambda inner: tfpeft.GradientPruning(inner, HALF),
     "movement": lambda inner: tfpeft.MovementPruning(inner, HALF),
     "random": lambda inner: tfpeft.RandomPruning(inner, HALF, seed=3),
-    "own_criterion": lambda inner: HalfOfAllMagnitudes(inner, HALF),
+    "custom_criterion": lambda inner: HalfOfAllMagnitudes(inner, HALF),
     "fixed_mask": lambda inner: tfpeft.FixedMask(inner),
     "proximal_l1": lambda inner: tfpeft.ProximalL1(inner, 1.0),
     "proximal_group_l1": lambda inner: tfpeft.ProximalGroupL1(inner, 3.0),
@@ -47,10 +47,10 @@ PROMISELESS = ("proximal_l1", "proximal_group_l1")
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)
 
-# One for each way to act on weights: masks of scores, those with weights behind the zeros, those
-# of gradients, masks that stay, no masks, masks by chance, and masks that move. The other
+# One for each way to act on weights: masks of magnitudes, masks with weights behind the zeros,
+# masks of gradients, masks that stay, no masks, masks by chance, and masks that move. The other
 # techniques differ from one of these in which weights they choose, and share all of its code
-# that knows of the wrapped optimizer, of replicas and of the model that is trained.
+# for the wrapped optimizer, for replicas and for the model that is trained.
 WAYS = (
     "magnitude",
     "magnitude_straight_through",
@@ -81,7 +81,7 @@ def prepared(build, name, seed=0):
 
 @functools.cache
 def plain_run(name):
-    """Returns a model that was trained with nothing special, to compare others with."""
+    """Returns a model that was trained with no option, to compare others with."""
     model = compiled(prepared(sequential, name), TECHNIQUES[name](adam()))
     train(model)
     return model
@@ -137,7 +137,7 @@ def test_zeros_are_exact_after_every_step(name, build):
         values = weight.numpy()
         assert not np.any(np.signbit(values[values == 0]))
     stripped = tfpeft.strip_pruning(model)
-    np.testing.assert_array_equal(stripped.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(stripped(X), model(X))
 
 
 @technique
@@ -224,7 +224,7 @@ def test_options_of_the_wrapped_optimizer_hold(name, inner):
     train(model, epochs=4)
     assert_zeros(name, model, model.optimizer)
     assert model.optimizer.learning_rate is inner.learning_rate
-    assert np.all(np.isfinite(model.predict(X, verbose=0)))
+    assert np.all(np.isfinite(model(X)))
 
 
 @way
@@ -300,7 +300,7 @@ def test_composes_with_a_second_technique(name, order):
 
 
 @way
-def test_trains_a_student_and_in_a_loop_of_ones_own(name):
+def test_trains_a_student_and_in_a_custom_loop(name):
     student = prepared(sequential, name)
     distiller = compiled(tfpeft.Distiller(sequential(), student), TECHNIQUES[name](adam()))
     train(distiller)
@@ -325,7 +325,7 @@ def test_trains_a_student_and_in_a_loop_of_ones_own(name):
 
 
 @technique
-def test_what_cannot_be_wrapped_is_refused(name):
+def test_what_cannot_be_wrapped_raises(name):
     make = TECHNIQUES[name]
     with pytest.raises(ValueError, match=r"`optimizer`.*'adam'"):
         make("adam")
@@ -334,7 +334,7 @@ def test_what_cannot_be_wrapped_is_refused(name):
 
 
 @way
-def test_bad_gradients_are_refused_and_the_model_unharmed(name):
+def test_bad_gradients_raise_and_leave_the_model_unharmed(name):
     make = TECHNIQUES[name]
     model = compiled(prepared(sequential, name), make(adam()))
     train(model, epochs=1)

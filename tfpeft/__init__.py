@@ -1,62 +1,57 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
-from tfpeft.adapters.adapted_model import (
-    AdaptedModel,
-    add_adapters,
-    merge_adapters,
-    trainable_summary,
-)
-from tfpeft.adapters.adapter_method import (
-    IA3,
-    AdapterMethod,
-    BitFit,
-    BottleneckAdapter,
-    DoRA,
-    LoRA,
-    NormTuning,
-)
-from tfpeft.caching.precompute import Precomputed, Taught, precompute
+from tfpeft.adapters.adapted_model import AdaptedModel, add_adapters
+from tfpeft.adapters.adapter_method import AdapterMethod
+from tfpeft.adapters.bitfit import BitFit
+from tfpeft.adapters.bottleneck import BottleneckAdapter
+from tfpeft.adapters.ia3 import IA3
+from tfpeft.adapters.lora import DoRA, LoRA
+from tfpeft.adapters.merge import merge_adapters, trainable_summary
+from tfpeft.adapters.norm_tuning import NormTuning
+from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
+from tfpeft.core.arguments import BudgetError, ExportError, InputError, NoMatchError
+from tfpeft.distillation.distillation_loss import DistillationLoss
 from tfpeft.distillation.distiller import Distiller
-from tfpeft.distillation.losses import (
-    DIST,
+from tfpeft.distillation.feature_losses import (
     AttentionTransfer,
+    FeatureMatching,
+    SimilarityPreserving,
+)
+from tfpeft.distillation.logits_losses import (
+    DIST,
     BinarySoftLabels,
     DecoupledKD,
-    DistillationTerm,
-    FeatureMatching,
-    RelationalAngle,
-    RelationalDistance,
-    SimilarityPreserving,
     SoftLabels,
     SquaredError,
 )
+from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.tflite import ExportReport, export_tflite
+from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
-from tfpeft.sharing.shared_model import SharedModel, TaskModel
-from tfpeft.sparsity.iterative import IterativePruning, prune_iteratively
-from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
-from tfpeft.sparsity.pruning import (
+from tfpeft.sharing.shared_model import SharedModel
+from tfpeft.sharing.task_model import TaskModel
+from tfpeft.sparsity.callbacks import KeepBest, SparsityLogger
+from tfpeft.sparsity.criteria import (
     GradientPruning,
     MagnitudePruning,
     MovementPruning,
-    Pruning,
     RandomPruning,
 )
+from tfpeft.sparsity.fixed_mask import FixedMask
+from tfpeft.sparsity.iterative import IterativePruningResult, prune_iteratively
+from tfpeft.sparsity.l1 import ProximalGroupL1, ProximalL1, l1_regularize
+from tfpeft.sparsity.pruning import Pruning
 from tfpeft.sparsity.schedules import constant_sparsity, polynomial_decay
-from tfpeft.sparsity.sensitivity import Sensitivity, layer_sensitivity
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, SparsityLogger
-from tfpeft.sparsity.sparse_training import (
-    SET,
-    RigL,
-    StaticSparse,
-    TargetedDropout,
-)
-from tfpeft.sparsity.strip import FixedMask, strip_pruning
+from tfpeft.sparsity.sensitivity import LayerSensitivity, layer_sensitivity
+from tfpeft.sparsity.set_rigl import SET, RigL, StaticSparse
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.sparsity.strip import strip_pruning
+from tfpeft.sparsity.targeted_dropout import TargetedDropout
 from tfpeft.sparsity.xnnpack import XnnpackPolicy, prune_for_xnnpack
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AdaptedModel",
@@ -65,24 +60,31 @@ __all__ = [
     "BinarySoftLabels",
     "BitFit",
     "BottleneckAdapter",
+    "BudgetError",
     "Comparison",
     "DIST",
     "DecoupledKD",
-    "DistillationTerm",
+    "DistillationLoss",
     "Distiller",
     "DoRA",
     "Evaluation",
+    "ExportError",
     "ExportReport",
     "FeatureMatching",
     "FixedMask",
     "GradientPruning",
     "IA3",
-    "IterativePruning",
+    "InputError",
+    "IterativePruningResult",
+    "KeepBest",
+    "LayerSensitivity",
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
+    "NoMatchError",
     "NormTuning",
     "Precomputed",
+    "PrecomputedInputs",
     "ProximalGroupL1",
     "ProximalL1",
     "Pruning",
@@ -91,7 +93,6 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
-    "Sensitivity",
     "SharedModel",
     "SimilarityPreserving",
     "SoftLabels",
@@ -99,10 +100,10 @@ __all__ = [
     "SparsityLogger",
     "SquaredError",
     "StaticSparse",
+    "TFLiteFile",
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",
-    "Taught",
     "XnnpackPolicy",
     "add_adapters",
     "compare",

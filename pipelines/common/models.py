@@ -9,8 +9,8 @@ import numpy as np
 
 from pipelines.common.errors import invalid_flag
 from tfpeft.core.arguments import InputError
-from tfpeft.evaluation.compare import are_logits
-from tfpeft.export import tflite_file
+from tfpeft.evaluation.quality import are_logits
+from tfpeft.export.tflite_file import TFLiteFile
 
 KERAS_FILES = (".keras", ".h5")
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
@@ -61,7 +61,7 @@ def load_model(path, flag="model", custom_objects=None):
 def load_teacher(path, custom_objects):
     """Loads what --teacher names: a Keras model; a .tflite file stays the path that it is."""
     if pathlib.Path(path).suffix == ".tflite":
-        tflite_file.interpreter(path)  # raises for a bad file
+        TFLiteFile(path).signature()  # raises for a bad file
         return path
     return load_model(path, "teacher", custom_objects)
 
@@ -69,7 +69,7 @@ def load_teacher(path, custom_objects):
 def predict(model, x):
     """Returns the outputs of a Keras model or of a .tflite file."""
     if isinstance(model, str):
-        return tflite_file.predict(model, x)
+        return TFLiteFile(model).predict(x)
     return model.predict(x, verbose=0)
 
 

@@ -5,7 +5,7 @@ import json
 import platform
 
 from tfpeft.core.arguments import InputError
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import evaluations_text
 
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
@@ -29,7 +29,7 @@ def write(folder, result, paragraphs):
 def show(folder, headline):
     """Prints the report of a run that has ended, and returns its figures."""
     result = read_json(folder / "report.json")
-    print(f"\n{headline(result)}\n\n{tables.table(result['rows'])}\n")
+    print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     print(f"Report: {folder / 'report.md'}")
     return result
 

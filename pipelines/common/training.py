@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 
 import tfpeft
-from pipelines.common.callbacks import KeepBest
 from tfpeft.core.arguments import InputError
+from tfpeft.core.checks import input_errors
+from tfpeft.sparsity.gradients import NonFiniteGradientsError
 
 
 def seed_everything(seed):
@@ -48,7 +49,7 @@ def fit(settings, model, data, *, from_logits, train=None, sparsify=None, first_
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
-    best = KeepBest("val_accuracy", first_step=first_step)
+    best = tfpeft.KeepBest("val_accuracy", first_step=first_step)
     with _gradients_checked(settings):
         model.fit(
             *(train or data.train),
@@ -64,11 +65,9 @@ def fit(settings, model, data, *, from_logits, train=None, sparsify=None, first_
 def _gradients_checked(settings):
     """Turns the error of a sparse optimizer about gradients into one about --learning_rate."""
     try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        # The graph has no other way to say which of its checks failed.
-        if "`grads`" not in str(error):
-            raise
+        with input_errors():
+            yield
+    except NonFiniteGradientsError as error:
         raise InputError(
             "Training met a gradient that is NaN or infinite, expected finite ones: look for such "
             "values in --dataset, or lower the rate. "

@@ -15,7 +15,7 @@ from pipelines.common.folders import RunFolder
 from pipelines.stages import STAGES, quantize, teacher
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import plot_accuracy_size
 
 STAGES_FLAG = Flag(
     "stages",
@@ -144,7 +144,7 @@ def write_report(folder, comparison, samples):
         f"of this machine ({reports.machine()}): one sample, one thread, all files in turn."
     )
     plot = "![accuracy against size](accuracy_size.png)"
-    folder.write("accuracy_size.png", lambda path: tables.plot_accuracy_size(rows, path))
+    folder.write("accuracy_size.png", lambda path: plot_accuracy_size(rows, path))
     reports.write(folder, result, [headline(result), comparison.to_markdown(), note, plot])
 
 

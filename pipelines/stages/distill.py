@@ -10,7 +10,7 @@ from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
 from tfpeft.core.arguments import InputError, unexpected
-from tfpeft.evaluation.compare import are_logits
+from tfpeft.evaluation.quality import are_logits
 
 FLAGS = (
     Flag(
@@ -155,7 +155,7 @@ def make_distiller(settings, inputs, model, student):
         student,
         alpha=_annealed(settings, "alpha", data),
         temperature=_annealed(settings, "temperature", data),
-        losses=losses,
+        distillation_losses=losses,
         teacher_weights=_teacher_weights(settings),
         teacher_from_logits=[are_logits(output) for output in outputs],
         student_from_logits=models.outputs_logits(student, x),

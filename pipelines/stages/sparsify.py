@@ -1,12 +1,12 @@
 """What the stages that end in zeros share: training with a sparse optimizer."""
 
-import keras
 import numpy as np
 
 import tfpeft
 from pipelines.common import models, training
 from pipelines.common.flags import Flag
 from pipelines.stages.distill import make_distiller
+from tfpeft.sparsity.kernels import select_kernels
 
 EXCLUDE = Flag("exclude", list, (), "Names or patterns of layers that stay dense.")
 
@@ -45,9 +45,5 @@ def fit(settings, inputs, sparsify, *, first_step):
 
 def _has_zeros(model):
     """Whether any kernel that an optimizer would prune has zeros."""
-    variables = model.trainable_variables
-    reasons = tfpeft.SparseOptimizer(keras.optimizers.SGD()).skip_reasons(variables)
-    return any(
-        reason is None and np.any(variable.numpy() == 0)
-        for variable, reason in zip(variables, reasons, strict=True)
-    )
+    kernels = select_kernels(model.trainable_variables)
+    return any(np.any(kernel.numpy() == 0) for kernel in kernels)

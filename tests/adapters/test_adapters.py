@@ -1,4 +1,6 @@
-"""Adapters: their formulas by hand, merging, switching, files, and what they leave alone."""
+"""Adapters: formulas by hand, merging, switching, files, and what stays unchanged."""
+
+import functools
 
 import keras
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 import tfpeft
 from tfpeft.core import weight_files
+from tfpeft.core.graph import flatten_layers
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(16, 6, 8)).astype("float32")
@@ -47,12 +50,23 @@ METHODS = {
 method = pytest.mark.parametrize("name", METHODS)
 
 
-def trained(model, name, steps=3):
+def trained(model, name, epochs=3):
     keras.utils.set_random_seed(1)
     adapted = tfpeft.add_adapters(model, METHODS[name]())
     adapted.compile(keras.optimizers.Adam(0.05), HARD)
-    adapted.fit(X, Y, batch_size=16, epochs=steps, verbose=0)
+    adapted.fit(X, Y, batch_size=16, epochs=epochs, verbose=0)
     return adapted
+
+
+@pytest.fixture(scope="module")
+def trained_once(model):
+    """A function of a method's name that trains a model once for all tests; one trains it on."""
+    return functools.cache(lambda name: trained(model, name))
+
+
+def predict(model, x=X):
+    """Returns outputs as an array, in eager code: `Model.predict` traces every model anew."""
+    return np.asarray(model(x, training=False))
 
 
 def randomized(adapted, seed=3):
@@ -63,33 +77,33 @@ def randomized(adapted, seed=3):
 
 
 @method
-def test_trains_what_is_its_own_and_merges(name, model):
+def test_trains_only_the_adapter_and_merges(name, model, trained_once):
     before = model.get_weights()
-    flags = [layer.trainable for layer in model._flatten_layers()]
-    expected = model.predict(X, verbose=0)
+    flags = [layer.trainable for layer in flatten_layers(model)]
+    expected = predict(model)
     untrained = tfpeft.add_adapters(model, METHODS[name]())
-    np.testing.assert_allclose(untrained.predict(X, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(untrained), expected, atol=1e-6)
 
-    adapted = trained(model, name)
+    adapted = trained_once(name)
     assert not any(v is w for v in adapted.trainable_variables for w in adapted.model.variables)
     for old, weight in zip(before, adapted.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, old)  # BatchNorm's statistics, too
-    found = adapted.predict(X, verbose=0)
+    found = predict(adapted)
     assert np.abs(found - expected).max() > 1e-2
     for old, weight in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, old)
-    assert flags == [layer.trainable for layer in model._flatten_layers()]
-    assert all("call" not in layer.__dict__ for layer in adapted.model._flatten_layers())
+    assert flags == [layer.trainable for layer in flatten_layers(model)]
+    assert all("call" not in layer.__dict__ for layer in flatten_layers(adapted.model))
 
     if name == "bottleneck":
-        with pytest.raises(ValueError, match="BottleneckAdapter cannot be merged"):
+        with pytest.raises(ValueError, match="BottleneckAdapter, which cannot be merged"):
             tfpeft.merge_adapters(adapted)
         return
     merged = tfpeft.merge_adapters(adapted)
-    np.testing.assert_allclose(merged.predict(X, verbose=0), found, atol=1e-5)
+    np.testing.assert_allclose(predict(merged), found, atol=1e-5)
     assert [w.shape for w in merged.weights] == [w.shape for w in model.weights]
     assert len(merged.trainable_variables) == len(model.trainable_variables)
-    np.testing.assert_array_equal(adapted.predict(X, verbose=0), found)
+    np.testing.assert_array_equal(predict(adapted), found)
 
 
 class TestFormulas:
@@ -103,7 +117,7 @@ class TestFormulas:
         adapted = randomized(tfpeft.add_adapters(built, adapter))
         part = adapted.adapters["default"].parts[0]
         return (
-            adapted.predict(x, verbose=0),
+            predict(adapted, x),
             part,
             [w.astype("float64") for w in built.get_weights()],
         )
@@ -199,34 +213,52 @@ class TestFormulas:
 
 
 class TestSeveralAdapters:
-    def test_each_answers_for_itself(self, model):
-        adapted = trained(model, "lora")
-        answers = {None: model.predict(X, verbose=0), "default": adapted.predict(X, verbose=0)}
-        tfpeft.add_adapters(adapted, tfpeft.IA3(), name="second")
+    def test_the_active_adapter_makes_the_outputs(self, model, trained_once):
+        first = trained_once("lora")
+        outputs = {None: predict(model), "default": predict(first)}
+        adapted = tfpeft.add_adapters(first, tfpeft.IA3(), name="second")
         adapted.compile(keras.optimizers.Adam(0.1), HARD)
         adapted.fit(X, Y, epochs=3, verbose=0)
-        answers["second"] = adapted.predict(X, verbose=0)
+        outputs["second"] = predict(adapted)
         for name in ("default", None, "second", "default"):
             adapted.use(name)
-            np.testing.assert_array_equal(adapted.predict(X, verbose=0), answers[name])
+            np.testing.assert_array_equal(predict(adapted), outputs[name])
+            np.testing.assert_allclose(adapted.predict(X, verbose=0), outputs[name], atol=1e-5)
         assert {v.path.split("/")[-1] for v in adapted.trainable_variables} == {
             "adapter_a",
             "adapter_b",
         }
         merged = tfpeft.merge_adapters(adapted, "second")
-        np.testing.assert_allclose(merged.predict(X, verbose=0), answers["second"], atol=1e-5)
+        np.testing.assert_allclose(predict(merged), outputs["second"], atol=1e-5)
+
+    def test_a_further_adapter_leaves_the_model_as_it_is(self, trained_once):
+        first = trained_once("lora everywhere")
+        outputs, weights = predict(first), first.get_weights()
+        flags = [layer.trainable for layer in flatten_layers(first)]
+        second = tfpeft.add_adapters(first, tfpeft.BitFit(), name="second")
+        assert (list(first.adapters), first.active) == (["default"], "default")
+        assert (list(second.adapters), second.active) == (["default", "second"], "second")
+        assert not {id(v) for v in first.variables} & {id(v) for v in second.variables}
+        randomized(second)
+        assert np.abs(predict(second) - outputs).max() > 1e-2
+        second.use("default")
+        randomized(second)
+        np.testing.assert_array_equal(predict(first), outputs)
+        assert flags == [layer.trainable for layer in flatten_layers(first)]
+        for old, weight in zip(weights, first.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
 
     @pytest.mark.parametrize("ending", ["weights.h5", "safetensors"])
-    def test_files_hold_one_adapter(self, ending, model, tmp_path):
+    def test_files_hold_one_adapter(self, ending, model, trained_once, tmp_path):
         if ending == "safetensors":
             pytest.importorskip("safetensors", reason="the extra `text` brings it")
         path = tmp_path / f"task.{ending}"
-        adapted = trained(model, "dora")
+        adapted = trained_once("dora")
         adapted.save_adapter(path)
         assert path.stat().st_size < 40_000
         other = tfpeft.add_adapters(model, tfpeft.LoRA())
         other.load_adapter(path, "task")
-        np.testing.assert_array_equal(other.predict(X, verbose=0), adapted.predict(X, verbose=0))
+        np.testing.assert_array_equal(predict(other), predict(adapted))
         keras.utils.set_random_seed(5)
         stranger = tfpeft.add_adapters(transformer(), tfpeft.LoRA())
         with pytest.raises(ValueError, match="`path`.*adapter of this model"):
@@ -245,17 +277,17 @@ class TestSeveralAdapters:
             other.load_adapter(path, "third")
 
     @method
-    def test_saved_and_resumed_is_the_same_run(self, name, model, tmp_path):
-        adapted = trained(model, name)
+    def test_saved_and_resumed_is_the_same_run(self, name, trained_once, tmp_path):
+        adapted = trained_once(name)
         adapted.save(tmp_path / "adapted.keras")
         loaded = keras.models.load_model(tmp_path / "adapted.keras")
-        for each in (adapted, loaded):
-            each.layers[0].training = False
+        for run in (adapted, loaded):
+            run.layers[0].training = False
             keras.utils.set_random_seed(2)
-            each.fit(X, Y, batch_size=16, epochs=2, verbose=0)
-        if "dropout" in str(adapted.adapters["default"].method.get_config()):
-            assert len(loaded.weights) == len(adapted.weights)
-            return  # the masks that are drawn next are not those of the run that goes on
+            run.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+        assert len(loaded.weights) == len(adapted.weights)
+        if getattr(METHODS[name](), "dropout", 0.0):
+            return  # the two runs draw other dropout masks
         for a, b in zip(adapted.weights, loaded.weights, strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), atol=0.2)
 
@@ -281,7 +313,9 @@ class TestComposition:
             tfpeft.SoftLabels(),
             tfpeft.FeatureMatching(teacher_layer="conv", student_layer="conv"),
         ]
-        distiller = tfpeft.Distiller(transformer(), adapted, losses=terms, student_from_logits=True)
+        distiller = tfpeft.Distiller(
+            transformer(), adapted, distillation_losses=terms, student_from_logits=True
+        )
         distiller.compile(tfpeft.MagnitudePruning(keras.optimizers.Adam(0.01), schedule), HARD)
         distiller.fit(X, Y, batch_size=8, epochs=2, verbose=0)
         zeros = [np.mean(v.numpy() == 0) for v in adapted.trainable_variables]
@@ -292,7 +326,7 @@ class TestComposition:
     def test_mixed_precision(self, policy, name):
         keras.config.set_dtype_policy(policy)
         try:
-            adapted = trained(transformer(), name, steps=2)
+            adapted = trained(transformer(), name, epochs=2)
         finally:
             keras.config.set_dtype_policy("float32")
         assert all(v.dtype == "float32" for v in adapted.trainable_variables)

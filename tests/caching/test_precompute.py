@@ -1,4 +1,4 @@
-"""What a frozen model answers, computed once: kept, resumed, joined, and refused."""
+"""Precomputed outputs of frozen models: stored, resumed, joined, and bad input."""
 
 import json
 
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import tfpeft
 from tfpeft.caching import store
+from tfpeft.core.arguments import InputError
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 5)).astype("float32")
@@ -27,7 +28,7 @@ def teacher():
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(store, "_SHARD_SAMPLES", 16)
+    monkeypatch.setattr(store, "SHARD_SAMPLES", 16)
 
 
 NOISE = tf.random.Generator.from_seed(0)
@@ -41,6 +42,22 @@ def student():
 
 def dataset(batch_size=8, x=X, y=Y):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+
+
+class Batches(keras.utils.PyDataset):
+    """X and Y in batches of 8, or what `change` makes of a batch."""
+
+    def __init__(self, change=lambda x, y: (x, y), count=7):
+        super().__init__()
+        self.change, self.count = change, count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        return self.change(X[rows], Y[rows])
 
 
 def counting(model, limit=None):
@@ -61,11 +78,14 @@ def counting(model, limit=None):
     return run, sizes
 
 
+DATA = {"arrays": lambda: (X, Y), "dataset": dataset, "pydataset": Batches}
+
+
 @pytest.mark.parametrize("where", ["memory", "folder"])
-@pytest.mark.parametrize("form", ["arrays", "dataset"])
-def test_answers_are_those_of_the_model(where, form, teacher, tmp_path, small_shards):
-    path = tmp_path / "answers" if where == "folder" else None
-    data = (X, Y) if form == "arrays" else dataset()
+@pytest.mark.parametrize("form", DATA)
+def test_outputs_equal_predictions(where, form, teacher, tmp_path, small_shards):
+    path = tmp_path / "outputs" if where == "folder" else None
+    data = DATA[form]()
     found = tfpeft.precompute(teacher, data, path, features=["deep"], batch_size=20)
     assert found.samples == 50
     expected = teacher.predict(X, verbose=0)
@@ -75,37 +95,66 @@ def test_answers_are_those_of_the_model(where, form, teacher, tmp_path, small_sh
     half = tfpeft.precompute(teacher, data, float16=True)
     assert half.outputs.dtype == "float16"
     np.testing.assert_allclose(half.outputs, expected, rtol=1e-3, atol=1e-3)
+    other_form = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
+    np.testing.assert_allclose(other_form.outputs, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["memory", "folder"])
 @pytest.mark.parametrize("form", ["arrays", "dataset"])
-def test_an_epoch_on_them_is_one_with_the_teacher(where, form, teacher, tmp_path, small_shards):
-    path = tmp_path / "answers" if where == "folder" else None
-    terms = [
+def test_an_epoch_equals_one_with_the_teacher(form, teacher, tmp_path, small_shards):
+    losses = [
         tfpeft.SoftLabels(),
         tfpeft.FeatureMatching(teacher_layer="deep", student_layer="hidden"),
     ]
-    taught = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
-    counted, sizes = counting(teacher)
-    results = []
-    for each in (teacher, None):
+
+    def train(model, data):
         keras.utils.set_random_seed(1)
-        distiller = tfpeft.Distiller(each, student(), losses=terms, teacher_from_logits=True)
+        distiller = tfpeft.Distiller(
+            model, student(), distillation_losses=losses, teacher_from_logits=True
+        )
         distiller.compile("adam", HARD, metrics=["accuracy"])
-        data = (X, Y) if form == "arrays" else (dataset(10),)
-        if each is None:
-            data = taught.join(data if form == "arrays" else data[0])
-            data = data if form == "arrays" else (data,)
-        history = distiller.fit(*data, batch_size=10 if form == "arrays" else None, verbose=0)
-        results.append((history.history, distiller.student.get_weights()))
-    assert not sizes
-    for name, value in results[0][0].items():
-        np.testing.assert_allclose(results[1][0][name], value, rtol=1e-5)
-    for expected, weight in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_allclose(weight, expected, atol=1e-5)
+        is_arrays = isinstance(data, tuple)
+        data = data if is_arrays else (data,)
+        history = distiller.fit(*data, batch_size=10 if is_arrays else None, verbose=0)
+        return history.history, distiller.student.get_weights()
+
+    data = (X, Y) if form == "arrays" else dataset(10)
+    logs, weights = train(teacher, data)
+    for path in (None, tmp_path / "outputs"):
+        precomputed = tfpeft.precompute(teacher, (X, Y), path, features=["deep"])
+        found_logs, found_weights = train(None, precomputed.join(data))
+        assert set(found_logs) == set(logs)
+        for name, value in logs.items():
+            np.testing.assert_allclose(found_logs[name], value, rtol=1e-5)
+        for expected, weight in zip(weights, found_weights, strict=True):
+            np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-def test_answers_in_the_data_go_before_the_teacher(teacher):
+def test_a_pydataset_joins_as_a_dataset(teacher):
+    joined = tfpeft.precompute(teacher, Batches()).join(Batches())
+    assert joined.cardinality() == 7
+    elements = list(joined)
+    assert [len(x.inputs) for x, _ in elements] == [8] * 6 + [2]
+    np.testing.assert_array_equal(np.concatenate([x.inputs for x, _ in elements]), X)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in elements]), Y)
+    outputs = np.concatenate([x.teacher["outputs"][0] for x, _ in elements])
+    np.testing.assert_allclose(outputs, teacher(X, training=False), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_data_without_labels(form, teacher):
+    data = X if form == "arrays" else dataset(10).map(lambda x, y: x)
+    joined = tfpeft.precompute(teacher, data).join(data)
+    distiller = tfpeft.Distiller(None, student(), alpha=0.0, teacher_from_logits=True)
+    distiller.compile("sgd")
+    with_teacher = tfpeft.Distiller(teacher, distiller.student, alpha=0.0)
+    with_teacher.compile("sgd")
+    expected = with_teacher.evaluate(X, verbose=0, return_dict=True)["loss"]
+    joined = joined if form == "arrays" else (joined,)
+    found = distiller.evaluate(*joined, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_outputs_in_the_data_go_before_the_teacher(teacher):
     counted, sizes = counting(teacher)
     joined = tfpeft.precompute(counted, (X, Y)).join((X, Y))
     assert sizes == [50]
@@ -121,9 +170,9 @@ def test_joined_data_may_be_shuffled_and_has_weights_and_predictions(teacher):
     expected = teacher.predict(X, verbose=0)
     rows = {row.tobytes(): logits for row, logits in zip(X, expected, strict=True)}
     order = []
-    for (inputs, answers), labels in shuffled:
+    for (inputs, teacher_outputs), labels in shuffled:
         order += labels.numpy().tolist()
-        for row, logits in zip(inputs.numpy(), answers["outputs"][0].numpy(), strict=True):
+        for row, logits in zip(inputs.numpy(), teacher_outputs["outputs"][0].numpy(), strict=True):
             np.testing.assert_allclose(logits, rows[row.tobytes()], rtol=1e-5, atol=1e-6)
     assert sorted(order) == sorted(Y.tolist())
     assert order != Y.tolist()
@@ -139,11 +188,11 @@ def test_joined_data_may_be_shuffled_and_has_weights_and_predictions(teacher):
     )
 
 
-def test_validation_data_without_answers_is_measured_by_labels(teacher):
-    taught = tfpeft.precompute(teacher, (X, Y))
+def test_validation_data_without_outputs_is_measured_by_labels(teacher):
+    precomputed = tfpeft.precompute(teacher, (X, Y))
     distiller = tfpeft.Distiller(None, student(), alpha=0.3, teacher_from_logits=True)
     distiller.compile(keras.optimizers.SGD(0.0), HARD)
-    logs = distiller.fit(*taught.join((X, Y)), validation_data=(X, Y), verbose=0).history
+    logs = distiller.fit(*precomputed.join((X, Y)), validation_data=(X, Y), verbose=0).history
     hard = float(HARD(Y, distiller.student.predict(X, verbose=0)))
     np.testing.assert_allclose(logs["val_loss"][0], hard, rtol=1e-5)
     assert "val_soft_labels" not in logs
@@ -151,7 +200,7 @@ def test_validation_data_without_answers_is_measured_by_labels(teacher):
 
 
 @pytest.mark.parametrize("form", ["arrays", "dataset"])
-def test_killed_and_called_again_it_goes_on(form, teacher, tmp_path, small_shards):
+def test_a_killed_call_resumes(form, teacher, tmp_path, small_shards):
     data = (X, Y) if form == "arrays" else dataset()
     running, sizes = counting(teacher, limit=5)
 
@@ -159,20 +208,20 @@ def test_killed_and_called_again_it_goes_on(form, teacher, tmp_path, small_shard
         return running(x)
 
     with pytest.raises(tf.errors.OpError, match="killed"):
-        tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
+        tfpeft.precompute(model, data, tmp_path / "outputs", batch_size=8)
     assert sizes == [8] * 5
-    (tmp_path / "answers" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
+    (tmp_path / "outputs" / "tfpeft-partial.00002").mkdir()  # what a kill may leave behind
     running, sizes = counting(teacher)
-    found = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
-    assert sizes == [8, 8, 8, 2]  # two shards of 16 were there; the first batch tells the model
+    found = tfpeft.precompute(model, data, tmp_path / "outputs", batch_size=8)
+    assert sizes == [8, 8, 8, 2]  # two shards of 16 exist; the first batch identifies the model
     np.testing.assert_allclose(found.outputs, teacher.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
-    other_size = tfpeft.precompute(model, (X, Y), tmp_path / "answers", batch_size=7)
+    other_size = tfpeft.precompute(model, (X, Y), tmp_path / "outputs", batch_size=7)
     assert other_size.samples == 50
     running, sizes = counting(teacher)
-    again = tfpeft.precompute(model, data, tmp_path / "answers", batch_size=8)
+    again = tfpeft.precompute(model, data, tmp_path / "outputs", batch_size=8)
     assert sizes == [8]
     np.testing.assert_array_equal(again.outputs, found.outputs)
-    assert not list((tmp_path / "answers").glob("tfpeft-partial*"))
+    assert not list((tmp_path / "outputs").glob("tfpeft-partial*"))
 
 
 def test_structures_of_inputs_and_outputs_and_several_models(tmp_path):
@@ -186,11 +235,11 @@ def test_structures_of_inputs_and_outputs_and_several_models(tmp_path):
 
     x = {"words": np.array(["a", "b", "é"] * 4), "numbers": rng.normal(size=(12, 2))}
     models = [two(3), two(4)]
-    for path in (None, tmp_path / "answers", tmp_path / "answers"):
+    for path in (None, tmp_path / "outputs", tmp_path / "outputs"):
         found = tfpeft.precompute(models, x, path)
-        for model, answers in zip(models, found.outputs, strict=True):
+        for model, outputs in zip(models, found.outputs, strict=True):
             for name, expected in model.predict(_tensors(x), verbose=0).items():
-                np.testing.assert_allclose(answers[name], expected, rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(outputs[name], expected, rtol=1e-5, atol=1e-6)
         data = tf.data.Dataset.from_tensor_slices(x).batch(5)
         assert sum(1 for _ in found.join(data)) == 3
     changed = {**x, "words": x["words"][::-1]}
@@ -216,10 +265,10 @@ def test_batches_of_texts_of_other_lengths():
     ).padded_batch(2)
     found = tfpeft.precompute(lambda x: tf.cast(tf.reduce_sum(x, 1), "float32")[:, None], data)
     np.testing.assert_array_equal(found.outputs[:, 0], [sum(row) for row in rows])
-    assert [int(tf.shape(x)[1]) for x, _ in found.join(data)] == [2, 4, 2][:1] + [4, 1]
+    assert [int(tf.shape(x.inputs)[1]) for (x,) in found.join(data)] == [2, 4, 1]
 
 
-def test_answers_of_several_without_the_teachers(teacher):
+def test_outputs_of_several_without_the_teachers(teacher):
     models = [teacher, keras.Sequential([teacher, keras.layers.Softmax()])]
     models[1].build((None, 5))
     joined = tfpeft.precompute(models, (X, Y)).join((X, Y))
@@ -232,7 +281,7 @@ def test_answers_of_several_without_the_teachers(teacher):
         results.append(distiller.evaluate(*joined, verbose=0, return_dict=True)["loss"])
     assert results[0] == pytest.approx(results[1], rel=1e-5)
     for each, options, message in [
-        (teacher, {}, "answers of 1 teachers.*2"),
+        (teacher, {}, "outputs of 1 teachers.*2"),
         (None, {"teacher_weights": [1.0, 1.0, 1.0]}, "`teacher_weights`.*2 numbers"),
         (None, {"teacher_from_logits": [True]}, "2 entries"),
     ]:
@@ -243,7 +292,7 @@ def test_answers_of_several_without_the_teachers(teacher):
             distiller.fit(*joined, verbose=0)
 
 
-class TestRefused:
+class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -253,21 +302,41 @@ class TestRefused:
                 lambda data: data.map(lambda x, y: (x + NOISE.normal((5,)), y)),
                 "random augmentation.*the teacher itself",
             ),
+            (
+                lambda data: Batches(lambda x, y: (x + NOISE.normal((5,)).numpy(), y)),
+                "random augmentation.*the teacher itself",
+            ),
             (lambda data: data.repeat(), "finite dataset"),
-            (lambda data: data.take(0), "expected samples"),
+            (lambda data: Batches(count=None), "`data`.*`num_batches`"),
+            (lambda data: data.take(0), "data with samples"),
+            (lambda data: Batches(count=0), "data with samples"),
+            (lambda data: (X[:0], Y[:0]), "data with samples"),
+            (lambda data: data.unbatch(), "`data`.*batches"),
+            (lambda data: (batch for batch in [(X, Y)]), "`data`.*returns the generator"),
+            (lambda data: lambda: iter([(X, Y)]), "`data`.*data whose end is known"),
+            (
+                lambda data: Batches(lambda x, y: (x[:, : 5 if len(x) == 8 else 4], y)),
+                "`data`.*samples of one shape",
+            ),
         ],
-        ids=["shuffle", "shuffled batches", "augmentation", "repeat", "nothing"],
+        ids=[
+            *("shuffle", "shuffled batches", "augmentation", "augmented PyDataset"),
+            *("endless", "endless PyDataset", "empty", "empty PyDataset", "empty arrays"),
+            *("unbatched", "a generator", "a generator function", "shapes"),
+        ],
     )
-    def test_data_that_changes(self, change, message, teacher):
-        with pytest.raises(ValueError, match=message):
+    def test_data_that_cannot_be_used(self, change, message, teacher):
+        with pytest.raises(InputError, match=message):
             tfpeft.precompute(teacher, change(dataset()))
 
     def test_a_shuffle_that_stays_is_fine(self, teacher):
         data = dataset().unbatch().shuffle(50, seed=2, reshuffle_each_iteration=False).batch(8)
         found = tfpeft.precompute(teacher, data)
-        for (inputs, answers), _ in found.join(data):
+        for (inputs, teacher_outputs), _ in found.join(data):
             expected = teacher(inputs, training=False)
-            np.testing.assert_allclose(answers["outputs"][0], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                teacher_outputs["outputs"][0], expected, rtol=1e-5, atol=1e-6
+            )
 
     def test_other_samples_at_the_join(self, teacher):
         found = tfpeft.precompute(teacher, (X, Y))
@@ -286,20 +355,20 @@ class TestRefused:
             list(found.join(longer))
 
     def test_a_folder_of_something_else(self, teacher, tmp_path, small_shards):
-        path = tmp_path / "answers"
+        path = tmp_path / "outputs"
         tfpeft.precompute(teacher, (X, Y), path)
         before = {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
         other = keras.models.clone_model(teacher)
         for model, options, message in [
-            (other, {}, "same models"),
-            (teacher, {"float16": True}, "same float16"),
-            (teacher, {"features": ["deep"]}, "same features"),
+            (other, {}, "models was"),
+            (teacher, {"float16": True}, "float16 was"),
+            (teacher, {"features": ["deep"]}, "features was"),
         ]:
             with pytest.raises(ValueError, match=f"`path`.*{message}"):
                 tfpeft.precompute(model, (X, Y), path, **options)
         same_weights = keras.Sequential([teacher, keras.layers.Activation("sigmoid")])
         same_weights.build((None, 5))
-        with pytest.raises(ValueError, match="`path`.*(same models|still gives)"):
+        with pytest.raises(ValueError, match="`path`.*(models was|still returns)"):
             tfpeft.precompute(same_weights, (X, Y), path)
         with pytest.raises(ValueError, match="samples 0 to 49"):
             tfpeft.precompute(teacher, (X + 1.0, Y), path)
@@ -314,7 +383,7 @@ class TestRefused:
 
     def test_another_function_of_the_same_name(self, tmp_path):
         tfpeft.precompute(lambda x: x, X, tmp_path)
-        with pytest.raises(ValueError, match="`path`.*the model still gives"):
+        with pytest.raises(ValueError, match="`path`.*the model still returns"):
             tfpeft.precompute(lambda x: 2.0 * x, X, tmp_path)
 
     def test_damaged_files(self, teacher, tmp_path):
@@ -322,9 +391,12 @@ class TestRefused:
         (tmp_path / "00000" / "1.npy").write_bytes(b"\x93NUMPY")
         with pytest.raises(ValueError, match="`path`.*1.npy is damaged"):
             tfpeft.precompute(teacher, (X, Y), tmp_path)
-        (tmp_path / "about.json").write_text("[]")
-        with pytest.raises(ValueError, match="`path`.*about.json is damaged"):
-            tfpeft.precompute(teacher, (X, Y), tmp_path)
+        about = json.loads((tmp_path / "about.json").read_text())
+        del about["structure"]
+        for text in (json.dumps(about), "[]"):
+            (tmp_path / "about.json").write_text(text)
+            with pytest.raises(ValueError, match="`path`.*about.json is damaged"):
+                tfpeft.precompute(teacher, (X, Y), tmp_path)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -337,7 +409,7 @@ class TestRefused:
             ),
             ({"model": "teacher.keras"}, "`model`.*'teacher.keras'"),
             ({"data": [X, Y[:3]]}, "`data`"),
-            ({"data": 3}, "`data`.*'int'"),
+            ({"data": 3}, "`data`.*int"),
             ({"features": "deep"}, "`features`.*'deep'"),
             ({"features": ["deap"]}, "`features`.*such as.*deep.*'deap'"),
             ({"batch_size": 0}, "`batch_size`.*0"),
@@ -345,10 +417,10 @@ class TestRefused:
         ],
     )
     def test_bad_input(self, options, message, teacher, tmp_path):
-        arguments = {"model": teacher, "data": (X, Y), "path": tmp_path / "answers", **options}
+        arguments = {"model": teacher, "data": (X, Y), "path": tmp_path / "outputs", **options}
         with pytest.raises(ValueError, match=message):
             tfpeft.precompute(**arguments)
-        assert not (tmp_path / "answers" / "00000").exists()
+        assert not (tmp_path / "outputs" / "00000").exists()
 
 
 def test_the_folder_is_plain_to_read(teacher, tmp_path, small_shards):

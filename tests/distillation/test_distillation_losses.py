@@ -1,4 +1,4 @@
-"""Every term of distillation against loops in float64, written from the papers.
+"""Every loss of distillation against loops in float64, written from the papers.
 
 Where the papers leave something open, their authors' code decides: lenscloth/RKD,
 szagoruyko/attention-transfer, megvii-research/mdistiller (DKD, SP), hunto/DIST_KD.
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import tfpeft
 from tfpeft.distillation.features import same_positions
-from tfpeft.distillation.keras_losses import KerasFeatures, KerasLogits, KerasTerm, as_terms
+from tfpeft.distillation.keras_losses import KerasFeatures, KerasLogits, KerasLoss, from_keras
 
 
 def normal(*shape, seed=0, scale=1.5):
@@ -193,7 +193,7 @@ FEATURES = {
     "angle": (tfpeft.RelationalAngle, relational_angle),
 }
 OF_BATCHES = ("similarity", "distance", "angle")  # rows of any size, related to each other
-TERMS = {name: make for name, (make, _) in (LOGITS | FEATURES).items()}
+LOSSES = {name: make for name, (make, _) in (LOGITS | FEATURES).items()}
 MASK = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 1, 1]], bool)
 
 
@@ -211,7 +211,7 @@ def in_float64(*arrays):
     return tuple(array.astype("float64") for array in arrays)
 
 
-# Values of terms on classes.
+# Values of losses on classes.
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -229,7 +229,7 @@ def in_float64(*arrays):
     ],
 )
 @pytest.mark.parametrize("name", LOGITS)
-def test_terms_on_classes_equal_loops(name, shape, weighting, masked, temperature):
+def test_losses_on_classes_equal_loops(name, shape, weighting, masked, temperature):
     make, formula = LOGITS[name]
     teacher, student = pair(shape)
     labels, weights = labels_of(teacher), weights_of(weighting, shape)
@@ -278,16 +278,16 @@ def test_decoupled_kd_with_the_teachers_doubt_is_soft_labels():
     """KL = TCKD + (1 - p_y) NCKD, equation 7 of the paper."""
     teacher, student = pair((1, 5))
     doubt = 1.0 - softmax(teacher[0].astype("float64"))[2]
-    term = tfpeft.DecoupledKD(target=1.0, other=float(doubt))
+    loss = tfpeft.DecoupledKD(target=1.0, other=float(doubt))
     expected = soft_labels(*in_float64(teacher, student), 1.0).mean()
-    assert_equals(term(teacher, student, labels=np.array([2])), expected)
+    assert_equals(loss(teacher, student, labels=np.array([2])), expected)
 
 
 def test_dist_ignores_what_correlation_does():
     """Probabilities that are linear in the teacher's cost nothing."""
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.3, 0.5]])
-    term = tfpeft.DIST()
-    value = term(*(term.logits(each.astype("float32")) for each in (p, 0.5 * p + 0.5 / 3)))
+    loss = tfpeft.DIST()
+    value = loss(*(loss.logits(each.astype("float32")) for each in (p, 0.5 * p + 0.5 / 3)))
     assert abs(float(value)) < 1e-6
 
 
@@ -308,12 +308,12 @@ def test_several_teachers_are_the_mean_of_their_softened_probabilities(
             mean[i] += weight * soften(z[i] / temperature)
     as_logits = temperature * np.log(mean / (1.0 - mean) if name == "binary" else mean)
     expected = formula(as_logits, *in_float64(student), temperature, labels).mean()
-    term = make(temperature=temperature)
-    teacher = term.mean_of(teachers, weights, temperature)
-    assert_equals(term(teacher, student, labels=labels), expected)
+    loss = make(temperature=temperature)
+    teacher = loss.mean_of(teachers, weights, temperature)
+    assert_equals(loss(teacher, student, labels=labels), expected)
 
 
-# Values of terms on numbers and features.
+# Values of losses on numbers and features.
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_several_teachers_are_the_mean_of_their_softened_probabilities(
     ids=str,
 )
 @pytest.mark.parametrize("weighting", [None, "samples", "positions"])
-def test_terms_on_features_equal_loops(name, teacher_shape, student_shape, weighting):
+def test_losses_on_features_equal_loops(name, teacher_shape, student_shape, weighting):
     make, formula = FEATURES[name]
     teacher, student = pair(teacher_shape, student_shape)
     values = formula(*in_float64(teacher, student))
@@ -397,14 +397,14 @@ def test_same_positions_is_adaptive_average_pooling(teacher_shape, student_shape
 # Masks: what is padding must not count.
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_padding_changes_nothing(name):
     teacher, student = pair((4, 3, 5))
     labels, mask = labels_of(teacher), np.ones((4, 3), bool)
-    term = TERMS[name]()
-    expected = term(teacher, student, labels=labels)
+    loss = LOSSES[name]()
+    expected = loss(teacher, student, labels=labels)
     more = ((0, 0), (0, 2), (0, 0))
-    value = term(
+    value = loss(
         np.pad(teacher, more, constant_values=-7.0),
         np.pad(student, more, constant_values=40.0),
         labels=np.pad(labels, more[:2]),
@@ -413,9 +413,9 @@ def test_padding_changes_nothing(name):
     assert_equals(value, float(expected))
 
 
-@pytest.mark.parametrize("name", [*TERMS, "fitnets to a vector"])
+@pytest.mark.parametrize("name", [*LOSSES, "fitnets to a vector"])
 def test_what_is_at_masked_positions_does_not_count(name):
-    term = TERMS[name.split()[0]]()
+    loss = LOSSES[name.split()[0]]()
     teacher, student = pair((4, 3, 5))
     labels = labels_of(teacher)
     mask = MASK.copy()
@@ -424,17 +424,17 @@ def test_what_is_at_masked_positions_does_not_count(name):
     changed_labels = np.where(mask, labels, 0)
     if name.endswith("vector"):
         teacher = teacher[:, 0]
-    expected = term(teacher, student, labels=labels, mask=mask)
-    value = term(teacher, changed, labels=changed_labels, mask=mask)
+    expected = loss(teacher, student, labels=labels, mask=mask)
+    value = loss(teacher, changed, labels=changed_labels, mask=mask)
     assert np.isfinite(float(value))
     assert_equals(value, float(expected))
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_nothing_but_padding_costs_nothing(name):
     teacher, student = pair((4, 3, 5))
     mask = np.zeros((4, 3), bool)
-    assert float(TERMS[name]()(teacher, student, labels=labels_of(teacher), mask=mask)) == 0.0
+    assert float(LOSSES[name]()(teacher, student, labels=labels_of(teacher), mask=mask)) == 0.0
 
 
 @pytest.mark.parametrize(("teacher_steps", "student_steps"), [(8, 4), (4, 8)])
@@ -453,15 +453,15 @@ def test_the_students_mask_suits_a_teacher_of_other_positions(name, teacher_step
 # Gradients.
 
 
-def value_and_gradient(term, teacher, student, **options):
+def value_and_gradient(loss, teacher, student, **options):
     student = tf.convert_to_tensor(student)
     with tf.GradientTape() as tape:
         tape.watch(student)
-        value = term(teacher, student, **options)
+        value = loss(teacher, student, **options)
     return value, tape.gradient(value, student)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_gradients_equal_finite_differences(name):
     """In a graph that knows neither the size of the batch nor the number of positions."""
     make, formula = (LOGITS | FEATURES)[name]
@@ -508,14 +508,14 @@ def test_gradients_stay_tame_where_lengths_are_zero(name, case):
     student = DEGENERATE[case](student)
     if "teacher" in case:
         teacher = DEGENERATE[case](teacher)
-    assert_tame(*value_and_gradient(TERMS[name](), teacher, student))
-    assert_tame(*value_and_gradient(TERMS[name](), student, teacher))
+    assert_tame(*value_and_gradient(LOSSES[name](), teacher, student))
+    assert_tame(*value_and_gradient(LOSSES[name](), student, teacher))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_gradients_of_dist_stay_tame_where_probabilities_do_not_vary(case, classes):
-    """A head that starts at zero answers the same for each class, and for each sample."""
+    """A head that starts at zero returns the same for all classes and samples."""
     teacher, student = pair((6, classes))
     student = DEGENERATE[case](student)
     if "teacher" in case:
@@ -526,40 +526,40 @@ def test_gradients_of_dist_stay_tame_where_probabilities_do_not_vary(case, class
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_gradients_stay_tame_where_probabilities_are_0_or_1(name):
-    """Of models that answer probabilities, these are the student's too."""
-    term, labels = TERMS[name](temperature=2.0), np.array([0, 1, 2])
+    """The student may return probabilities as well as the teacher."""
+    loss, labels = LOSSES[name](temperature=2.0), np.array([0, 1, 2])
     certain = np.eye(3, dtype="float32")
     doubtful = np.array([softmax(row) for row in normal(3, 3)], "float32")
 
     def on_probabilities(teacher, student, **options):
-        return term(term.logits(teacher), term.logits(student), **options)
+        return loss(loss.logits(teacher), loss.logits(student), **options)
 
     for p in (certain, doubtful):
         for q in (certain, certain[::-1], doubtful):
             assert_tame(*value_and_gradient(on_probabilities, p, q.copy(), labels=labels))
-            assert_tame(*value_and_gradient(term, term.logits(p), term.logits(q), labels=labels))
+            assert_tame(*value_and_gradient(loss, loss.logits(p), loss.logits(q), labels=labels))
 
 
 @pytest.mark.parametrize("name", ["soft", "binary"])
 def test_a_certain_teacher_is_a_label(name):
     make, _ = LOGITS[name]
     certain, student = np.eye(3, dtype="float32")[[0, 2]], normal(2, 3, seed=2)
-    term = make()
+    loss = make()
     if name == "soft":
         expected = -np.mean([np.log(softmax(z)[y]) for z, y in zip(student, (0, 2), strict=True)])
     else:
         expected = -np.mean(np.log(np.where(certain, sigmoid(student), sigmoid(-student))))
-    assert_equals(term(term.logits(certain), student), expected)
+    assert_equals(loss(loss.logits(certain), student), expected)
 
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_probabilities_come_back_from_their_logits(name):
-    term = TERMS[name]()
+    loss = LOSSES[name]()
     p = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1e-6, 0.5, 0.5 - 1e-6]], "float32")
-    restore = keras.activations.get(term.activation)
+    restore = keras.activations.get(loss.activation)
     # A yes is no surer than float32 can tell from 1, and a no neither.
-    atol = 2.0**-24 if term.activation == "sigmoid" else 1e-12
-    np.testing.assert_allclose(restore(term.logits(p)), p, rtol=1e-5, atol=atol)
+    atol = 2.0**-24 if loss.activation == "sigmoid" else 1e-12
+    np.testing.assert_allclose(restore(loss.logits(p)), p, rtol=1e-5, atol=atol)
 
 
 # Losses of keras.distillation.
@@ -621,22 +621,22 @@ def name_of(value):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_logits_distillation_of_keras(loss, kind, formula, weighting, temperature):
     given = keras.distillation.LogitsDistillation(temperature=temperature, loss=loss)
-    (term,) = as_terms(given, weight=0.5)
-    assert (type(term), term.weight, term.temperature) == (kind, 0.5, temperature)
+    (converted,) = from_keras(given, weight=0.5)
+    assert (type(converted), converted.weight, converted.temperature) == (kind, 0.5, temperature)
     teacher, student = pair((7, 5))
     weights = weights_of(weighting, teacher.shape)
     expected = keras_mean(formula(*in_float64(teacher, student), temperature), weights)
-    assert_equals(term(teacher, student, weights, temperature=9.0), expected)
+    assert_equals(converted(teacher, student, weights, temperature=9.0), expected)
     right_in_keras = isinstance(loss, keras.losses.KLDivergence) or formula is scaled_squares
     if weights is None and right_in_keras:
         assert_equals(given.compute_loss(teacher, student), expected)
 
 
 def test_logits_distillation_by_default():
-    (term,) = as_terms(keras.distillation.LogitsDistillation())
-    assert term.get_config() == tfpeft.SoftLabels(temperature=3.0).get_config()
+    (loss,) = from_keras(keras.distillation.LogitsDistillation())
+    assert loss.get_config() == tfpeft.SoftLabels(temperature=3.0).get_config()
     teacher, student = pair((7, 5))
-    assert_equals(term(teacher, student), soft_labels(*in_float64(teacher, student), 3.0).mean())
+    assert_equals(loss(teacher, student), soft_labels(*in_float64(teacher, student), 3.0).mean())
 
 
 @pytest.mark.parametrize(
@@ -654,13 +654,17 @@ def test_logits_distillation_by_default():
 )
 def test_feature_distillation_of_keras(loss, formula, shape, weighting):
     given = keras.distillation.FeatureDistillation(loss, "conv_3", "conv_2")
-    (term,) = as_terms(given, weight=0.5)
-    assert isinstance(term, KerasFeatures)
-    assert (term.teacher_layer, term.student_layer, term.weight) == ("conv_3", "conv_2", 0.5)
+    (converted,) = from_keras(given, weight=0.5)
+    assert isinstance(converted, KerasFeatures)
+    assert (converted.teacher_layer, converted.student_layer, converted.weight) == (
+        "conv_3",
+        "conv_2",
+        0.5,
+    )
     teacher, student = pair(shape)
     weights = weights_of(weighting, shape)
     values = formula(*in_float64(teacher, student))
-    assert_equals(term(teacher, student, weights), keras_mean(values, weights))
+    assert_equals(converted(teacher, student, weights), keras_mean(values, weights))
     if weights is None:
         assert_equals(given.compute_loss(teacher, student), values.mean())
 
@@ -676,9 +680,9 @@ def test_feature_distillation_of_keras(loss, formula, shape, weighting):
 @pytest.mark.parametrize(
     "cls", [keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation]
 )
-def test_structures_of_losses_are_terms_for_each_output(cls, losses, outputs):
-    terms = as_terms(cls(loss=losses), weight=2.0)
-    assert [(term.output, term.weight) for term in terms] == [(each, 2.0) for each in outputs]
+def test_structures_of_losses_are_a_loss_per_output(cls, losses, outputs):
+    found = from_keras(cls(loss=losses), weight=2.0)
+    assert [(loss.output, loss.weight) for loss in found] == [(output, 2.0) for output in outputs]
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -708,15 +712,15 @@ class LargestOfFeatures(keras.distillation.FeatureDistillation):
 
 
 @pytest.mark.parametrize("cls", [Largest, LargestOfLogits, LargestOfFeatures])
-def test_a_distillation_loss_of_ones_own(cls):
-    (term,) = as_terms(cls(), weight=0.5)
-    assert isinstance(term, KerasTerm)
-    assert term.weight == 0.5
+def test_a_custom_distillation_loss_of_keras(cls):
+    (loss,) = from_keras(cls(), weight=0.5)
+    assert isinstance(loss, KerasLoss)
+    assert loss.weight == 0.5
     teacher, student = pair((7, 5))
     weights = weights_of("samples", teacher.shape)
     expected = 3.0 * np.abs(teacher - student).max()
-    assert_equals(term(teacher, student), expected)
-    assert_equals(term(teacher, student, weights), expected * weights.mean())
+    assert_equals(loss(teacher, student), expected)
+    assert_equals(loss(teacher, student, weights), expected * weights.mean())
 
 
 # Saving.
@@ -734,27 +738,27 @@ SAVED = [
     tfpeft.SimilarityPreserving(**LAYERS),
     tfpeft.RelationalDistance(**LAYERS),
     tfpeft.RelationalAngle(**LAYERS),
-    *as_terms(keras.distillation.LogitsDistillation(2.0, ["mse", None, "kl_divergence"]), 3.0),
-    *as_terms(keras.distillation.LogitsDistillation(2.0, keras.losses.CategoricalCrossentropy())),
-    *as_terms(keras.distillation.FeatureDistillation("cosine_similarity", "a/b", "c"), 3.0),
-    *as_terms(keras.distillation.FeatureDistillation(keras.losses.CosineSimilarity())),
-    *as_terms(Largest(2.0), 3.0),
+    *from_keras(keras.distillation.LogitsDistillation(2.0, ["mse", None, "kl_divergence"]), 3.0),
+    *from_keras(keras.distillation.LogitsDistillation(2.0, keras.losses.CategoricalCrossentropy())),
+    *from_keras(keras.distillation.FeatureDistillation("cosine_similarity", "a/b", "c"), 3.0),
+    *from_keras(keras.distillation.FeatureDistillation(keras.losses.CosineSimilarity())),
+    *from_keras(Largest(2.0), 3.0),
 ]
 
 
-@pytest.mark.parametrize("term", SAVED, ids=lambda term: type(term).__name__)
-def test_terms_are_saved_and_restored(term):
-    text = json.dumps(keras.saving.serialize_keras_object(term))
+@pytest.mark.parametrize("loss", SAVED, ids=lambda loss: type(loss).__name__)
+def test_losses_are_saved_and_restored(loss):
+    text = json.dumps(keras.saving.serialize_keras_object(loss))
     restored = keras.saving.deserialize_keras_object(json.loads(text))
-    assert type(restored) is type(term)
-    assert restored.get_config() == term.get_config()
+    assert type(restored) is type(loss)
+    assert restored.get_config() == loss.get_config()
     teacher, student = pair((4, 3, 5))
     options = {"labels": labels_of(teacher), "sample_weight": weights_of("samples", (4, 3, 5))}
-    assert float(restored(teacher, student, **options)) == float(term(teacher, student, **options))
+    assert float(restored(teacher, student, **options)) == float(loss(teacher, student, **options))
 
 
-def test_names_of_terms():
-    names = [TERMS[name]().name for name in ("soft", "binary", "decoupled", "dist", "angle")]
+def test_names_of_losses():
+    names = [LOSSES[name]().name for name in ("soft", "binary", "decoupled", "dist", "angle")]
     expected = ["soft_labels", "binary_soft_labels", "decoupled_kd", "dist", "relational_angle"]
     assert names == expected
 
@@ -763,17 +767,17 @@ def test_names_of_terms():
 
 
 @pytest.mark.parametrize("value", [0.0, -1, float("nan"), float("inf"), "1", None])
-@pytest.mark.parametrize("name", TERMS)
-def test_a_bad_weight_is_refused(name, value):
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_bad_weight_raises(name, value):
     with pytest.raises(ValueError, match=f"`weight`.*positive number.*weight={value!r}"):
-        TERMS[name](weight=value)
+        LOSSES[name](weight=value)
 
 
 @pytest.mark.parametrize("value", [0.0, -1, float("nan"), float("inf"), "1"])
 @pytest.mark.parametrize("name", LOGITS)
-def test_a_bad_temperature_is_refused(name, value):
+def test_a_bad_temperature_raises(name, value):
     with pytest.raises(ValueError, match=f"`temperature`.*positive number.*temperature={value!r}"):
-        TERMS[name](temperature=value)
+        LOSSES[name](temperature=value)
 
 
 @pytest.mark.parametrize(
@@ -796,37 +800,37 @@ def test_a_bad_temperature_is_refused(name, value):
     ],
     ids=str,
 )
-def test_shapes_that_do_not_match_are_refused(name, teacher_shape, student_shape):
+def test_shapes_that_do_not_match_raise(name, teacher_shape, student_shape):
     """Not broadcast, and not left to an error of an operation somewhere below."""
     teacher, student = pair(teacher_shape, student_shape)
     with pytest.raises(ValueError, match=r"xpected.*Received.*teacher \(.*student \("):
-        TERMS[name]()(teacher, student, labels=labels_of(teacher))
+        LOSSES[name]()(teacher, student, labels=labels_of(teacher))
 
 
 @pytest.mark.parametrize("shape", [None, (5,), (1,), (6, 4), (6, 2), (5, 5)], ids=str)
-def test_labels_that_do_not_match_are_refused(shape):
+def test_labels_that_do_not_match_raise(shape):
     labels = None if shape is None else np.zeros(shape, int)
     with pytest.raises(ValueError, match="labels"):
         tfpeft.DecoupledKD()(*pair((6, 5)), labels=labels)
 
 
 @pytest.mark.parametrize("value", ["mse", 3, tfpeft.SoftLabels])
-def test_what_is_no_distillation_loss_is_refused(value):
-    with pytest.raises(ValueError, match="`losses`.*keras.distillation.*losses="):
-        as_terms(value)
+def test_other_kinds_of_losses_raise(value):
+    with pytest.raises(ValueError, match="`distillation_losses`.*keras.distillation.*losses="):
+        from_keras(value)
 
 
-# Terms of one's own.
+# Custom losses.
 
 
-class Cosine(tfpeft.DistillationTerm):
+class Cosine(tfpeft.DistillationLoss):
     match_widths = True
 
     def call(self, teacher, student):
         return 1.0 + keras.losses.cosine_similarity(teacher, student, axis=-1)
 
 
-class OfSomeClass(tfpeft.DistillationTerm):
+class OfSomeClass(tfpeft.DistillationLoss):
     uses = ("labels", "mask")
 
     def call(self, teacher, student, labels, mask):
@@ -839,15 +843,15 @@ class Reversed(tfpeft.SoftLabels):
         return super().call(student, teacher)
 
 
-def test_a_term_of_ones_own():
+def test_a_custom_loss():
     teacher, student = pair((4, 3, 5))
     t, s = in_float64(teacher, student)
     labels, weights = labels_of(teacher), weights_of("samples", teacher.shape)
-    term = Cosine(weight=0.5)
-    assert (term.name, term.weight) == ("cosine", 0.5)
+    loss = Cosine(weight=0.5)
+    assert (loss.name, loss.weight) == ("cosine", 0.5)
     values = 1.0 + negative_cosine(t, s)
-    assert_equals(term(teacher, student, labels=labels), values.mean())
-    assert_equals(term(teacher, student, weights, mask=MASK), keras_mean(values, weights, MASK))
+    assert_equals(loss(teacher, student, labels=labels), values.mean())
+    assert_equals(loss(teacher, student, weights, mask=MASK), keras_mean(values, weights, MASK))
 
     values = np.sum(((labels == 1) & MASK) * np.sum(t - s, axis=-1), axis=-1)
     value = OfSomeClass()(teacher, student, weights, labels=labels, mask=MASK)
@@ -857,12 +861,12 @@ def test_a_term_of_ones_own():
     assert_equals(value, soft_labels(s, t, 2.0).mean())
 
     with pytest.raises(NotImplementedError):
-        tfpeft.DistillationTerm()(teacher, student)
+        tfpeft.DistillationLoss()(teacher, student)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_computed_in_float32(name):
     teacher, student = (z.astype("float16") for z in pair((4, 3, 5)))
-    term, labels = TERMS[name](), labels_of(teacher)
-    expected = term(teacher.astype("float32"), student.astype("float32"), labels=labels)
-    assert_equals(term(teacher, student, labels=labels), float(expected))
+    loss, labels = LOSSES[name](), labels_of(teacher)
+    expected = loss(teacher.astype("float32"), student.astype("float32"), labels=labels)
+    assert_equals(loss(teacher, student, labels=labels), float(expected))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 import tfpeft
-from tfpeft.export import tflite_file
-from tfpeft.reports import tables
+from tfpeft.evaluation.tables import plot_accuracy_size
+from tfpeft.export.tflite_file import TFLiteFile
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(50, 6, 6, 2)).astype("float32")
@@ -35,17 +36,17 @@ def by_hand(logits, y):
     logits = logits.astype("float64")
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    answers = p.argmax(1)
+    predictions = p.argmax(1)
     precision, recall, f1 = [], [], []
     for c in range(p.shape[1]):
-        hits = np.sum((answers == c) & (y == c))
-        answered, there = np.sum(answers == c), np.sum(y == c)
-        precision.append(hits / answered if answered else 0.0)
+        hits = np.sum((predictions == c) & (y == c))
+        predicted, there = np.sum(predictions == c), np.sum(y == c)
+        precision.append(hits / predicted if predicted else 0.0)
         recall.append(hits / there if there else 0.0)
         total = precision[-1] + recall[-1]
         f1.append(2 * precision[-1] * recall[-1] / total if total else 0.0)
     return {
-        "accuracy": np.mean(answers == y),
+        "accuracy": np.mean(predictions == y),
         "precision": np.mean(precision),
         "recall": np.mean(recall),
         "f1": np.mean(f1),
@@ -153,7 +154,7 @@ def test_sides_that_follow_from_a_free_batch_count_in_full(tmp_path):
     for quantization in ("none", "float16", "int8"):
         path = tmp_path / f"{quantization}.tflite"
         tfpeft.export_tflite(model, path, quantization=quantization, representative_data=x)
-        assert tflite_file.inspect(path).macs == expected
+        assert TFLiteFile(path).macs() == expected
     assert tfpeft.evaluate(model, (x, Y)).macs == expected
 
 
@@ -169,7 +170,7 @@ def test_texts_of_a_free_length(tmp_path):
         ]
     )
     tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=tokens)
-    assert tflite_file.inspect(tmp_path / "m.tflite").macs is None
+    assert TFLiteFile(tmp_path / "m.tflite").macs() is None
     comparison = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (tokens, Y))
     for row in comparison.rows.values():
         assert row.macs == 7 * 8 * 6 + 6 * 4
@@ -185,7 +186,7 @@ def text_models():
     the mean over the places that the mask does not hide.
     """
     types = {"token_ids": "int32", "segment_ids": "int64", "padding_mask": "bool"}
-    inputs = {name: keras.Input((None,), dtype=each, name=name) for name, each in types.items()}
+    inputs = {name: keras.Input((None,), dtype=dtype, name=name) for name, dtype in types.items()}
     hidden = keras.layers.Embedding(20, 4)(inputs["token_ids"])
     hidden = hidden + keras.layers.Embedding(2, 4)(inputs["segment_ids"])
     hidden = keras.layers.Dense(5, activation="relu")(hidden)
@@ -196,7 +197,7 @@ def text_models():
     # Biases of zeros would be left out of a file, or shared.
     weights = np.random.default_rng(1)
     for model in (sentiment, topic):
-        model.set_weights([weights.normal(size=each.shape) for each in model.weights])
+        model.set_weights([weights.normal(size=weight.shape) for weight in model.weights])
     return sentiment, topic
 
 
@@ -208,7 +209,7 @@ TEXTS = {
 TRUNK, TRUNK_MACS = 20 * 4 + 2 * 4 + 4 * 5 + 5, 7 * 4 * 5
 
 
-def answers(model):
+def logits_of(model):
     """Of NumPy, for TEXTS, without a softmax."""
     tokens, segments, kernel, bias, *heads = model.get_weights()
     hidden = tokens[TEXTS["token_ids"]] + segments[TEXTS["segment_ids"]]
@@ -224,9 +225,13 @@ def test_several_inputs_in_every_form(tmp_path):
     _, model = text_models()
     path = tmp_path / "m.tflite"
     tfpeft.export_tflite(model, path)
-    listed = tflite_file.interpreter(path).get_input_details()
-    assert [each["dtype"] for each in listed] != [np.bool_, np.int64, np.int32]  # as keras sorts
-    expected = by_hand(answers(model), Y)
+    listed = Interpreter(model_path=str(path)).get_input_details()
+    assert [details["dtype"] for details in listed] != [
+        np.bool_,
+        np.int64,
+        np.int32,
+    ]  # as keras sorts
+    expected = by_hand(logits_of(model), Y)
     flat = [TEXTS[name] for name in sorted(TEXTS)]
     rows = {
         **tfpeft.compare({"model": model, "file": path}, (TEXTS, Y)).rows,
@@ -240,7 +245,7 @@ def test_several_inputs_in_every_form(tmp_path):
         assert row.nonzero_parameters == TRUNK + 5 * 6 + 6 + 6 * 4 + 4
         assert row.latency_ms > 0
         assert row.notes == ()
-    assert tflite_file.inspect(path).macs is None
+    assert TFLiteFile(path).macs() is None
     for x in (flat[:2], TEXTS["token_ids"], {**TEXTS, "token_ids": X}):
         with pytest.raises(ValueError, match=r"'input_2': \(-1,\)}, as .*m.tflite names them"):
             tfpeft.evaluate(path, (x, Y))
@@ -288,7 +293,7 @@ def test_a_file_without_signatures(tmp_path):
     builder.Finish(content.Pack(builder), b"TFL3")
     path = tmp_path / "m.tflite"
     path.write_bytes(builder.Output())
-    assert tflite_file.choose(path) is None
+    assert TFLiteFile(path).signatures == ()
     comparison = tfpeft.compare({"model": model, "file": path}, (X, Y))
     assert comparison["file"].loss == pytest.approx(comparison["model"].loss, abs=1e-5)
     assert comparison["file"].macs == comparison["model"].macs
@@ -307,28 +312,29 @@ def test_signatures_of_one_file(tmp_path):
     for name, model in models.items():
         y = Y % 3
         row = tfpeft.evaluate(shared, (TEXTS, y), signature=name)
-        for figure, value in by_hand(answers(model), y).items():
+        for figure, value in by_hand(logits_of(model), y).items():
             assert getattr(row, figure) == pytest.approx(value, abs=1e-5)
         assert row.macs == TRUNK_MACS + heads[name][0]
         assert row.nonzero_parameters == TRUNK + sum(map(sum, heads.values()))
         assert row.size_bytes == shared.stat().st_size
         assert row.latency_ms > 0
-        assert tflite_file.inspect(shared, signature=name).is_softmax == (name == "sentiment")
-    contents = tflite_file.inspect(shared)
-    assert (contents.macs, contents.is_softmax) == (None, False)
+        assert TFLiteFile(shared).is_softmax(name) == (name == "sentiment")
+    for figure in (TFLiteFile(shared).macs, TFLiteFile(shared).is_softmax):
+        with pytest.raises(ValueError, match=r"`signature`.*\['sentiment', 'topic'\].*None"):
+            figure()
     # Those that have no choice run as they are.
     everything = {"model": models["topic"], "shared": shared, "single": single}
     rows = tfpeft.compare(everything, (TEXTS, Y), signature="topic").rows
     for row in rows.values():
-        assert row.loss == pytest.approx(by_hand(answers(models["topic"]), Y)["loss"], abs=1e-5)
-    for each, signature, message in [
+        assert row.loss == pytest.approx(by_hand(logits_of(models["topic"]), Y)["loss"], abs=1e-5)
+    for evaluated, signature, message in [
         (shared, None, r"expected one of \['sentiment', 'topic'\], which .*shared.tflite has"),
         (shared, "tone", r"`signature`.*\['sentiment', 'topic'\].*'tone'"),
         (single, "sentiment", r"`signature`.*\['topic'\].*'sentiment'"),
         (models["topic"], "topic", r"`signature`.*a \.tflite file has: \[\].*'topic'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            tfpeft.evaluate(each, (TEXTS, Y), signature=signature)
+            tfpeft.evaluate(evaluated, (TEXTS, Y), signature=signature)
 
 
 def test_a_file_of_a_fixed_batch(tmp_path):
@@ -347,7 +353,7 @@ def test_probabilities_that_int8_rounds_away_from_one(tmp_path):
     y = np.argmax(model.predict(x, verbose=0), axis=1)
     path = tmp_path / "m.tflite"
     tfpeft.export_tflite(model, path, quantization="int8", representative_data=x)
-    sums = tflite_file.predict(path, x).sum(axis=1)
+    sums = TFLiteFile(path).predict(x).sum(axis=1)
     assert np.max(np.abs(sums - 1)) > 0.01
     loss = tfpeft.evaluate(path, (x, y)).loss
     assert loss == pytest.approx(tfpeft.evaluate(model, (x, y)).loss, abs=0.05)
@@ -385,7 +391,7 @@ def test_tables_json_and_plot(tmp_path):
     markdown = comparison.to_markdown().splitlines()
     assert markdown[2].startswith("| one | ")
     assert len({line.count("|") for line in markdown}) == 1
-    tables.plot_accuracy_size(rows, tmp_path / "plot.png")
+    plot_accuracy_size(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
 
@@ -393,44 +399,50 @@ def test_tables_json_and_plot(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ((X[:0], Y[:0]), "0 samples"),
-        ((X, Y[:10]), "50 samples and 10 labels"),
+        ((X[:0], Y[:0]), "with samples, one or more.*tuple without any"),
+        ((X, Y[:10]), "as many samples as labels.*50 and 10"),
         ((X * np.nan, Y), "finite"),
         ((X, Y + 0.5), "whole numbers"),
         ((X, np.full((50, 4), 0.25)), "one-hot"),
-        ((X, Y.astype(str)), "arrays of numbers.*Received: y of type <U"),
+        ((X, Y.astype(str)), "array of numbers for y.*Received: labels of type <U"),
         (({"a": X, "b": Y.astype(str)}, Y), r"arrays of numbers.*Received: x\['b'\] of type <U"),
-        (([X, X[:10]], Y), r"\[50, 10\] samples and 50 labels"),
-        (({"a": X, "b": X[:0]}, Y), r"\{'a': 50, 'b': 0\} samples and 50 labels"),
-        (({}, Y), r"\{\} samples and 50 labels"),
-        (({"a": X, "b": (X, X * np.inf)}, Y), r"NaN or inf in x\['b'\]\[1\]"),
-        (X, "a ndarray of 50"),
-        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(7).repeat(), "it repeats"),
-        (tf.data.Dataset.from_tensor_slices((X, Y, Y)).batch(7), r"batches of \(x, y\)"),
-        (tf.data.Dataset.from_tensor_slices({"a": X}).batch(7), r"batches of \(x, y\)"),
-        (tf.data.Dataset.from_tensor_slices((X, Y)), "batches of one shape"),
-        (tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(7), "a list of 0"),
+        (([X, X[:10]], Y), "as many samples as labels.*50 and 10 and 50"),
+        (({"a": X, "b": X[:0]}, Y), "as many samples as labels.*50 and 0 and 50"),
+        (({}, Y), "a tuple without inputs"),
+        (({"a": X, "b": (X, X * np.inf)}, Y), r"NaN or infinity in x\['b'\]\[1\]"),
+        (X, r"expected \(x, y\).*x alone"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(7).repeat(), "repeats without an end"),
+        (tf.data.Dataset.from_tensor_slices((X, Y, Y)).batch(7), r"expected \(x, y\).*weights"),
+        (tf.data.Dataset.from_tensor_slices({"a": X}).batch(7), r"expected \(x, y\).*x alone"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)), "expected batches, .*single samples"),
+        (
+            tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(7),
+            "a dataset without any",
+        ),
         ((X, Y - 1), "whole numbers >= 0.*-1"),
-        ((X, Y + 2), "0 to 3.*Received: 5"),
+        ((X, Y + 2), "labels from 0 to 3.*Received: the label 5"),
     ],
 )
-def test_bad_data_is_refused(data, message):
+def test_bad_data_raises(data, message):
     with pytest.raises(ValueError, match=message):
         tfpeft.evaluate(net(), data)
 
 
-def test_no_models_are_refused():
+def test_no_models_raise():
     for models in ({}, [net()]):
         with pytest.raises(ValueError, match="`models`"):
             tfpeft.compare(models, (X, Y))
 
 
-def test_bad_models_are_refused(tmp_path):
+def test_bad_models_raise(tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"nothing of the kind")
     for model, message in [
         (tmp_path / "m.tflite", "m.tflite, which is something else"),
         (tmp_path / "none.keras", "expected a keras.Model.*none.keras"),
-        (keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]), "Received labels"),
+        (
+            keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]),
+            "Expected labels from 0",
+        ),
     ]:
         data = (X, Y + 100)
         with pytest.raises(ValueError, match=message):

@@ -9,7 +9,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import tfpeft
-from tfpeft.export import tflite, tflite_file
+from tfpeft.export import tflite
+from tfpeft.export.tflite_file import TFLiteFile
 
 X = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
 
@@ -37,25 +38,25 @@ def run_file(path, x):
     """Sample by sample, independent of the library."""
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
-    answers = []
-    for each in x:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], each[None])
+    outputs = []
+    for sample in x:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample[None])
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
-    return np.array(answers)
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+    return np.array(outputs)
 
 
 @pytest.mark.parametrize(
     ("quantization", "tolerance"),
     [("none", 1e-6), ("float16", 1e-3), ("dynamic_range", 0.05), ("int8", 0.05)],
 )
-def test_the_file_answers_as_the_model_does(model, tmp_path, quantization, tolerance):
+def test_the_file_predicts_as_the_model_does(model, tmp_path, quantization, tolerance):
     path = tmp_path / "deep" / "model.tflite"
     before = [weight.numpy() for weight in model.weights]
     report = tfpeft.export_tflite(model, path, quantization=quantization, representative_data=X)
     content = path.read_bytes()
-    answers, expected = run_file(path, X), model.predict(X, verbose=0)
-    deviation = np.abs(answers - expected)
+    outputs, expected = run_file(path, X), model.predict(X, verbose=0)
+    deviation = np.abs(outputs - expected)
     assert deviation.max() < tolerance
     assert report.max_deviation == pytest.approx(deviation[:32].max(), abs=1e-6)
     assert report.size_bytes == len(content)
@@ -67,10 +68,10 @@ def test_the_file_answers_as_the_model_does(model, tmp_path, quantization, toler
     for expected, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected)
     # The same figures from the file: weights, and MACs at 8x8 outputs, then 4x4.
-    contents = tflite_file.inspect(path)
-    assert contents.parameters == 112 + 40 + 325
-    assert contents.macs == 64 * 4 * 27 + 16 * 4 * 9 + 64 * 5
-    assert contents.is_softmax
+    file = TFLiteFile(path)
+    assert file.contents.parameters == 112 + 40 + 325
+    assert file.macs() == 64 * 4 * 27 + 16 * 4 * 9 + 64 * 5
+    assert file.is_softmax()
 
 
 def test_weights_take_the_bytes_that_they_should(tmp_path):
@@ -96,7 +97,7 @@ def test_zeros_are_counted_in_every_quantization(tmp_path):
     for quantization in tflite.QUANTIZATIONS:
         path = tmp_path / f"{quantization}.tflite"
         tfpeft.export_tflite(model, path, quantization=quantization, representative_data=data)
-        contents = tflite_file.inspect(path)
+        contents = TFLiteFile(path).contents
         # A quantised layer may get a bias of zeros that the model does not have.
         assert contents.parameters - 600 in (0, 30)
         assert contents.nonzero_parameters == np.count_nonzero(kernel)
@@ -104,8 +105,8 @@ def test_zeros_are_counted_in_every_quantization(tmp_path):
 
 def test_batches_are_free(model, tmp_path):
     tfpeft.export_tflite(model, tmp_path / "m.tflite")
-    answers = tflite_file.predict(tmp_path / "m.tflite", X, batch_size=25)
-    np.testing.assert_allclose(answers, model.predict(X, verbose=0), atol=1e-6)
+    outputs = TFLiteFile(tmp_path / "m.tflite").predict(X, batch_size=25)
+    np.testing.assert_allclose(outputs, model.predict(X, verbose=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +121,8 @@ def test_batches_are_free(model, tmp_path):
 def test_forms_of_representative_data_give_one_file(model, tmp_path, data):
     for name, form in (("array", X), ("other", data)):
         tfpeft.export_tflite(model, tmp_path / name, quantization="int8", representative_data=form)
-    answers = [tflite_file.predict(tmp_path / name, X) for name in ("array", "other")]
-    np.testing.assert_array_equal(*answers)
+    outputs = [TFLiteFile(tmp_path / name).predict(X) for name in ("array", "other")]
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_several_inputs_and_outputs_by_name(tmp_path):
@@ -136,8 +137,7 @@ def test_several_inputs_and_outputs_by_name(tmp_path):
             model, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         )
         assert report.max_deviation < 0.2
-    interpreter = tflite_file.interpreter(tmp_path / "m.tflite")
-    assert set(interpreter.get_signature_list()["serving_default"]["outputs"]) == {"sum", "top"}
+    assert set(TFLiteFile(tmp_path / "m.tflite").signature().outputs) == {"sum", "top"}
 
 
 class Subclassed(keras.Model):
@@ -176,7 +176,7 @@ def test_other_precisions_become_float32(tmp_path, policy):
         keras.config.set_dtype_policy("float32")
     report = tfpeft.export_tflite(model, tmp_path / "m.tflite")
     assert report.max_deviation < 5e-2
-    interpreter = tflite_file.interpreter(tmp_path / "m.tflite")
+    interpreter = Interpreter(model_path=str(tmp_path / "m.tflite"))
     assert interpreter.get_input_details()[0]["dtype"] is np.float32
     assert interpreter.get_output_details()[0]["dtype"] is np.float32
     assert model.layers[0].compute_dtype == policy.removeprefix("mixed_")
@@ -191,10 +191,10 @@ class WithoutConfig(keras.Model):
         return self.dense(inputs)
 
 
-def test_mixed_precision_that_cannot_be_made_again_is_refused(tmp_path):
+def test_mixed_precision_that_cannot_be_rebuilt_raises(tmp_path):
     model, data = WithoutConfig(3), X[:, 0, :, 0]
     model(data)
-    with pytest.raises(ValueError, match="Cannot make .* again from its configuration"):
+    with pytest.raises(ValueError, match="Cannot rebuild .* from its configuration"):
         tfpeft.export_tflite(model, tmp_path / "m.tflite", representative_data=data)
 
 
@@ -216,21 +216,21 @@ def test_operators_that_tflite_lacks_are_named_and_nothing_is_harmed(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_answers_otherwise_is_refused(model, tmp_path, monkeypatch):
+def test_a_file_of_other_outputs_raises(model, tmp_path, monkeypatch):
     """What is converted is another model: as good as a converter that lost the weights."""
     path = tmp_path / "m.tflite"
     path.write_bytes(b"an earlier file")
-    convert = tflite._convert
+    convert = tflite.convert
     other = keras.models.clone_model(model)
 
-    monkeypatch.setattr(tflite, "_convert", lambda _, *rest: convert(other, *rest))
-    with pytest.raises(ValueError, match="does not answer as .* a deviation of at most"):
+    monkeypatch.setattr(tflite, "convert", lambda _, *rest: convert(other, *rest))
+    with pytest.raises(ValueError, match="outputs of the file differ .* a deviation of at most"):
         tfpeft.export_tflite(model, path, representative_data=X)
     assert path.read_bytes() == b"an earlier file"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_lost_weights_are_refused(tmp_path):
+def test_lost_weights_raise(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     model.layers[0].kernel.assign(np.full((4, 3), np.nan))
     with pytest.raises(ValueError, match="0% finite"):
@@ -243,8 +243,8 @@ def test_lost_weights_are_refused(tmp_path):
     [
         ({"quantization": "int4"}, "`quantization`.*'int4'"),
         ({"quantization": "int8"}, "`representative_data`.*None"),
-        ({"representative_data": X[:0]}, "`representative_data` with samples"),
-        ({"representative_data": X * np.nan}, "`representative_data` of finite"),
+        ({"representative_data": X[:0]}, "`representative_data`, expected data with samples"),
+        ({"representative_data": X * np.nan}, "`representative_data`, expected finite"),
         ({"representative_data": X[:, :4]}, r"`representative_data`.*\(8, 8, 3\).*\(4, 8, 3\)"),
         ({"model": "m.keras"}, "`model`.*'m.keras'"),
     ],
@@ -262,12 +262,12 @@ def test_damaged_files(model, tmp_path):
     for damaged in (content[: len(content) // 3], content[:8] + b"\xff" * 300):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="m.tflite, which is damaged"):
-            tflite_file.inspect(path)
+            TFLiteFile(path).contents  # noqa: B018
 
 
 def test_a_file_of_something_else(tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"PK" * 100)
     with pytest.raises(ValueError, match="m.tflite, which is something else"):
-        tflite_file.inspect(tmp_path / "m.tflite")
+        TFLiteFile(tmp_path / "m.tflite")
     with pytest.raises(ValueError, match="which is not there"):
-        tflite_file.inspect(tmp_path / "none.tflite")
+        TFLiteFile(tmp_path / "none.tflite")

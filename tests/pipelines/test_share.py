@@ -23,7 +23,7 @@ from pipelines.stages import share as share_stage
 from tests.pipelines.scripts import call, read_report, run, start
 from tests.pipelines.tiny_bert import FILLERS, WORDS, keras_hub, save_tiny
 from tfpeft.core.arguments import InputError
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
 
 TASKS = ["--task=sentiment=sentiment.csv:text:label", "--task=topic=topic.csv:body:about"]
 TEXTS = ["--backbone=tiny", *TASKS, "--sequence_length=12", "--rank=2", "--epochs=10"]
@@ -159,7 +159,7 @@ def test_the_report_is_of_the_files(folder, text_run):
         accuracy = np.mean(shared.task(task).predict(x, verbose=0).argmax(-1) == y)
         assert report["rows"][task]["accuracy"] == pytest.approx(accuracy)
         assert accuracy > 0.8
-        logits = tflite_file.predict(file, x, signature=task)
+        logits = TFLiteFile(file).predict(x, task)
         row = report["rows"][f"{task}, model.tflite"]
         assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == y))
         about = report["tasks"][task]
@@ -242,9 +242,7 @@ def test_predict_of_one_task_in_json(ask, folder, text_run):
     output = ask(run_folder, "--task=topic", "--format=json", texts=["the Vote", "ball"])
     rows = json.loads(output)
     x = backbones.tokens(backbones.load_preprocessor(text_run[0]), ["the Vote", "ball"])
-    logits = tflite_file.predict(text_run[0] / "model.tflite", x, signature="topic").astype(
-        "float64"
-    )
+    logits = TFLiteFile(text_run[0] / "model.tflite").predict(x, "topic").astype("float64")
     names = [["0", "art", "law"][number] for number in logits.argmax(1)]
     assert [(row["sample"], row["task"], row["class"]) for row in rows] == [
         ("the Vote", "topic", names[0]),
@@ -255,7 +253,7 @@ def test_predict_of_one_task_in_json(ask, folder, text_run):
     markdown = ask(run_folder, "--task=topic", "--format=markdown", texts=["ball"])
     assert markdown.splitlines()[:2] == [
         "| task | class | probability | sample |",
-        "| --- | --- | ---: | --- |",
+        "|---|---|---:|---|",
     ]
 
 
@@ -283,7 +281,7 @@ def test_a_missing_file_is_written_again(main, array_run, tmp_path, capsys):
     assert "Epoch" not in capsys.readouterr().out
     x = np.load("samples.npy")
     before, after = (
-        tflite_file.predict(run_folder / "model.tflite", x, signature="shape")
+        TFLiteFile(run_folder / "model.tflite").predict(x, "shape")
         for run_folder in (array_run, tmp_path / "arrays")
     )
     np.testing.assert_allclose(after, before, atol=1e-5)

@@ -1,4 +1,4 @@
-"""SharedModel: what it answers by hand, tasks that do not touch each other, files."""
+"""SharedModel: outputs by hand, independent tasks, files, export, bad input."""
 
 import keras
 import numpy as np
@@ -20,17 +20,19 @@ from tests.shared_tasks import (
     rng,
     shared_model,
 )
-from tfpeft.export import tflite_file
+from tfpeft.core import weight_files
+from tfpeft.core.arguments import InputError
+from tfpeft.export.tflite_file import TFLiteFile
 
 
-class TestAnswers:
-    def test_heads_on_what_the_backbone_answers(self):
+class TestOutputs:
+    def test_heads_on_the_outputs_of_the_backbone(self):
         shared = shared_model()
-        answers, features = predict(shared), predict(pretrained())
-        assert set(answers) == {"zoo", "age"}
+        outputs, features = predict(shared), predict(pretrained())
+        assert set(outputs) == {"zoo", "age"}
         for task, part in shared.parts.items():
             kernel, bias = part.head.get_weights()
-            np.testing.assert_allclose(answers[task], features @ kernel + bias, atol=1e-5)
+            np.testing.assert_allclose(outputs[task], features @ kernel + bias, atol=1e-5)
 
     def test_adapters_by_hand(self):
         methods = {"zoo": tfpeft.LoRA(rank=2, alpha=6, target="hidden"), "age": None}
@@ -42,8 +44,9 @@ class TestAnswers:
             hidden = gamma * (hidden - mean) / np.sqrt(variance + 1e-3) + beta
             head, head_bias = shared.parts[task].head.get_weights()
             expected = (hidden @ w_last + b_last) @ head + head_bias
-            np.testing.assert_allclose(predict(shared)[task], expected, atol=1e-5)
-            np.testing.assert_allclose(predict(shared.task(task)), expected, atol=1e-5)
+            for found in (predict(shared)[task], predict(shared.task(task))):
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+            np.testing.assert_allclose(shared.predict(X, verbose=0)[task], expected, atol=1e-5)
 
     def test_tasks_without_adapters_share_one_pass(self):
         @keras.saving.register_keras_serializable(package="tests")
@@ -74,7 +77,7 @@ class TestAnswers:
         shared = compiled(tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=tfpeft.LoRA(2)))
         fitted(shared)
         for old, weight in zip(before, model.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, old)  # the caller's stays as it is
+            np.testing.assert_array_equal(weight, old)  # the caller's model stays as it is
         assert all(layer.trainable for layer in model._flatten_layers())
         assert set(predict(shared)) == {"zoo", "age"}
 
@@ -106,7 +109,7 @@ class TestAnswers:
             np.testing.assert_allclose(predict(shared.encoder, given), features[:, 0])
         shared = tfpeft.SharedModel(named, {"a": 2}, output="other")
         np.testing.assert_allclose(predict(shared.encoder, by_name), features[:, 0])
-        tokens = tfpeft.SharedModel(masked, {"tags": 4})  # a label a token
+        tokens = tfpeft.SharedModel(masked, {"tags": 4})  # a label per token
         assert predict(tokens, x)["tags"].shape == (4, 6, 4)
         images = keras.Sequential([keras.Input((3, 2, 6)), keras.layers.Dense(5)])
         shared = tfpeft.SharedModel(images, {"a": 2}, pooling="mean")
@@ -178,7 +181,7 @@ class TestIndependence:
             fitted(shared)
         fitted(compiled(shared), y={**LABELS, "third": LABELS["zoo"]})
 
-    def test_what_is_frozen_stays_and_what_is_freed_learns(self):
+    def test_frozen_layers_stay_and_unfrozen_layers_learn(self):
         shared = compiled(shared_model(adapters=tfpeft.BitFit(), unfreeze="last"))
         before = {layer.name: layer.get_weights() for layer in shared.encoder.backbone.layers}
         fitted(shared)
@@ -186,7 +189,7 @@ class TestIndependence:
             for old, weight in zip(before[layer.name], layer.get_weights(), strict=True):
                 assert np.array_equal(old, weight) == (layer.name != "last")
 
-    def test_a_freed_norm_learns_its_statistics(self):
+    def test_an_unfrozen_norm_updates_its_statistics(self):
         shared = compiled(shared_model(unfreeze=["norm"]))
         before = shared.encoder.backbone.get_layer("norm").get_weights()
         fitted(shared)
@@ -201,7 +204,7 @@ def test_the_summary_names_task_and_layer():
 
 
 class TestPrecomputed:
-    def test_heads_learn_the_same_from_what_was_computed_once(self):
+    def test_heads_learn_the_same_from_precomputed_outputs(self):
         live, computed = compiled(shared_model()), compiled(shared_model())
         data = tfpeft.precompute(computed.encoder, (X, LABELS)).join((X, LABELS))
         fitted(live, epochs=2)
@@ -213,7 +216,7 @@ class TestPrecomputed:
         )
         computed.fit(mixed, verbose=0)
 
-    def test_refused_where_a_mask_would_be_lost(self):
+    def test_raises_where_a_mask_would_be_lost(self):
         inputs = keras.Input((6,), dtype="int32")
         model = keras.Model(inputs, keras.layers.Embedding(9, 5, mask_zero=True)(inputs))
         x, y = rng.integers(0, 9, (8, 6)), {"a": rng.integers(0, 2, 8)}
@@ -222,20 +225,20 @@ class TestPrecomputed:
         y = {"a": rng.integers(0, 2, (8, 6))}
         shared = compiled(tfpeft.SharedModel(model, {"a": 2}))
         data = tfpeft.precompute(shared.encoder, (x, y)).join((x, y))
-        with pytest.raises(ValueError, match="computed before, expected inputs: the mask"):
+        with pytest.raises(ValueError, match="Expected inputs of the backbone: .* no mask"):
             shared.fit(*data, verbose=0)
 
     @pytest.mark.parametrize("options", [{"adapters": tfpeft.BitFit()}, {"unfreeze": "last"}])
-    def test_refused_where_it_would_not_hold(self, options):
+    def test_raises_where_the_outputs_change(self, options):
         shared = compiled(shared_model(**options))
         data = tfpeft.precompute(shared.encoder, (X, LABELS)).join((X, LABELS))
-        with pytest.raises(ValueError, match="computed before, expected inputs"):
+        with pytest.raises(ValueError, match="Expected inputs of the backbone: .*Received: its"):
             shared.fit(*data, verbose=0)
 
 
 class TestFiles:
     @pytest.mark.parametrize("suffix", [".weights.h5", ".safetensors"])
-    def test_a_task_travels(self, tmp_path, suffix):
+    def test_tasks_by_file(self, tmp_path, suffix):
         if suffix == ".safetensors":
             pytest.importorskip("safetensors")
         methods = {"zoo": tfpeft.DoRA(2, target="hidden"), "age": None}
@@ -246,16 +249,16 @@ class TestFiles:
             shared.save_task(task, tmp_path / f"{task}{suffix}")
         assert other.load_task(tmp_path / f"zoo{suffix}") == "zoo"
         assert other.load_task(tmp_path / f"age{suffix}", "renamed") == "renamed"
-        expected, answers = predict(shared), predict(other)
-        np.testing.assert_array_equal(answers["zoo"], expected["zoo"])
-        np.testing.assert_array_equal(answers["renamed"], expected["age"])
-        np.testing.assert_array_equal(answers["age"], age)
+        expected, outputs = predict(shared), predict(other)
+        np.testing.assert_array_equal(outputs["zoo"], expected["zoo"])
+        np.testing.assert_array_equal(outputs["renamed"], expected["age"])
+        np.testing.assert_array_equal(outputs["age"], age)
         other.load_task(tmp_path / f"age{suffix}")  # in the place of its own
         np.testing.assert_array_equal(predict(other)["age"], expected["age"])
         assert other.tasks == ("age", "zoo", "renamed")
         fitted(compiled(other), y={**LABELS, "renamed": LABELS["age"]})
 
-    def test_a_file_for_another_backbone_is_refused_and_nothing_changes(self, tmp_path):
+    def test_a_file_for_another_backbone_raises_and_nothing_changes(self, tmp_path):
         shared = shared_model(adapters=tfpeft.BitFit())
         shared.save_task("zoo", tmp_path / "zoo.weights.h5")
         before = predict(shared)
@@ -284,8 +287,8 @@ class TestFiles:
         last = tfpeft.SharedModel(backbone_, {"b": 2}, pooling="first")
         with pytest.raises(ValueError, match="`path`, expected a task of pooling='first'"):
             last.load_task(tmp_path / "a.weights.h5")
-        for task, answer in before.items():
-            np.testing.assert_array_equal(predict(shared)[task], answer)
+        for task, output in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], output)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "a.weights.h5",
             "adapter.weights.h5",
@@ -293,7 +296,7 @@ class TestFiles:
             "zoo.weights.h5",
         ]
 
-    def test_what_a_head_was_adapted_to_travels(self, tmp_path):
+    def test_the_state_of_an_adapted_head_is_in_the_file(self, tmp_path):
         normalization = keras.layers.Normalization()
         normalization.adapt(rng.normal(5.0, 3.0, (50, 5)))
         head = keras.Sequential([keras.Input((5,)), normalization, keras.layers.Dense(3)])
@@ -302,9 +305,7 @@ class TestFiles:
         other.load_task(tmp_path / "zoo.weights.h5")
         np.testing.assert_array_equal(predict(other)["zoo"], predict(shared)["zoo"])
 
-    def test_a_damaged_task_leaves_the_one_that_was_there(self, tmp_path):
-        from tfpeft import weight_files
-
+    def test_a_damaged_file_leaves_the_task_as_it_is(self, tmp_path):
         shared = randomized(shared_model(adapters=tfpeft.BitFit()))
         shared.save_task("zoo", tmp_path / "zoo.weights.h5")
         arrays, about = weight_files.read(tmp_path / "zoo.weights.h5")
@@ -314,8 +315,8 @@ class TestFiles:
         with pytest.raises(ValueError, match="`path`, expected a whole file"):
             shared.load_task(tmp_path / "zoo.weights.h5")
         assert shared.tasks == ("zoo", "age")
-        for task, answer in before.items():
-            np.testing.assert_array_equal(predict(shared)[task], answer)
+        for task, output in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], output)
 
     @pytest.mark.parametrize(
         "options",
@@ -368,7 +369,7 @@ class TestExport:
     def data(self):
         return {key: rng.normal(size=(20, 64)).astype("float32") for key in ("a", "b")}
 
-    def test_a_signature_a_task_and_the_backbone_once(self, shared, data, tmp_path):
+    def test_a_signature_per_task_and_one_backbone(self, shared, data, tmp_path):
         report = tfpeft.export_tflite(shared, tmp_path / "m.tflite", representative_data=data)
         one = tfpeft.export_tflite(shared.task("zoo"), tmp_path / "one.tflite")
         assert report.signatures == ("zoo", "age", "plain")
@@ -376,10 +377,9 @@ class TestExport:
         assert "signatures zoo, age, plain" in str(report)
         assert report.max_deviation < 1e-4
         assert report.size_bytes < 1.05 * one.size_bytes
-        loaded = tflite_file.interpreter(tmp_path / "m.tflite")
+        file = TFLiteFile(tmp_path / "m.tflite")
         for task, expected in predict(shared, data).items():
-            answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
-            np.testing.assert_allclose(answer["output_0"], expected, atol=1e-4)
+            np.testing.assert_allclose(file.predict(data, task), expected, atol=1e-4)
 
     @pytest.mark.parametrize(
         "method",
@@ -390,7 +390,7 @@ class TestExport:
         ],
         ids=lambda method: type(method).__name__,
     )
-    def test_no_adapter_is_folded_into_a_kernel_of_its_own(self, method, tmp_path):
+    def test_no_adapter_is_folded_into_a_copy_of_a_kernel(self, method, tmp_path):
         hidden = inputs = keras.Input((64,))
         for name in ("one", "two"):
             hidden = keras.layers.Dense(256, name=name)(hidden)
@@ -409,11 +409,10 @@ class TestExport:
             shared, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         )
         assert report.size_bytes < 0.4 * 4 * shared.count_params()
-        loaded = tflite_file.interpreter(tmp_path / "m.tflite")
+        file = TFLiteFile(tmp_path / "m.tflite")
         for task, expected in predict(shared, data).items():
-            answer = loaded.get_signature_runner(task)(input_0=data["a"], input_1=data["b"])
             spread = np.ptp(expected)
-            assert np.abs(answer["output_0"] - expected).mean() < 0.05 * spread
+            assert np.abs(file.predict(data, task) - expected).mean() < 0.05 * spread
 
 
 class TestComposition:
@@ -448,8 +447,8 @@ class TestComposition:
         assert isinstance(shared.optimizer, keras.optimizers.LossScaleOptimizer)
         before = shared.get_weights()
         fitted(shared, epochs=2)
-        answers = predict(shared)
-        assert all(a.dtype == "float32" and np.all(np.isfinite(a)) for a in answers.values())
+        outputs = predict(shared)
+        assert all(a.dtype == "float32" and np.all(np.isfinite(a)) for a in outputs.values())
         assert any(np.any(a != b) for a, b in zip(before, shared.get_weights(), strict=True))
 
     def test_steps_per_execution(self):
@@ -484,6 +483,10 @@ class TestComposition:
 
 
 class TestBadInput:
+    @pytest.fixture(scope="class")
+    def shared(self):
+        return compiled(shared_model())
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -499,7 +502,7 @@ class TestBadInput:
             ({"adapters": tfpeft.LoRA(target="hiden")}, "`target`.*such as hidden.*'hiden'"),
             ({"unfreeze": "lost"}, "`unfreeze`, expected names or patterns.*last.*'lost'"),
             ({"pooling": "max"}, "`pooling`, expected one of None, 'mean', 'first'"),
-            ({"pooling": "mean"}, r"`pooling`, expected None for a backbone that answers \(None"),
+            ({"pooling": "mean"}, r"`pooling`, expected None for a backbone with outputs \(None"),
             ({"output": "pooled"}, "`output`, expected None, as there is one"),
         ],
     )
@@ -510,7 +513,7 @@ class TestBadInput:
 
     def test_one_head_for_two_tasks(self):
         head = keras.layers.Dense(2)
-        with pytest.raises(ValueError, match=r"heads\['b'\]`, expected a head of its own"):
+        with pytest.raises(ValueError, match=r"heads\['b'\]`, expected a head that no other"):
             shared_model({"a": head, "b": head})
 
     @pytest.mark.parametrize(
@@ -541,8 +544,7 @@ class TestBadInput:
             ({**LABELS, "zoo": LABELS["zoo"] - 2}, "expected 0 to 2 for the task zoo. .*-2 to 0"),
         ],
     )
-    def test_data(self, labels, message):
-        shared = compiled(shared_model())
+    def test_data(self, shared, labels, message):
         before = shared.get_weights()
         with pytest.raises(ValueError, match=message):
             shared.fit(X, labels, batch_size=24, verbose=0)
@@ -551,14 +553,41 @@ class TestBadInput:
         for old, weight in zip(before, shared.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, old)
 
-    @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": "auto"}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"run_eagerly": True}, {"jit_compile": "auto"}, {"steps_per_execution": 2}],
+    )
     def test_labels_are_checked_however_it_runs(self, options):
         shared = compiled(shared_model(), **options)
-        assert not shared.jit_compile  # XLA would drop the check
-        with pytest.raises(ValueError, match="expected 0 to 1 for the task age. .*5 to 6"):
-            shared.fit(X, {**LABELS, "age": LABELS["age"] + 5}, batch_size=24, verbose=0)
+        assert not shared.jit_compile  # XLA cannot compile the check
+        before = shared.get_weights()
+        message = "expected 0 to 1 for the task age. Received: 5 to 6$"
+        with pytest.raises(InputError, match=message):
+            shared.fit(X, {**LABELS, "age": LABELS["age"] + 5}, batch_size=12, verbose=0)
+        for old, weight in zip(before, shared.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
 
-    def test_one_of_several_outputs_is_to_be_chosen(self):
+    def test_labels_are_checked_on_every_replica(self, mirrored):
+        with mirrored.scope():
+            shared = compiled(shared_model(), keras.optimizers.SGD(0.1))
+        before = shared.get_weights()
+        labels = {**LABELS, "age": np.where(np.arange(24) < 20, LABELS["age"], 7)}
+        with pytest.raises(InputError, match="for the task age. Received: [01] to 7$"):
+            shared.fit(X, labels, batch_size=24, verbose=0)  # the second replica's
+        for old, weight in zip(before, shared.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
+
+    def test_a_model_trains_after_bad_data(self):
+        shared = compiled(shared_model())
+        for labels in ({"zoo": LABELS["zoo"]}, {**LABELS, "age": LABELS["zoo"]}):
+            with pytest.raises(InputError):
+                shared.fit(X, labels, batch_size=24, verbose=0)
+        fitted(shared, batch_size=24)
+
+    def test_xla_trains_without_the_check(self):
+        fitted(compiled(shared_model(), jit_compile=True), batch_size=24)
+
+    def test_one_of_several_outputs_must_be_named(self):
         inputs = keras.Input((4, 6))
         hidden = keras.layers.Dense(5)(inputs)
         model = keras.Model(inputs, {"sequence_output": hidden, "pooled_output": hidden[:, 0]})
@@ -568,13 +597,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"Expected a model of one output.*shared.task"):
             tfpeft.evaluate(shared, (np.zeros((2, 4, 6), "float32"), np.zeros(2, int)))
 
-    def test_a_task_without_data_in_a_mix(self):
-        shared = compiled(shared_model())
+    def test_a_task_without_data_in_a_mix(self, shared):
         mixed = tfpeft.mix_tasks({"zoo": (X, LABELS["zoo"])})
         with pytest.raises(ValueError, match="of every task, a dict of zoo, age. Received: zoo"):
             shared.fit(mixed, verbose=0)
 
-    def test_binary_labels_that_are_none(self):
+    def test_binary_labels_out_of_range(self):
         shared = shared_model({"age": keras.layers.Dense(1)})
         shared.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
         with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*0 to 2"):
@@ -584,11 +612,11 @@ class TestBadInput:
         "weights",
         [{"hue": {0: 1.0}}, {0: 2.0}, [1.0], {"zoo": {"2": 1.0}}, {"zoo": {0: -1.0}}],
     )
-    def test_class_weights(self, weights):
+    def test_class_weights(self, shared, weights):
         with pytest.raises(ValueError, match="`class_weight`, expected {task: {class number: we"):
-            fitted(compiled(shared_model()), class_weight=weights)
+            fitted(shared, class_weight=weights)
 
-    def test_tasks_that_are_not_there_or_there_already(self, tmp_path):
+    def test_unknown_tasks_and_names_that_are_taken(self, tmp_path):
         shared = shared_model()
         with pytest.raises(ValueError, match="`task`, expected one of zoo, age. .*'hue'"):
             shared.task("hue")

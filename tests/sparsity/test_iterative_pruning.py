@@ -1,4 +1,6 @@
-"""Pruning in rounds and layer sensitivity against NumPy and what was evaluated by hand."""
+"""Pruning in rounds and layer sensitivity against NumPy and numbers worked by hand."""
+
+import json
 
 import keras
 import numpy as np
@@ -7,12 +9,20 @@ import tensorflow as tf
 
 import tfpeft
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
+
+_trained = {}  # build -> weights
 
 
 def trained(build=sequential, optimizer=None):
+    """Returns a compiled model that was trained, the first time; its weights are kept."""
     keras.utils.set_random_seed(0)
     model = compiled(build(), optimizer or keras.optimizers.Adam(1e-2), metrics=["accuracy"])
-    train(model, epochs=5)
+    if build not in _trained:
+        train(model, epochs=5)
+        _trained.setdefault(build, model.get_weights())
+    model.set_weights(_trained[build])
+    keras.utils.set_random_seed(0)
     return model
 
 
@@ -100,7 +110,7 @@ def test_gradient_importance_of_a_linear_model_by_hand(data):
     assert np.any(expected != (magnitudes >= np.sort(magnitudes.reshape(-1))[6]))
 
 
-def test_a_criterion_of_ones_own():
+def test_a_custom_criterion():
     model = trained()
     pruned = prune(model, criterion=lambda kernel: -np.abs(kernel.numpy()), target_sparsity=0.2)
     kernel = model.layers[0].kernel.numpy()
@@ -228,7 +238,7 @@ def test_sensitivity_gives_densities_a_table_and_a_plot(tmp_path):
         for kernel, metrics in {"a": (0.9, 0.89, 0.5), "b": (0.8, 0.7, 0.6)}.items()
         for sparsity, metric in zip((0.5, 0.7, 0.9), metrics, strict=True)
     ]
-    result = tfpeft.Sensitivity(0.9, "accuracy", rows)
+    result = tfpeft.LayerSensitivity(0.9, "accuracy", rows)
     assert result.densities(0.01) == {"a": pytest.approx(0.3), "b": 1.0}
     assert result.densities(0.1) == {"a": pytest.approx(0.3), "b": 0.5}
     assert result.densities(1.0) == {"a": pytest.approx(0.1), "b": pytest.approx(0.1)}
@@ -271,12 +281,12 @@ def test_bad_models_and_data_are_named():
         tfpeft.prune_iteratively(model, [X, Y], (X, Y), target_sparsity=0.5)
     with pytest.raises(ValueError, match=r"`sparsities`.*\(0, 1\)"):
         tfpeft.layer_sensitivity(model, (X, Y), [])
-    sparse = trained(optimizer=tfpeft.StaticSparse(keras.optimizers.Adam(), 0.5))
+    sparse = compiled(sequential(), tfpeft.StaticSparse(keras.optimizers.Adam(), 0.5))
     with pytest.raises(ValueError, match="`model`.*plain optimizer.*StaticSparse"):
         prune(sparse)
 
 
-def test_the_history_tells_the_zeros_that_there_are():
+def test_the_history_has_the_zeros_that_there_are():
     model = trained()
     kernel = model.layers[0].kernel
     kernel.assign(np.where(np.arange(60).reshape(6, 10) < 55, 0, kernel))
@@ -325,7 +335,7 @@ def test_gradient_importance_with_lists_and_kernels_out_of_reach():
     assert sorted(zeros(w) for w in pruned.model.weights if len(w.shape) > 1) == [0, 24]
 
 
-def test_a_step_too_small_to_remove_a_weight_is_refused():
+def test_a_step_too_small_to_remove_a_weight_raises():
     with pytest.raises(ValueError, match="`step`.*removes a weight.*0.001"):
         prune(trained(), step=0.001)
 
@@ -340,7 +350,7 @@ def test_sensitivity_leaves_what_an_optimizer_promised():
         tfpeft.strip_pruning(model)
 
 
-def test_kernels_of_one_path_are_refused():
+def test_kernels_of_one_path_raise():
     def part(units):
         inputs = keras.Input((6,))
         return keras.Model(inputs, keras.layers.Dense(units, name="same")(inputs))
@@ -350,3 +360,91 @@ def test_kernels_of_one_path_are_refused():
     compiled(model, keras.optimizers.SGD())
     with pytest.raises(ValueError, match="`model`.*different paths.*same/kernel"):
         tfpeft.layer_sensitivity(model, (X, Y), [0.5])
+
+
+class Batches(keras.utils.PyDataset):
+    """The tests' samples in batches of 8; `end` says whether their number is known."""
+
+    def __init__(self, end=True):
+        super().__init__()
+        self.end = end
+
+    @property
+    def num_batches(self):
+        return 4 if self.end else None
+
+    def __getitem__(self, index):
+        part = slice(8 * (index % 4), 8 * (index % 4) + 8)
+        return X[part], Y[part]
+
+
+def test_datasets_and_pydatasets_are_read_like_arrays():
+    model = trained()
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    rows = [
+        tfpeft.layer_sensitivity(model, data, [0.5], batch_size=8).rows
+        for data in ((X, Y), dataset, Batches(), (X, Y, np.ones(32)))
+    ]
+    assert all(each == rows[0] for each in rows)
+    options = {"target_sparsity": 0.4, "step": 0.4, "tolerance": 1.0, "criterion": "gradient"}
+    kernels = []
+    for data in (dataset, Batches()):
+        pruned = tfpeft.prune_iteratively(model, data, data, **options)
+        kernels.append([layer.kernel.numpy() for layer in pruned.model.layers])
+    for expected, found in zip(*kernels, strict=True):
+        np.testing.assert_array_equal(found == 0, expected == 0)
+
+
+def test_data_without_an_end_or_without_samples_is_named():
+    model = trained()
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    for data, message in (
+        (dataset.repeat(), "`data`.*finite dataset"),
+        (Batches(end=False), "`data`.*PyDataset whose `num_batches`"),
+        (lambda: iter([(X, Y)]), "`data`.*whose end is known"),
+        (dataset.filter(lambda x, y: False), "`data`.*one or more"),
+        ((X[:0], Y[:0]), "`data`.*one or more"),
+        ((X, Y[:-1]), "`data`.*as many samples as labels"),
+        (X, r"`data`.*\(x, y\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tfpeft.layer_sensitivity(model, data, [0.5])
+
+
+def test_the_direction_of_a_custom_metric_is_to_be_given():
+    def surprise(y, logits):
+        return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+    keras.utils.set_random_seed(0)
+    model = compiled(sequential(), keras.optimizers.Adam(1e-2), metrics=[surprise])
+    train(model, epochs=5)
+    with pytest.raises(InputError, match="`mode`.*'surprise' is no metric of Keras"):
+        tfpeft.layer_sensitivity(model, (X, Y), [0.5])
+    with pytest.raises(InputError, match="`mode`.*'surprise' is no metric of Keras"):
+        prune(model)
+    options = {"tolerance": 0.0, "step": 0.6, "criterion": _largest_first}
+    strict = prune(model, mode="min", **options)  # what was worse did not hold
+    assert [strict.reached, strict.history[0]["metric"] > strict.baseline] == [False, True]
+    assert prune(model, mode="max", **options).reached
+    result = tfpeft.layer_sensitivity(model, (X, Y), [0.9], mode="min")
+    assert result.mode == "min"
+    worse = {row["kernel"]: row["metric"] > result.baseline for row in result.rows}
+    for kernel, density in result.densities(0.0).items():
+        assert density == (1.0 if worse[kernel] else pytest.approx(0.1))
+
+
+def test_rounds_of_an_older_version_are_continued(tmp_path):
+    """Its history.json had the same fields, but for the settings that are new."""
+    model = trained()
+    first = prune(model, target_sparsity=0.4, directory=tmp_path)
+    record = tmp_path / "history.json"
+    saved = json.loads(record.read_text())
+    del saved["settings"]["mode"]
+    assert set(saved) == {"settings", "monitor", "baseline", "history"}
+    record.write_text(json.dumps(saved, indent=2))
+    again = prune(model, target_sparsity=0.4, directory=tmp_path)
+    assert again.history == first.history
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="`directory`.*empty folder.*other files"):
+        prune(model, directory=tmp_path / "other")

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tfpeft.sparsity import (
     masks,
-    schedules,  # before TFMOT itself: see sparsity/schedules.py
+    schedules,  # before TFMOT itself: see sparsity/tfmot_import.py
+    threshold,
 )
 
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # isort: skip
@@ -47,15 +48,90 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
         values = np.abs(values)
     values[:100] = np.repeat([0.0, -0.0], 50)
     values[100:110] = values[110]
-    compiled = tf.function(masks.threshold, jit_compile=jit_compile)
-    threshold = compiled(tf.constant(values), tf.constant(count)).numpy()
+    compiled = tf.function(threshold.find_threshold, jit_compile=jit_compile)
+    limit, exact = (each.numpy() for each in compiled(tf.constant(values), tf.constant(count)))
     ordered = np.sort(values)[::-1]
     equal = count < 1000 and ordered[count] == ordered[count - 1]
     if equal:
+        assert not exact
         # TensorFlow takes the smallest floats for zero.
-        assert threshold == pytest.approx(ordered[count - 1], abs=1e-37)
+        assert limit == pytest.approx(ordered[count - 1], abs=1e-37)
     else:
-        np.testing.assert_array_equal(values >= threshold, values >= ordered[count - 1])
+        np.testing.assert_array_equal(values >= limit, values >= ordered[count - 1])
+
+
+def _cases_of_top_mask():
+    """Yields (name, scores): what a search for a threshold may get wrong."""
+    rng = np.random.default_rng(11)
+    n = 5000
+    normal = rng.normal(size=n)
+    yield "random", normal
+    yield "magnitudes", np.abs(normal)
+    yield "sorted", np.sort(normal)
+    yield "reversed", np.sort(normal)[::-1]
+    yield "period of 1000", np.tile(np.arange(1000.0), 5)
+    yield "period of 1024", np.arange(n) % 1024
+    yield "mostly zeros", np.where(rng.uniform(size=n) < 0.9, 0.0, normal)
+    yield "zeros of both signs", np.where(rng.uniform(size=n) < 0.5, 0.0, -0.0)
+    yield "zeros of both signs among others", np.round(normal) * 0.5
+    yield "few values", rng.choice([-3.0, -0.5, 1e-30, 2.0, 3e38], size=n)
+    yield "equal", np.full(n, -7.25)
+    yield "neighbours", np.float32(1.0) + np.float32(2**-23) * rng.integers(0, 99, n)
+    yield "over all magnitudes", normal * 10.0 ** rng.integers(-36, 37, n)
+    yield "float16", normal.astype("float16")
+    yield "a matrix", normal.reshape(50, 100)
+    yield "one", np.array([3.0])
+    yield "two", np.array([-1.0, -1.0])
+    yield "three", np.array([0.0, -1e30, -0.0])
+
+
+_TOP_MASK = {
+    "eager": masks.top_mask,
+    "graph": tf.function(masks.top_mask),
+    "XLA": tf.function(masks.top_mask, jit_compile=True),
+}
+
+
+@pytest.mark.parametrize("case", list(_cases_of_top_mask()), ids=lambda case: case[0])
+@pytest.mark.parametrize("mode", list(_TOP_MASK))
+def test_top_mask_equals_a_stable_sort(case, mode):
+    _, scores = case
+    scores = scores if scores.dtype == "float16" else scores.astype("float32")
+    size = scores.size
+    # Stable: of equal scores those that come first.
+    order = np.argsort(-scores.astype("float32"), axis=None, kind="stable")
+    for count in sorted({0, 1, size // 10, size // 2, (size * 9) // 10, size - 1, size}):
+        mask = _TOP_MASK[mode](tf.constant(scores), tf.constant(count)).numpy()
+        assert mask.shape == scores.shape
+        np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(order[:count]))
+
+
+def test_top_mask_of_many_scores_of_unknown_number():
+    run = tf.function(
+        masks.top_mask, input_signature=[tf.TensorSpec([None]), tf.TensorSpec([], "int32")]
+    )
+    scores = np.random.default_rng(12).normal(size=300_000).astype("float32")
+    for values in (scores, np.round(scores, 2), np.sort(scores)):
+        order = np.argsort(-values, kind="stable")
+        for count in (1, 3_000, 150_000, 299_999, 300_000):
+            kept = np.flatnonzero(run(values, count))
+            np.testing.assert_array_equal(kept, np.sort(order[:count]))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_is_recognized_wherever_it_compiles(jit_compile):
+    seen = []
+
+    def branch():
+        seen.append(threshold.compiles_with_xla())
+        return 0
+
+    nested = tf.function(branch)
+    outer = tf.function(lambda x: tf.cond(x > nested(), branch, branch), jit_compile=jit_compile)
+    outer(tf.constant(1))
+    assert seen == [jit_compile] * 3
+    branch()
+    assert not seen[-1]
 
 
 def test_top_mask_keeps_none_some_or_all():

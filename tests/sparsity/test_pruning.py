@@ -1,12 +1,16 @@
 """Criteria, patterns and strip_pruning against TFMOT, NumPy and numbers worked by hand."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfpeft
+from tests import networks
 from tests.networks import MODELS, X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
 from tfpeft.sparsity import schedules
 
 tfmot = schedules.tfmot
@@ -104,7 +108,7 @@ def test_strip_leaves_no_negative_zeros():
     assert not np.any(np.signbit(stripped[stripped == 0]))
 
 
-def test_strip_refuses_lost_zeros():
+def test_strip_raises_for_lost_zeros():
     model = compiled(sequential(), pruning())
     train(model)
     compiled(model, keras.optimizers.Adam(1e-2))
@@ -201,7 +205,7 @@ def test_random_pruning_nests_and_depends_on_the_seed_only():
     assert np.any(many != other[1])
 
 
-def test_a_criterion_of_ones_own_is_one_method():
+def test_a_custom_criterion_is_one_method():
     class SmallestFirst(tfpeft.Pruning):
         def calculate_scores(self, kernel):
             return -tf.abs(kernel.weight)
@@ -227,7 +231,10 @@ def test_scopes_by_hand():
 def test_blocks_and_patterns_reach_the_weights_of_convolutions():
     rng = np.random.default_rng(0)
     for options, final in (({"block_size": (4, 1)}, 0.5), ({"n_m": (1, 4)}, 0.75)):
-        weight = keras.Variable(rng.normal(size=(3, 3, 8, 5)), name="kernel")
+        layer = keras.layers.Conv2D(5, 3)
+        layer.build((None, 9, 9, 8))
+        weight = layer.kernel
+        weight.assign(rng.normal(size=weight.shape))
         technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
         technique.apply([tf.zeros(weight.shape)], [weight])
         groups = (weight.numpy() != 0).reshape(9, 2, 4, 5).sum(axis=2)
@@ -295,3 +302,153 @@ def test_kernels_of_another_precision(dtype, straight_through):
         for gradient in GRADIENTS:
             technique.apply([tf.cast(gradient, dtype)], [weight])
         assert zeros(weight) == 3
+
+
+def attention():
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    layer.build((None, 3, 8), (None, 3, 8))
+    return layer
+
+
+def einsum():
+    layer = keras.layers.EinsumDense("abc,dce->abed", (None, 2, 4))
+    layer.build((None, 3, 8))
+    return layer
+
+
+def transposed():
+    layer = keras.layers.Conv2DTranspose(4, 3)
+    layer.build((None, 5, 5, 8))
+    return layer
+
+
+# A kernel, and the order of its axes as positions x inputs x outputs, and that matrix's shape.
+PLACES = {
+    "query": (lambda: attention().query_dense, (0, 1, 2), (1, 8, 8)),
+    "attention_output": (lambda: attention().output_dense, (0, 1, 2), (1, 8, 8)),
+    "einsum": (einsum, (1, 0, 2), (1, 8, 8)),
+    "transposed": (transposed, (0, 1, 3, 2), (9, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_patterns_know_the_inputs_of_each_layer(place):
+    """In NumPy: of each 4 inputs of an output the largest stays, or of blocks half of them."""
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(3).normal(size=layer.kernel.shape).astype("float32")
+    positions, inputs, outputs = shape
+    matrices = np.abs(values.transpose(order)).reshape(positions, inputs // 4, 4, outputs)
+    means = matrices.mean(axis=2, keepdims=True)
+    expected = {
+        "n_m": matrices == matrices.max(axis=2, keepdims=True),
+        "block_size": np.broadcast_to(means > np.median(means), matrices.shape),
+    }
+    for options, final in (({"n_m": (1, 4)}, 0.75), ({"block_size": (4, 1)}, 0.5)):
+        layer.kernel.assign(values)
+        technique = tfpeft.MagnitudePruning(keras.optimizers.SGD(0.0), at(final, 1), **options)
+        technique.apply([tf.zeros(values.shape)], [layer.kernel])
+        kept = (layer.kernel.numpy() != 0).transpose(order).reshape(matrices.shape)
+        np.testing.assert_array_equal(kept, expected[next(iter(options))])
+        assert technique.promised_zeros() == [([layer.kernel], round(values.size * final))]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_groups_are_output_channels_of_each_layer(place):
+    make, order, shape = PLACES[place]
+    layer = make()
+    values = np.random.default_rng(4).normal(size=layer.kernel.shape).astype("float32")
+    layer.kernel.assign(values)
+    matrix = values.transpose(order).reshape(shape)
+    norms = np.sqrt(np.sum(np.square(matrix), axis=(0, 1)))
+    root = np.sqrt(shape[0] * shape[1])
+    l1 = float(10 * np.median(norms) / root)  # half of the channels vanish
+    technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), l1)
+    technique.apply([tf.zeros(values.shape)], [layer.kernel])
+    expected = matrix * np.maximum(1 - 0.1 * l1 * root / norms, 0)
+    found = layer.kernel.numpy().transpose(order).reshape(shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    gone = np.all(found == 0, axis=(0, 1))
+    assert 0 < gone.sum() < len(gone)
+
+
+def test_a_kernel_whose_axes_are_not_known_is_to_be_excluded():
+    weights = [keras.Variable(np.ones(shape), name="kernel") for shape in ((4, 8, 8), (8, 8))]
+    for make in (
+        lambda: tfpeft.ProximalGroupL1(keras.optimizers.SGD(), 0.1),
+        lambda: pruning(block_size=(4, 1)),
+    ):
+        with pytest.raises(InputError, match=r"leave kernel out by `exclude`.*\(4, 8, 8\)"):
+            make().build(weights)
+        make().build(weights[1:])
+    pruning().build(weights)  # single weights need no axes
+
+
+def partly_subclassed():
+    """A kernel of a plain layer, and kernels whose layers are in no configuration."""
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(6, name="hidden")(inputs)
+    return keras.Model(inputs, networks.subclassed()(hidden))
+
+
+def loaded(model, path):
+    """Returns a model as a file has it: without its optimizer."""
+    model.save(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def test_the_promise_travels_with_the_model(tmp_path):
+    inner = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-2), schedule())
+    model = compiled(partly_subclassed(), tfpeft.ProximalL1(inner, 1e-3))
+    train(model, epochs=1)
+    early = loaded(model, tmp_path / "early.keras")
+    with pytest.raises(InputError, match=r"hidden/kernel: \d+ of 18 zeros at step 4.*dense"):
+        tfpeft.strip_pruning(early)
+    with pytest.raises(InputError, match="zeros at step 4"):
+        tfpeft.strip_pruning(loaded(early, tmp_path / "again.keras"))
+    resumed = keras.models.load_model(tmp_path / "early.keras")
+    train(resumed)
+    tfpeft.strip_pruning(resumed)  # by its optimizer, not by what was saved
+
+    done = loaded(resumed, tmp_path / "done.keras")
+    assert done.count_params() == model.count_params()
+    assert "promise" not in done.to_json()
+    stripped = tfpeft.strip_pruning(done)
+    np.testing.assert_array_equal(stripped.predict(X, verbose=0), resumed.predict(X, verbose=0))
+    hidden = done.layers[-1].hidden.kernel
+    hidden.assign(np.ones(hidden.shape))
+    with pytest.raises(InputError, match=": 0 of 24 zeros at step 12"):
+        tfpeft.strip_pruning(done)
+    hidden.assign(np.tri(*hidden.shape))
+    tfpeft.FixedMask(keras.optimizers.SGD()).build(done.trainable_variables)  # a new promise
+    tfpeft.strip_pruning(done)
+
+
+def test_a_promise_about_all_kernels_together_travels(tmp_path):
+    model = sequential()
+    pruning(scope="global").build(model.trainable_variables)
+    copy = loaded(model, tmp_path / "model.keras")
+    message = r"hidden/kernel, .*head/kernel: 0 of 45 zeros at step 0"
+    with pytest.raises(InputError, match=message):
+        tfpeft.strip_pruning(copy)
+    copy.layers[0].kernel.assign(np.arange(60).reshape(6, 10) % 4 == 0)
+    tfpeft.strip_pruning(copy)
+
+
+def test_files_of_other_models_stay_as_they_are(tmp_path, monkeypatch):
+    sequential().save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as file:
+        assert set(file.namelist()) == {"metadata.json", "config.json", "model.weights.h5"}
+    model = compiled(sequential(), pruning())
+    train(model)
+    model.save(tmp_path / "pruned.keras")
+    tfpeft.strip_pruning(model).save(tmp_path / "stripped.keras")
+    with zipfile.ZipFile(tmp_path / "pruned.keras") as file:
+        added = set(file.namelist()) - {"metadata.json", "config.json", "model.weights.h5"}
+    assert added == {"assets/_tfpeft_promised_zeros/promised_zeros.json"}
+    with zipfile.ZipFile(tmp_path / "stripped.keras") as file:
+        assert len(file.namelist()) == 3
+    # As in a process without tfpeft: nothing of it is needed, or missed.
+    monkeypatch.delattr(keras.Model, "_tfpeft_promised_zeros")
+    copy = keras.models.load_model(tmp_path / "pruned.keras", compile=False)
+    np.testing.assert_array_equal(copy.predict(X, verbose=0), model.predict(X, verbose=0))

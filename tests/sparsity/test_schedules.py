@@ -70,7 +70,7 @@ def test_bad_input_names_the_argument(arguments, message):
         tfpeft.polynomial_decay(0.8, **arguments)
 
 
-def test_a_sparsity_outside_is_refused():
+def test_a_sparsity_out_of_range_raises():
     with pytest.raises(ValueError, match=r"`final_sparsity`.*\[0, 1\).*80"):
         tfpeft.polynomial_decay(80, begin=0, end=1, total_steps=10)
     with pytest.raises(ValueError, match=r"`target_sparsity`.*\[0, 1\).*1.0"):
@@ -115,6 +115,15 @@ def test_a_subclass_of_a_schedule_survives_saving():
 @pytest.mark.parametrize(
     "schedule", [lambda step: 0.5, keras.optimizers.schedules.CosineDecay(0.1, 10)]
 )
-def test_what_is_no_schedule_is_refused(schedule):
+def test_what_is_no_schedule_raises(schedule):
     with pytest.raises(ValueError, match=r"`schedule`.*\(update_now, sparsity\)"):
         tfpeft.MagnitudePruning(keras.optimizers.SGD(), schedule)
+
+
+def test_a_schedule_shows_where_it_ends():
+    options = {"total_steps": 100, "frequency": 10}
+    constant = tfpeft.constant_sparsity(0.5, begin=0.25, **options)
+    assert schedules.end_step(constant) == 25
+    assert schedules.end_step(tfpeft.constant_sparsity(0.5, begin=0, end=0.5, **options)) == 50
+    assert schedules.end_step(tfpeft.polynomial_decay(0.5, begin=0, end=0.75, **options)) == 75
+    assert schedules.end_step(lambda step: (True, 0.5)) == 0

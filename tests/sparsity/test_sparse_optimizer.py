@@ -121,7 +121,7 @@ def test_predictions_come_from_the_zeros(tmp_path):
     assert len(Y) == len(X)
 
 
-def test_variables_need_neither_paths_nor_names_of_their_own():
+def test_variables_need_neither_paths_nor_distinct_names():
     for make in (
         lambda o: tfpeft.MagnitudePruning(o, schedule(0.25)),
         lambda o: tfpeft.StaticSparse(o, 0.25, distribution="uniform"),
@@ -157,7 +157,7 @@ def test_a_layer_that_is_frozen_later_stays_as_it_is():
         assert zeros(model.layers[1].kernel) > before[1]
 
 
-def test_a_refused_build_is_refused_again_for_the_same_reason():
+def test_a_build_that_raises_does_so_again_for_the_same_reason():
     for options in ({"exclude": ["hed"]}, {"block_size": (4, 7)}):
         optimizer, model = pruning(**options), sequential()
         for _ in range(2):

@@ -92,7 +92,10 @@ def test_proximal_l1_takes_the_learning_rate_of_the_update():
 def test_proximal_group_l1_against_numpy():
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 4, 5)).astype("float32") * [0.01, 0.05, 0.2, 1.0, 0.0]
-    weight = variable(kernel)
+    layer = keras.layers.Conv2D(5, 3)
+    layer.build((None, 9, 9, 4))
+    weight = layer.kernel
+    weight.assign(kernel)
     technique = tfpeft.ProximalGroupL1(keras.optimizers.SGD(0.1), 1.0)
     technique.apply([tf.zeros(kernel.shape)], [weight])
     norms = np.sqrt(np.sum(np.square(kernel), axis=(0, 1, 2)))
@@ -362,3 +365,40 @@ def test_scores_add_up_in_float32():
         step(tf.constant([[-1.0, -1.25], [-1.5, -1.75]], tf.bfloat16))
     scores = technique._states["score"][0].numpy()
     np.testing.assert_allclose(scores, [[600, 750], [900, 1050]])
+
+
+INNER = {
+    "adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True, use_ema=True),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.01),
+    "loss_scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), 8.0),
+    "nested": lambda: tfpeft.ProximalL1(keras.optimizers.SGD(0.01, momentum=0.9), 1e-4),
+    "adafactor": lambda: keras.optimizers.Adafactor(0.01),
+}
+MOMENTS = {"adam": 3, "adagrad": 1, "loss_scale": 2, "nested": 1, "adafactor": 1}
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_what_grows_starts_with_fresh_moments(inner):
+    """All gradients are 1 before, so a moment is 0 (or Adagrad's 0.1) only where it was reset."""
+    others = keras.Variable(np.ones(3), name="bias")
+    weight = variable(np.arange(1.0, 41.0).reshape(5, 8))
+    technique = tfpeft.RigL(INNER[inner](), 0.5, end_step=80, frequency=4, drop_fraction=0.4)
+    gradients = [tf.ones((5, 8)), tf.ones(3)]
+    for step in range(1, 5):
+        before = technique._states["mask"][0].numpy() > 0 if step > 1 else None
+        technique.apply(gradients, [weight, others])
+    grown = (technique._states["mask"][0].numpy() > 0) & ~before
+    assert grown.sum() > 0
+    moments = {name: m for name, m in technique.states().items() if name.startswith("moment")}
+    assert len(moments) == MOMENTS[inner]
+    own = {id(v) for v in technique._variables}
+    assert not own & {id(v) for v in technique.inner_optimizer.variables}  # saved once
+    stayed = (technique._states["mask"][0].numpy() > 0) & (weight.numpy() != 0)
+    for (moment,) in moments.values():
+        initial = np.float32(0.1 if inner == "adagrad" else 0.0)
+        assert np.all(moment.numpy()[grown] == initial)
+        if inner != "adafactor":  # whose velocity of a matrix is not used
+            assert np.all(moment.numpy()[stayed] != initial)
+    for moment in technique.inner_optimizer.variables:
+        if "bias" in moment.path and inner != "adafactor":
+            assert np.all(moment.numpy() != 0)

@@ -7,7 +7,7 @@ import pytest
 import tfpeft
 from tfpeft.sparsity import schedules
 
-import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/schedules.py)
+import tf_keras  # isort: skip  (after tfpeft: see sparsity/tfmot_import.py)
 
 
 def mobile(layers, *, inputs, model, pooled=True, stem_padding=1, middle=None):
@@ -80,7 +80,7 @@ def test_its_exclude_is_for_the_optimizers():
         ({"middle": lambda layers: layers.Softmax(name="odd")}, "odd is a Softmax"),
     ],
 )
-def test_what_cannot_run_sparse_is_refused_with_the_reason_as_by_tfmot(options, message):
+def test_what_cannot_run_sparse_raises_with_the_reason_as_in_tfmot(options, message):
     with pytest.raises(ValueError, match=f"`model`.*{message}"):
         tfpeft.prune_for_xnnpack(in_keras(**options))
     with pytest.raises(ValueError, match="."):
@@ -113,7 +113,7 @@ def test_frozen_layers_are_no_candidates():
     assert "project" not in policy.exclude
 
 
-def test_models_without_a_graph_are_refused():
+def test_models_without_a_graph_raise():
     with pytest.raises(ValueError, match="`model`.*functional or Sequential"):
         tfpeft.prune_for_xnnpack("model")
     with pytest.raises(ValueError, match="`model`.*functional or Sequential"):

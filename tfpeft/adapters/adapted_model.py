@@ -1,41 +1,44 @@
-"""Models with adapters: one frozen model, and small trainable parts that are switched on it."""
+"""Models with adapters: one frozen model, and named adapters that are switched on it."""
 
-import contextlib
+import os
+from typing import Any
 
 import keras
-import numpy as np
 
+from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.core import clone, weight_files
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import input_structure
-from tfpeft.core.hooks import intercepting
 from tfpeft.core.layers import set_trainable
 
 
-def add_adapters(model, method, *, name="default"):
+def add_adapters(
+    model: keras.Model, method: AdapterMethod, *, name: str = "default"
+) -> "AdaptedModel":
     """Returns a model with trainable adapters beside the frozen layers of `model`.
 
-    The new model has a copy of `model` that is frozen (BatchNorm's statistics included), and
-    answers what `model` answers until it is trained. Given an `AdaptedModel`, one more adapter is
-    added to its copy, under another name, and made the active one: several tasks, one model.
+    `model` stays as it is. The new model contains a frozen copy of it (statistics of BatchNorm
+    included), and returns the outputs of `model` until it is trained. If `model` is an
+    `AdaptedModel`, the new model also contains copies of its adapters, with their trained weights;
+    the adapter that is added is the active one. So one model holds adapters of several tasks.
 
-    What it does not give: layers that are made while the model is called; weights of the model
-    itself that are trained, too.
+    What it does not give: layers that are created while the model is called; training of the
+    model's own weights.
 
     Args:
         model: A built `keras.Model`: functional, Sequential, KerasHub's, or a subclassed one with
             `get_config`; or an `AdaptedModel`.
         method: `LoRA(...)`, `DoRA(...)`, `IA3(...)`, `BottleneckAdapter(...)`, `BitFit(...)`,
-            `NormTuning(...)`, or an `AdapterMethod` of one's own.
-        name: Of the adapter.
+            `NormTuning(...)`, or a custom `AdapterMethod`.
+        name: The adapter's name, a new one.
 
     Returns:
-        An `AdaptedModel`.
+        An `AdaptedModel`, not compiled.
 
     Raises:
-        ValueError: for targets that match nothing (near names are listed), a name that is taken,
-            and models that are not built or cannot be made again.
+        NoMatchError: for targets that match no layer; the message lists similar names.
+        InputError: for a name that is taken, and models that are not built or cannot be rebuilt.
 
     Example:
 
@@ -49,7 +52,9 @@ def add_adapters(model, method, *, name="default"):
     adapted.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     adapted.fit(x, y, verbose=0)
     print(tfpeft.trainable_summary(adapted))
-    merged = tfpeft.merge_adapters(adapted)  # a plain model again
+    both = tfpeft.add_adapters(adapted, tfpeft.IA3(), name="second")
+    print(list(both.adapters), both.active)  # ['default', 'second'] second
+    merged = tfpeft.merge_adapters(both, "default")  # a plain model again
     ```
 
     Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022,
@@ -57,63 +62,115 @@ def add_adapters(model, method, *, name="default"):
     """
     if not isinstance(method, AdapterMethod):
         raise invalid("method", "LoRA(...) or another AdapterMethod", method)
-    if isinstance(model, AdaptedModel):
-        model.add(method, name)
-        return model
     if not isinstance(model, keras.Model) or not model.built:
         raise invalid("model", "a keras.Model that is built", model)
-    method.layers(model)  # a target that matches nothing is refused before the copy is made
-    return AdaptedModel(clone.rebuild(model, lambda config, parents: config), {name: method})
+    plain = model.model if isinstance(model, AdaptedModel) else model
+    # Errors before the model is copied.
+    method.layers(plain)
+    if isinstance(model, AdaptedModel):
+        model._check_new_name(name)
+    copy = clone.copy_model(plain)
+    if not isinstance(model, AdaptedModel):
+        return AdaptedModel(copy, {name: method})
+    methods = {known: adapter.method for known, adapter in model.adapters.items()}
+    new = AdaptedModel(copy, methods, name=model.name)
+    for known, adapter in model.adapters.items():
+        new.adapters[known].set_weights(adapter.get_weights())
+    new.add(method, name)
+    return new
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class AdaptedModel(keras.Model):
-    """A frozen model with named adapters, one of which is active. See `add_adapters`.
+    """A frozen model with named adapters, one of which is active; `add_adapters` returns it.
 
-    A model that contains this one, or was compiled, has traced the adapter that was active: after
-    `use`, this model traces again by itself, and is to be compiled again for training, as its
-    trainable variables are others.
+    `use` switches the adapter. Compile again before training, as the trainable variables change;
+    compile models that contain this one again, too, as they were traced with the adapter that was
+    active.
 
     Args:
-        model: The model; it is frozen, and belongs to this one from here on.
+        model: The model. It is frozen and becomes part of this one; `add_adapters` copies it.
         adapters: {name: method}.
         active: Name of the adapter that is used; None for the last one.
         name: The model's name.
+
+    Attributes:
+        model: The frozen model.
+        adapters: {name: adapter}.
+        active: Name of the adapter that is used, or None.
+
+    Example:
+
+    ```python
+    import keras, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="head")])
+    adapted = tfpeft.AdaptedModel(model, {"a": tfpeft.LoRA(2), "b": tfpeft.BitFit()}, active="a")
+    adapted.use(None)  # the outputs of `model`
+    adapted.use("b")
+    adapted.save_adapter("b.weights.h5")
+    ```
     """
 
-    def __init__(self, model, adapters, *, active=None, name=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        adapters: dict[str, AdapterMethod],
+        *,
+        active: str | None = None,
+        name: str | None = None,
+    ):
         super().__init__(name=name or f"{model.name}_adapted")
         set_trainable(model, False)
         self.model = model
         self.adapters = {}
         self.active = None
-        for each, method in adapters.items():
-            self.add(method, each)
+        for adapter_name, method in adapters.items():
+            self.add(method, adapter_name)
         if active is not None:
             self.use(active)
         self.built = True
 
-    def add(self, method, name):
-        """Adds an adapter and makes it the active one."""
+    def add(self, method: AdapterMethod, name: str) -> None:
+        """Adds an adapter to this model and makes it the active one.
+
+        Raises:
+            NoMatchError: for targets that match no layer.
+            InputError: for a name that is taken, and layers that are not built.
+        """
+        self._put(self._adapter(method, name))
+
+    def _check_new_name(self, name):
         if not isinstance(name, str) or not name or name in self.adapters:
             taken = f", none of {', '.join(self.adapters)}" if self.adapters else ""
             raise invalid("name", f"a new name{taken}", name)
+
+    def _adapter(self, method, name):
+        """Returns an adapter of the model's layers, which is not yet part of this model."""
+        self._check_new_name(name)
         layers = method.layers(self.model)
         unbuilt = [path for path, layer in layers.items() if not layer.built]
         if unbuilt:
             raise invalid("model", "layers that are built", unbuilt[0])
-        self._tracker.unlock()
-        self.adapters[name] = Adapter(method, layers, name)
-        self._tracker.lock()
-        self.use(name)
+        return Adapter(method, layers, name)
 
-    def use(self, name):
-        """Makes an adapter the active one; None for the model as it was."""
+    def _put(self, adapter):
+        self._tracker.unlock()
+        self.adapters[adapter.name] = adapter
+        self._tracker.lock()
+        self.use(adapter.name)
+
+    def use(self, name: str | None) -> None:
+        """Makes an adapter the active one; with None, outputs are those of the frozen model.
+
+        Raises:
+            InputError: for the name of an adapter that this model does not have.
+        """
         if name is not None and name not in self.adapters:
             raise invalid("name", f"one of {', '.join(self.adapters)}, or None", name)
         self.active = name
-        for each, adapter in self.adapters.items():
-            adapter.trainable = each == name
+        for adapter_name, adapter in self.adapters.items():
+            adapter.trainable = adapter_name == name
         self.train_function = self.test_function = self.predict_function = None
 
     def call(self, inputs, training=None):
@@ -124,7 +181,7 @@ class AdaptedModel(keras.Model):
 
     @property
     def input_structure(self):
-        """Inputs as the model was made with, or None if it does not tell."""
+        """Symbolic inputs in the structure that the model is called with, or None."""
         return input_structure(self.model)
 
     @property
@@ -135,49 +192,51 @@ class AdaptedModel(keras.Model):
     def output_shape(self):
         return self.model.output_shape
 
-    def save_adapter(self, path, name=None):
-        """Writes one adapter: its method, its weights, and a fingerprint of the model it is for.
+    def save_adapter(self, path: str | os.PathLike, name: str | None = None) -> None:
+        """Writes one adapter to a file: method, weights, and a fingerprint of the frozen model.
 
         Args:
             path: A file that ends in .weights.h5 or .safetensors (which needs `safetensors`).
             name: The adapter; None for the active one.
-        """
-        name = self._known(name)
-        about = {
-            "method": keras.saving.serialize_keras_object(self.adapters[name].method),
-            "model": weight_files.fingerprint(self.model),
-        }
-        weights = {key: v.numpy() for key, v in self.adapters[name].arrays().items()}
-        weight_files.write(path, weights, about)
-
-    def load_adapter(self, path, name="default"):
-        """Adds an adapter from a file of `save_adapter` and makes it the active one.
 
         Raises:
-            ValueError: if the file was made for another model, or is none.
+            InputError: for the name of an adapter that this model does not have, and a path with
+                another ending.
+        """
+        adapter = self.adapter(name)
+        about = {
+            "method": keras.saving.serialize_keras_object(adapter.method),
+            "model": weight_files.fingerprint(self.model),
+        }
+        weights = {key: variable.numpy() for key, variable in adapter.arrays().items()}
+        weight_files.write(path, weights, about)
+
+    def load_adapter(self, path: str | os.PathLike, name: str = "default") -> None:
+        """Adds an adapter from a file of `save_adapter` and makes it the active one.
+
+        Args:
+            path: The file.
+            name: The adapter's name here, a new one.
+
+        Raises:
+            InputError: for a file of a model with other weights, and other or damaged files; this
+                model then stays as it is.
         """
         weights, about = weight_files.read(path)
-        before = self.active
         if about.get("model") != weight_files.fingerprint(self.model):
             raise invalid("path", "an adapter of this model, with these weights", str(path))
-        self.add(keras.saving.deserialize_keras_object(about["method"]), name)
-        variables = self.adapters[name].arrays()
-        if {key: v.shape for key, v in variables.items()} != {
-            k: a.shape for k, a in weights.items()
-        }:
-            self.adapters.pop(name)  # which untracks it, as `del` does not
-            self.use(before)
-            raise invalid("path", "a whole file of `save_adapter`", str(path))
-        for key, weight in variables.items():
-            weight.assign(weights[key])
+        adapter = self._adapter(keras.saving.deserialize_keras_object(about["method"]), name)
+        weight_files.assign(adapter.arrays(), weights, path, "save_adapter")
+        self._put(adapter)
 
-    def _known(self, name):
+    def adapter(self, name: str | None = None) -> Adapter:
+        """Returns the adapter of a name; None for the active one."""
         name = self.active if name is None else name
         if name not in self.adapters:
             raise invalid("name", f"one of {', '.join(self.adapters) or '(none)'}", name)
-        return name
+        return self.adapters[name]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             "model": serialize(self.model),
@@ -189,7 +248,7 @@ class AdaptedModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> "AdaptedModel":
         config = dict(config)
         deserialize = keras.saving.deserialize_keras_object
         config["model"] = deserialize(config["model"], custom_objects=custom_objects)
@@ -198,104 +257,3 @@ class AdaptedModel(keras.Model):
             for name, method in config["adapters"].items()
         }
         return cls(**config)
-
-
-class Adapter(keras.layers.Layer):
-    """The parts of one adapter."""
-
-    def __init__(self, method, layers, name):
-        super().__init__(name=name)
-        self.method = method
-        with keras.name_scope(name):
-            self.parts = [AdapterPart(method, path, layer) for path, layer in layers.items()]
-        self.built = True
-
-    def attached(self):
-        """A context in which the layers answer as adapted."""
-        layers = [part.layer for part in self.parts]
-        return intercepting(layers, [part.adapted for part in self.parts])
-
-    def arrays(self):
-        """Returns {path of the layer and name of the weight: variable}."""
-        return {
-            f"{part.path_of_layer}/{weight.name}": weight
-            for part in self.parts
-            for weight in part.weights
-        }
-
-
-class AdapterPart(keras.layers.Layer):
-    """What is trained beside one layer."""
-
-    def __init__(self, method, path, layer):
-        super().__init__(name=f"adapter_{layer.name}", dtype=layer.variable_dtype)
-        self.method = method
-        self.path_of_layer = path
-        self.__dict__["layer"] = layer  # untracked: it is the model's, not this part's
-        with contextlib.ExitStack() as scopes:  # so that paths of variables tell the layers apart
-            for above in path.split("/")[:-1]:
-                scopes.enter_context(keras.name_scope(above))
-            method.build(self, layer)
-        self.built = True
-
-    def adapted(self, call, *args, **kwargs):
-        return self.method.call(self, self.layer, call, *args, **kwargs)
-
-
-def merge_adapters(model, name=None):
-    """Returns a plain model in which an adapter is folded into the weights.
-
-    It has the architecture of the model that the adapter was added to, and answers the same as
-    the adapted one.
-
-    Args:
-        model: An `AdaptedModel`; it stays as it is.
-        name: The adapter; None for the active one.
-
-    Raises:
-        ValueError: for an adapter that is not linear in the weights (`BottleneckAdapter`), and
-            names that are not there.
-    """
-    if not isinstance(model, AdaptedModel):
-        raise invalid("model", "an AdaptedModel", model)
-    name = model._known(name)
-    index = {id(variable): i for i, variable in enumerate(model.model.variables)}
-    values = {}
-    for part in model.adapters[name].parts:
-        for attribute, value in part.method.merged(part, part.layer).items():
-            variable = getattr(part.layer, f"_{attribute}", None)
-            if not isinstance(variable, keras.Variable):
-                variable = getattr(part.layer, attribute)
-            values[index[id(variable)]] = value
-    merged = clone.rebuild(model.model, lambda config, parents: config)
-    set_trainable(merged, True)
-    for i, value in values.items():
-        merged.variables[i].assign(value)
-    return merged
-
-
-def trainable_summary(model):
-    """Returns a text: which variables of a model are trained, and how many there are of all.
-
-    Args:
-        model: A built `keras.Model`.
-
-    Example:
-
-    ```python
-    import keras, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
-    print(tfpeft.trainable_summary(model))  # 27 of 27 parameters are trainable (100.00%) ...
-    ```
-    """
-    if not isinstance(model, keras.Model) or not model.built:
-        raise invalid("model", "a keras.Model that is built", model)
-    trainable = model.trainable_variables
-    sizes = [int(np.prod(variable.shape)) for variable in trainable]
-    total = sum(int(np.prod(variable.shape)) for variable in model.variables)
-    share = 100.0 * sum(sizes) / total if total else 0.0
-    lines = [f"{sum(sizes):,} of {total:,} parameters are trainable ({share:.2f}%)"]
-    for variable, size in zip(trainable, sizes, strict=True):
-        lines.append(f"  {variable.path}  {tuple(variable.shape)}  {size:,}")
-    return "\n".join(lines)

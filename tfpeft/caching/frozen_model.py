@@ -1,83 +1,93 @@
-"""What can teach: Keras models, and as layers also .tflite files and functions."""
+"""Frozen models as layers: Keras models, .tflite files and functions, and their outputs."""
 
 import inspect
-import pathlib
+import os
 import threading
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
-from tfpeft.export import tflite_file
+from tfpeft.core.registration import register
+from tfpeft.export.tflite_file import TFLiteFile
+
+FrozenModel = keras.layers.Layer | str | os.PathLike | Callable
+"""What `as_frozen_model` takes."""
 
 
-def as_teacher(teacher, argument="teacher"):
-    """Returns a layer that answers as `teacher` does.
+def as_frozen_model(model, argument):
+    """Returns a layer whose outputs are those of `model`.
 
     Args:
-        teacher: A `keras.Model` or another layer, such as `TFSMLayer`; the path of a .tflite file
-            of one input and one output; or a function of a batch.
-        argument: What an error names.
+        model: A built `keras.Model` or another layer, such as `TFSMLayer`; the path of a .tflite
+            file of one input and one output; or a function of a batch.
+        argument: What the user passed it as, for errors.
     """
-    if isinstance(teacher, keras.layers.Layer):
-        if isinstance(teacher, keras.Model) and not teacher.built:
-            raise invalid(argument, "a model that is built, and trained", teacher)
-        return teacher
-    if isinstance(teacher, (str, pathlib.Path)) and str(teacher).endswith(".tflite"):
-        return TFLiteTeacher(file=str(teacher))
-    if callable(teacher):
-        return FunctionTeacher(function=teacher)
+    if isinstance(model, keras.layers.Layer):
+        if isinstance(model, keras.Model) and not model.built:
+            raise invalid(argument, "a model that is built, and trained", model)
+        return model
+    if isinstance(model, (str, os.PathLike)) and os.fspath(model).endswith(".tflite"):
+        return TFLiteLayer(file=os.fspath(model))
+    if callable(model):
+        return FunctionLayer(function=model)
     expected = "a keras.Model, a layer, a .tflite file, or a function of a batch"
-    raise invalid(argument, expected, teacher)
+    raise invalid(argument, expected, model)
 
 
-def answers(teachers, x, feature_layers=()):
-    """Runs each teacher once, with training=False.
+def frozen_outputs(models, x, layer_names=(), argument="features"):
+    """Runs each model once on a batch, with training=False.
 
     Args:
-        teachers: Layers.
-        x: A batch.
-        feature_layers: Names of layers in one of the teachers.
+        models: Layers.
+        x: The batch.
+        layer_names: Names of layers in the models whose outputs are recorded.
+        argument: What the user passed the names as, for errors.
 
     Returns:
-        A list of what each answers, and the features {name: tensor}.
+        A list of the outputs of each model, and the features {layer name: tensor}.
+
+    Raises:
+        InputError: if there is no such layer, or the model does not call it.
     """
-    layers = {name: find_layer(teachers, name, "teacher_layer") for name in feature_layers}
+    layers = {name: find_layer(models, name, argument) for name in layer_names}
     with recording(layers) as features:
-        outputs = [_call(teacher, x) for teacher in teachers]
+        outputs = [_call(model, x) for model in models]
     missing = sorted(set(layers) - set(features))
     if missing:
-        raise ValueError(
-            f"Received an invalid value for `teacher_layer`, expected layers that the teacher "
-            f"calls. Received: {', '.join(missing)}"
-        )
+        raise invalid(argument, "layers that the model calls", ", ".join(missing))
     return outputs, features
 
 
-def _call(teacher, x):
-    takes_training = "training" in inspect.signature(teacher.call).parameters
-    return teacher(x, training=False) if takes_training else teacher(x)
+def _call(model, x):
+    takes_training = "training" in inspect.signature(model.call).parameters
+    return model(x, training=False) if takes_training else model(x)
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
-class TFLiteTeacher(keras.layers.Layer):
-    """Answers as a .tflite file of one input and one output does, in float32."""
+@register("TFLiteTeacher")
+class TFLiteLayer(keras.layers.Layer):
+    """A .tflite file of one input and one output as a layer; its outputs are float32."""
 
     def __init__(self, *, file, name=None):
         super().__init__(name=name, trainable=False, dtype="float32")
         self.file = file
         self.supports_jit = False
-        self._alone = threading.Lock()
-        self._interpreter = tflite_file.interpreter(file)  # at once: a bad file is refused here
-        for role, details in (
-            ("input", self._interpreter.get_input_details()),
-            ("output", self._interpreter.get_output_details()),
-        ):
-            if len(details) != 1:
-                raise invalid("teacher", f"a .tflite file of one {role}", file)
-        self._shape = self._interpreter.get_output_details()[0]["shape_signature"][1:].tolist()
+        self._run_lock = threading.Lock()
+        self.opened = TFLiteFile(file)  # raises early for a bad file
+        signature = self.opened.signature()
+        if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+            received = f"{file} of {len(signature.inputs)} and {len(signature.outputs)}"
+            raise unexpected("a .tflite file of one input and one output", received)
+        (shape,) = signature.outputs.values()
+        self._shape = shape[1:]
+
+    @property
+    def last_activation(self):
+        """ "softmax" if the outputs come from a SOFTMAX; None if unknown."""
+        return "softmax" if self.opened.is_softmax() else None
 
     def build(self, input_shape):
         self.built = True
@@ -88,18 +98,18 @@ class TFLiteTeacher(keras.layers.Layer):
         return outputs
 
     def _run(self, x):
-        with self._alone:  # an interpreter has one set of tensors
-            return tflite_file.run(self._interpreter, self.file, x)
+        with self._run_lock:  # an interpreter has one set of tensors
+            return self.opened.predict(x)
 
     def get_config(self):
         return {"file": self.file, "name": self.name}
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
-class FunctionTeacher(keras.layers.Layer):
-    """Answers what a function of a batch returns.
+@register("FunctionTeacher")
+class FunctionLayer(keras.layers.Layer):
+    """A function of a batch as a layer.
 
-    To be saved, the function must be one that Keras can find again:
+    To be saved, the function must be registered with
     `keras.saving.register_keras_serializable`.
     """
 

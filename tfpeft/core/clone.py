@@ -1,23 +1,30 @@
-"""The same model again, from an edited configuration."""
+"""Copies of a model, and models rebuilt from an edited configuration."""
 
 import keras
 
+from tfpeft.core.arguments import InputError
 from tfpeft.core.graph import flatten_layers
 
 
+def copy_model(model):
+    """Returns a new model with the configuration and the weights of `model`; see `rebuild`."""
+    return rebuild(model, lambda config, parents: config)
+
+
 def rebuild(model, edit, *, copy_weights=True):
-    """Returns a new model made from the configuration of `model`; `model` stays as it is.
+    """Returns a new model with the edited configuration of `model`; `model` stays as it is.
 
     Args:
         model: A built `keras.Model`; a subclassed one needs `get_config`.
-        edit: A function that returns the new configuration of one layer, of its old one (a dict
-            of constructor arguments, `name` among them) and of the names of the layers that it
-            is in, from the outside. Nested layers are edited, too.
+        edit: A function `edit(config, parents)` that returns the new configuration of a layer.
+            `config` is the old one, a dict of constructor arguments with `name`; `parents` are
+            the names of the models and layers that contain the layer, the outermost first. It is
+            called for nested layers, too.
         copy_weights: Whether the new model gets the weights; then shapes must not change. If
-            they do, what Keras remembers of the shapes it built with is left out as well.
+            False, the shapes that Keras recorded when it built the layers are left out, too.
 
     Raises:
-        ValueError: if the model cannot be made from its configuration.
+        InputError: if the model cannot be rebuilt from its configuration.
     """
     classes = {type(layer).__name__: type(layer) for layer in flatten_layers(model)}
     dropped = {"compile_config"} if copy_weights else {"compile_config", "build_config"}
@@ -31,8 +38,8 @@ def rebuild(model, edit, *, copy_weights=True):
             new.set_weights(model.get_weights())
             copy_adapted(model, new)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"Cannot make {model.name!r} again from its configuration, expected a functional or "
+        raise InputError(
+            f"Cannot rebuild {model.name!r} from its configuration, expected a functional or "
             "Sequential model, or a subclassed one with `get_config` that builds all its layers "
             f"in `__init__` or `build`. Received: {type(error).__name__}: {error}"
         ) from error
@@ -40,9 +47,9 @@ def rebuild(model, edit, *, copy_weights=True):
 
 
 def copy_adapted(model, new):
-    """Copies what preprocessing layers were adapted to, such as the mean of `Normalization`.
+    """Copies the state of preprocessing layers, such as the mean of `Normalization`.
 
-    They keep more than weights, and prepare it when they load their state.
+    They have state beside their weights, and prepare it when they load it.
     """
     for old_layer, new_layer in zip(flatten_layers(model), flatten_layers(new), strict=True):
         if hasattr(old_layer, "adapt"):

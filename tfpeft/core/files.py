@@ -16,7 +16,7 @@ PARTIAL = "tfpeft-partial."
 def replacing(path):
     """Yields a path beside `path` to write a file or folder to, and renames it to `path`.
 
-    If the body raises, what it wrote is removed, and what was at `path` before stays.
+    If the body raises, its files are removed, and an older file or folder at `path` stays.
 
     Args:
         path: The file or folder to write; missing parent folders are created.
@@ -25,8 +25,11 @@ def replacing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays last, as Keras and NumPy read the format from it.
     partial = path.with_name(f"{PARTIAL}{path.name}")
+    remove(partial)
     try:
         yield partial
+        if partial.is_dir() and path.is_dir():
+            remove(path)  # a folder replaces an empty one only
         os.replace(partial, path)
     finally:
         remove(partial)
@@ -34,14 +37,14 @@ def replacing(path):
 
 def remove(path):
     """Removes a file or a folder, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 class ResumableFolder:
-    """A folder of whole files, and a record of the settings that they belong to.
+    """A folder of whole files, and a record of the settings of the job that writes them.
 
     The record is a JSON file, `{**settings, **progress}`. A folder that is opened again with the
     same settings resumes; with other settings it raises, so that no folder holds parts of two
@@ -103,14 +106,16 @@ class ResumableFolder:
         return self.path / name
 
     def save(self, **progress):
-        """Writes the record: the settings, and `progress`, which JSON can hold."""
+        """Writes the record: the settings, and `progress`, values that JSON can hold."""
         self.progress = progress
         self.write(self.record, json.dumps({**self.settings, **progress}, indent=2))
 
     def write(self, name, content):
-        """Writes the file `name`: a text, or what a function of a path writes there.
+        """Writes the file `name`.
 
-        The function may write a folder instead.
+        Args:
+            name: The file.
+            content: A text, or a function that writes a file or a folder to the path it gets.
         """
         try:
             with replacing(self.path / name) as partial:
@@ -123,7 +128,7 @@ class ResumableFolder:
 
 
 def _differences(before, now):
-    """Yields a text for each setting that differs, those of nested dicts by their own names."""
+    """Yields a text per setting that differs; settings in nested dicts go by their own names."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

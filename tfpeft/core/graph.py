@@ -1,7 +1,7 @@
 """The graph of a Keras model: nodes, inputs, outputs, and who made a tensor.
 
-This is the one reader of Keras's graph, and the only place that knows Keras's private names for
-it. `PRIVATE_NAMES` lists them; a test says which of them Keras moved.
+This is the one reader of Keras's graph, and the only place that uses Keras's private names for
+it. `PRIVATE_NAMES` lists them; a test fails with the name that Keras moved.
 """
 
 import typing
@@ -58,7 +58,7 @@ def _functional(layer):
 
 
 def calls(model):
-    """Returns the calls in the graph of a model, each after those that feed it.
+    """Returns the calls in the graph of a model, producers before their consumers.
 
     Raises:
         InputError: if the model is not a built functional or Sequential one.
@@ -144,17 +144,23 @@ _SHAPE_ONLY = (
 def last_activation(model, output=None):
     """Returns the name of the activation, or operation, that makes an output of a model.
 
-    Layers that change the shape only are looked through. None if the model has no graph.
+    Layers that change only the shape are passed over, and nested models entered. None if the model
+    has no graph.
     """
     tensor = output_tensor(model, output)
     if tensor is None:
         return None
+    entered = []  # models, with the tensors that they are called with
     while True:
         made = origin(tensor)
         if inner_output(made) is not None:
+            entered.append((made.operation.inputs, made.inputs))
             tensor = inner_output(made)
         elif isinstance(made.operation, _SHAPE_ONLY):
             tensor = made.inputs[0]
+        elif isinstance(made.operation, keras.layers.InputLayer) and entered:
+            inner, outer = entered.pop()
+            tensor = dict(zip(map(id, inner), outer, strict=False))[id(tensor)]
         else:
             break
     operation = made.operation
@@ -165,7 +171,7 @@ def last_activation(model, output=None):
 
 
 class LayerGraph:
-    """Which operation feeds which, with nested models taken apart.
+    """Which operation feeds which, with nested models replaced by their operations.
 
     Attributes:
         model: The model.
@@ -190,18 +196,20 @@ class LayerGraph:
     @property
     def layers(self):
         """The layers, without the models that they are nested in."""
-        return [each for each in self.producers if isinstance(each, keras.layers.Layer)]
+        operations = self.producers
+        return [layer for layer in operations if isinstance(layer, keras.layers.Layer)]
 
     @property
     def models(self):
-        """The model and those nested in it."""
+        """The model and its nested models."""
         return list(self._models.values())
 
     def _link(self, model, sources):
         """Adds the calls of `model`, of which `sources` feed the inputs; returns its outputs'."""
         self._models[id(model)] = model
         functional = _functional(model)
-        made_by = dict(zip(map(id, functional.inputs), sources, strict=True))
+        # A call may have more tensors than inputs: a mask, for example.
+        made_by = dict(zip(map(id, functional.inputs), sources, strict=False))
         for operation, inputs, outputs in calls(model):
             feeding = [made_by[id(tensor)] for tensor in inputs]
             if is_graph(operation):

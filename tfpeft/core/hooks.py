@@ -1,4 +1,4 @@
-"""Stands between a layer and its `call`, in one thread and for a while."""
+"""Forward hooks: record or replace a layer's call."""
 
 import contextlib
 import functools
@@ -7,18 +7,22 @@ import threading
 import keras
 import tensorflow as tf
 
+from tfpeft.core.arguments import unexpected
+
 
 @contextlib.contextmanager
 def intercepting(layers, functions):
-    """Replaces the `call` of layers on the instances while it lasts.
+    """A context in which functions replace the `call` of layers.
 
-    It works for nested and subclassed models alike, as every layer is called through its `call`.
-    The replicas of a strategy trace one model in threads that take turns: each thread has its own
-    functions, and the last one to leave puts things back. What was attached first is outermost.
+    It works for nested and subclassed models alike, as Keras calls every layer through its `call`.
+    The replicas of a strategy trace one model in threads that take turns: a function acts in the
+    thread that attached it. The last context that ends restores the layer's own call. Of several
+    functions on one layer, the one attached first is the outermost.
 
     Args:
         layers: The layers.
-        functions: As many functions `f(call, *args, **kwargs)` that return the layer's outputs.
+        functions: A function per layer, `f(call, *args, **kwargs)`, that returns the layer's
+            outputs; `call` is the layer's own call, or the next function.
     """
     entries = [(threading.get_ident(), function) for function in functions]
     pairs = list(zip(layers, entries, strict=True))
@@ -31,7 +35,7 @@ def intercepting(layers, functions):
             _detach(layer, entry)
 
 
-_attached = {}  # id of a layer -> (entries, what was in the layer's __dict__ before)
+_attached = {}  # id of a layer -> (entries, the `call` in its __dict__ before)
 _lock = threading.Lock()
 
 
@@ -56,8 +60,8 @@ def _attach(layer, entry):
 def _detach(layer, entry):
     with _lock:
         entries, before = _attached[id(layer)]
-        # By identity: one function may stand on a layer twice.
-        del entries[next(i for i, each in enumerate(entries) if each is entry)]
+        # By identity: one function may be attached to a layer twice.
+        del entries[next(i for i, attached in enumerate(entries) if attached is entry)]
         if not entries:
             del _attached[id(layer)]
             del layer.__dict__["call"]
@@ -67,28 +71,28 @@ def _detach(layer, entry):
 
 @contextlib.contextmanager
 def recording(layers):
-    """Yields a dict that gets the output of each layer as this thread calls it.
+    """Yields a dict {name: output}, filled when this thread calls the layers.
 
-    Features come from the forward pass that is made anyway; of several outputs the first one
-    counts.
+    No additional forward pass is needed. Of a layer with several outputs, it is the first one.
 
     Args:
-        layers: name -> layer.
+        layers: {name: layer}.
 
     Raises:
-        ValueError: if one of them is called more than once.
+        InputError: when a layer is called for the second time.
     """
     outputs = {}
 
     def record(name, layer, call, *args, **kwargs):
         output = call(*args, **kwargs)
         if name in outputs:
-            raise ValueError(
-                f"Expected layers that are called once, as features have to be those of one place. "
-                f"Received: {name}, which is called again"
+            raise unexpected(
+                "layers that are called once, as features are the outputs of one call",
+                f"{name}, which is called again",
             )
         first = keras.tree.flatten(output)[0]
-        # The mask at once, and on a tensor of its own: attention takes masks off its inputs.
+        # The mask before other layers run, and on a new tensor: attention removes masks from its
+        # inputs.
         outputs[name] = tf.identity(first)
         outputs[name]._keras_mask = _mask_of_output(layer, args, output, first)
         return output

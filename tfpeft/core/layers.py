@@ -1,14 +1,17 @@
-"""Layers of a model: their paths, names and patterns of names."""
+"""Layers of a model: paths, names, patterns, and flags."""
 
 import difflib
 import fnmatch
+import gc
+
+import keras
 
 from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import flatten_layers
 
 
 def layers_by_path(model):
-    """Returns {path: layer} of all layers in `model`, such as "backbone/block_1/conv"."""
+    """Returns {path: layer} of all layers in a model; a path is "backbone/block_1/conv"."""
     found = {}
 
     def visit(layer, path):
@@ -22,10 +25,10 @@ def layers_by_path(model):
 
 
 def find_layer(models, name, argument):
-    """Returns the layer called `name`, or whose path ends in `name`, in one of the `models`.
+    """Returns the layer of one of the `models` whose name is `name`, or whose path ends in it.
 
     Raises:
-        ValueError: if there is none, or more than one, which names `argument`.
+        NoMatchError: if no layer, or more than one, matches; the message names `argument`.
     """
     wanted, matches, paths = tuple(name.split("/")), {}, []
     model_names = [model.name for model in models]
@@ -36,7 +39,7 @@ def find_layer(models, name, argument):
             full = (model_names[index], *path.split("/"))
             paths.append("/".join(full if len(models) > 1 else full[1:]))
             if full[1:] == wanted and len(models) == 1:
-                return layer  # the exact path goes before longer ones that end in it
+                return layer  # an exact path has priority over longer paths that end in it
             if full[-len(wanted) :] == wanted:
                 matches[id(layer)] = (layer, paths[-1])
     if len(matches) == 1:
@@ -46,31 +49,52 @@ def find_layer(models, name, argument):
     else:
         by_last_name = {path.split("/")[-1]: path for path in paths}
         near = difflib.get_close_matches(wanted[-1], by_last_name, n=5, cutoff=0.5)
-        near = [by_last_name[each] for each in near] or paths[:10]
+        near = [by_last_name[last] for last in near] or paths[:10]
         expected = f"the name or path of a layer, such as {', '.join(near) or '(there are none)'}"
     raise invalid(argument, expected, name, error=NoMatchError)
 
 
 def match_layers(layers, patterns):
     """Returns the part of {path: layer} of which the path, or a name in it, matches a pattern."""
-    return {
-        path: layer
-        for path, layer in layers.items()
-        if any(
-            fnmatch.fnmatchcase(name, pattern)
-            for pattern in patterns
-            for name in (path, *path.split("/"))
-        )
-    }
+    return {path: layer for path, layer in layers.items() if matching_patterns(path, patterns)}
+
+
+def matching_patterns(path, patterns):
+    """Returns the patterns that match a path, or a name in it."""
+    names = (path, *path.split("/"))
+    return [p for p in patterns if any(fnmatch.fnmatchcase(name, p) for name in names)]
 
 
 def set_trainable(model, value):
-    """Sets the flag of every layer in a model."""
-    # Each by itself: an assignment that changes nothing is skipped with all that is below it.
+    """Sets the `trainable` flag of every layer in a model."""
+    # Layer by layer: Keras skips an assignment that does not change a model's own flag, and with
+    # it all layers inside.
     for layer in flatten_layers(model):
         layer.trainable = value
 
 
 def path_of(variable):
-    """Returns the path of a variable, "block/dense/kernel"; a tf.Variable has only its name."""
+    """Returns the path of a variable, "block/dense/kernel"; of a tf.Variable, the name."""
     return getattr(variable, "path", variable.name)
+
+
+def owners_of(variables):
+    """Returns, for each variable, the layers that hold it as an attribute.
+
+    A variable does not know its layer, and an optimizer knows variables only. So this asks
+    Python's garbage collector who refers to them: a search through all objects, once for all
+    variables. Objects that `gc.freeze` has put aside are not found.
+    """
+    found = {id(variable): [] for variable in variables}
+    referrers = gc.get_referrers(*variables)
+    # A layer refers to its attributes itself, or through its `__dict__`.
+    attributes = [each for each in referrers if isinstance(each, dict)]
+    layers = [each for each in referrers if isinstance(each, keras.layers.Layer)]
+    if attributes:
+        candidates = gc.get_referrers(*attributes)
+        layers += [each for each in candidates if isinstance(each, keras.layers.Layer)]
+    for layer in {id(layer): layer for layer in layers}.values():
+        for value in vars(layer).values():
+            if id(value) in found and layer not in found[id(value)]:
+                found[id(value)].append(layer)
+    return [found[id(variable)] for variable in variables]

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a Keras model; those of a .tflite file are counted in tflite.py."""
+"""Multiply-accumulates of a Keras model, counted in its graph."""
 
 import functools
 import math
@@ -16,11 +16,11 @@ def count_macs(model, x):
     """Returns the multiply-accumulates of one sample in convolutions and matrix products.
 
     They are counted in the graph that the sample runs through, so that every kind of model counts.
-    None where the graph does not tell: loops, and shapes that are not known.
+    None if the graph has loops, or shapes that are not known.
     """
     traced = tf.function(functools.partial(model, training=False))
     specs = keras.tree.map_structure(
-        lambda each: tf.TensorSpec([1, *each.shape[1:]], each.dtype), x
+        lambda array: tf.TensorSpec([1, *array.shape[1:]], array.dtype), x
     )
     graph = traced.get_concrete_function(specs).graph
     return _graph_macs(graph, graph)
@@ -31,9 +31,9 @@ def _graph_macs(graph, outer):
     for op in graph.get_operations():
         shapes, output = [], 0
         if op.type in _PRODUCTS:
-            if not all(each.shape.is_fully_defined() for each in (*op.inputs, *op.outputs)):
+            if not all(tensor.shape.is_fully_defined() for tensor in (*op.inputs, *op.outputs)):
                 return None
-            shapes = [each.shape.as_list() for each in op.inputs]
+            shapes = [tensor.shape.as_list() for tensor in op.inputs]
             output = math.prod(op.outputs[0].shape.as_list())
         match op.type:
             case "MatMul":
@@ -60,9 +60,9 @@ def _graph_macs(graph, outer):
 
 def _einsum_macs(equation, shapes):
     sides = {}
-    for term, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
-        before, _, after = term.partition("...")
-        # What an ellipsis stands for is aligned at its end, and broadcasts.
+    for letters, shape in zip(equation.split("->")[0].split(","), shapes, strict=True):
+        before, _, after = letters.partition("...")
+        # The sides of an ellipsis are aligned at the end, and broadcast.
         hidden = range(len(before) + len(after) - len(shape), 0)
         for letter, side in zip([*before, *hidden, *after], shape, strict=True):
             sides[letter] = max(sides.get(letter, 1), side)

@@ -1,14 +1,18 @@
-"""What layers inside a model answer, taken from the model's own forward pass."""
+"""Features of layers: masks, positions, vectors, and projections to another width."""
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfpeft.core.arguments import unexpected
+
+_TINY = 1e-24  # a squared length that counts as 0
+
 
 def mask_at(mask, features):
-    """Returns a mask (batch, steps) for the steps of `features`, or None where it has no say.
+    """Returns the mask (batch, steps) at the steps of `features`; None if it does not apply.
 
-    Features that are shorter than the mask stand where any of their steps is unmasked.
+    A step of features that are shorter than the mask is unmasked if any mask step in it is.
     """
     if mask is None or len(mask.shape) != 2 or len(features.shape) != 3:
         return None
@@ -21,7 +25,7 @@ def mask_at(mask, features):
 
 
 def zeros_where_masked(features, mask):
-    """Returns the features, those of masked steps as zeros."""
+    """Returns the features with zeros at masked steps."""
     mask = mask_at(mask, features)
     return features if mask is None else features * ops.cast(mask, features.dtype)[..., None]
 
@@ -30,27 +34,27 @@ def same_positions(teacher, student, mask=None):
     """Returns feature maps (batch, positions..., channels) with the same positions, and their mask.
 
     Along each axis the longer map is averaged onto the shorter one, as adaptive average pooling
-    does. Where one of them has no positions, (batch, channels), the other is averaged over all
-    of its own. Masked positions are left out of averages.
+    does. If one map has no positions, (batch, channels), the other map is averaged over all its
+    positions. Masked positions are left out of averages.
     """
-    teacher, student = (_Masked.at(mask, features) for features in (teacher, student))
+    teacher, student = (_Weighted.at(mask, features) for features in (teacher, student))
     if len(teacher.shape) != len(student.shape):
         if 2 not in (len(teacher.shape), len(student.shape)):
-            raise ValueError(
-                "Expected features of the same rank, or one of them without positions. "
-                f"Received: teacher {teacher.shape}, student {student.shape}"
+            raise unexpected(
+                "features of the same rank, or features of teacher or student without positions",
+                f"teacher {teacher.shape}, student {student.shape}",
             )
         return teacher.without_positions(), student.without_positions(), None
     for axis in range(1, len(teacher.shape) - 1):
         sizes = teacher.shape[axis], student.shape[axis]
         if None not in sizes and sizes[0] != sizes[1]:
-            teacher, student = (each.averaged(axis, min(sizes)) for each in (teacher, student))
+            teacher, student = (maps.averaged(axis, min(sizes)) for maps in (teacher, student))
     counts = student.counts
     return teacher.features, student.features, None if counts is None else counts[..., 0] > 0.0
 
 
-class _Masked:
-    """Features, and 1 or 0 for each step that counts; averages are weighted by these."""
+class _Weighted:
+    """Features, and counts of 1 or 0 per step, by which averages are weighted."""
 
     def __init__(self, features, counts):
         self.features, self.counts = features, counts
@@ -70,8 +74,8 @@ class _Masked:
             return self
         features = self._mean(lambda values: _averaged(values, axis, size))
         if self.counts is None:
-            return _Masked(features, None)
-        return _Masked(features, ops.cast(_averaged(self.counts, axis, size) > 0, features.dtype))
+            return _Weighted(features, None)
+        return _Weighted(features, ops.cast(_averaged(self.counts, axis, size) > 0, features.dtype))
 
     def _mean(self, mean):
         if self.counts is None:
@@ -91,8 +95,19 @@ def _averaged(features, axis, size):
     return ops.moveaxis(ops.tensordot(features, matrix, axes=[[axis], [0]]), -1, axis)
 
 
+def flatten(features):
+    """Returns features as (batch, values)."""
+    return ops.reshape(features, (ops.shape(features)[0], -1))
+
+
+def unit_vectors(vectors):
+    """Returns vectors on the last axis at length 1; those of length 0 stay, with gradients of 0."""
+    squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    return vectors * ops.where(squares > _TINY, ops.rsqrt(ops.maximum(squares, _TINY)), 0.0)
+
+
 class Projector(keras.layers.Layer):
-    """Brings features (..., channels) to another number of channels: s W + b, or s itself."""
+    """Projects features (..., channels) to another number of channels: s W + b, or s itself."""
 
     widths = None
 
@@ -105,7 +120,7 @@ class Projector(keras.layers.Layer):
 
     def build_between(self, width, wanted):
         self.widths = [width, wanted]
-        # Not a kernel by name: what makes a student's kernels sparse leaves it alone.
+        # Not called a kernel, so that sparse optimizers skip it.
         self.projection = self.add_weight(
             name="distiller_only", shape=(width, wanted), initializer="he_normal"
         )

@@ -1,13 +1,12 @@
-"""What the outputs of a model are: logits or probabilities, how many classes, of which inputs."""
+"""Checks of outputs and inputs: logits or probabilities, widths, classes, shared weights."""
 
 import keras
 
-from tfpeft.caching.frozen_model import TFLiteTeacher
+from tfpeft.caching.frozen_model import TFLiteLayer
 from tfpeft.core import graph
-from tfpeft.core.arguments import compatible_shapes
+from tfpeft.core.arguments import InputError, compatible_shapes, unexpected
 from tfpeft.core.graph import output_tensor
 from tfpeft.core.layers import find_layer
-from tfpeft.export import tflite_file
 
 
 def width_of(models, layer):
@@ -19,7 +18,7 @@ def width_of(models, layer):
         return None
     try:
         output = find_layer(models, layer, "layer").output
-    except (AttributeError, ValueError):  # it was never called with symbols, or is not there yet
+    except (AttributeError, ValueError):  # the layer was not called symbolically, or not created
         return None
     return _width(keras.tree.flatten(output)[0])
 
@@ -29,74 +28,74 @@ def _width(tensor):
 
 
 def last_activation(model, output=None):
-    """Returns the name of what made an output of a model, or None where it does not tell."""
-    if isinstance(model, TFLiteTeacher):
-        return "softmax" if tflite_file.inspect(model.file).is_softmax else None
+    """Returns the name of the activation that makes an output of a model; None if unknown."""
+    if isinstance(model, TFLiteLayer):
+        return model.last_activation
     return graph.last_activation(model, output)
 
 
-def from_logits(model, given, activation, role, output):
-    """Returns whether an output is logits of `activation`, or what `activation` makes of them.
+def are_logits(model, flag, activation, role, output):
+    """Returns whether an output is logits; False if `activation` was applied to them.
 
     Args:
-        model: The model; None for answers that are in the data.
-        given: What the user said; None to recognise it.
+        model: The model; None for outputs that are in the data.
+        flag: True or False as the user passed it; None to recognize it.
         activation: "softmax" or "sigmoid".
         role: "teacher" or "student", for errors.
         output: Key or index of the output, or None.
 
     Raises:
-        ValueError: if it cannot be recognised.
+        InputError: if it cannot be recognized.
     """
-    if given is not None:
-        return bool(given)
+    if flag is not None:
+        return bool(flag)
     found = last_activation(model, output)
     if found in ("linear", activation):
         return found == "linear"
-    raise ValueError(
-        f"Cannot recognise the outputs of `{role}`, expected a last activation of linear or "
-        f"{activation}, or `{role}_from_logits` to say it. "
-        f"Received: {found or 'a model that does not show its layers'}"
+    raise InputError(
+        f"Cannot recognize the outputs of `{role}` as logits or probabilities, expected a last "
+        f"activation of linear or {activation}, or `{role}_from_logits`. "
+        f"Received: {found or 'a model whose last activation is unknown'}"
     )
 
 
 def check_same_inputs(teacher, student):
-    """Raises if both models show their inputs and these differ."""
+    """Raises if the inputs of both models are known and differ."""
     inputs = [getattr(model, "inputs", None) for model in (teacher, student)]
     if not all(inputs):
         return
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in inputs]
     if len(shapes[0]) != len(shapes[1]) or not all(map(compatible_shapes, *shapes)):
-        raise ValueError(
-            "Received incompatible values for `teacher` and `student`, expected inputs of the same "
-            f"shapes. Received: teacher {shapes[0]}, student {shapes[1]}"
+        raise unexpected(
+            "`teacher` and `student` with inputs of the same shapes",
+            f"teacher {shapes[0]}, student {shapes[1]}",
         )
 
 
 def check_nothing_shared(teacher, student):
-    """Raises if what the student trains belongs to the teacher, which would be changed."""
+    """Raises if the student trains weights of the teacher, which must not change."""
     trained = {id(variable): variable for variable in student.trainable_variables}
     shared = [trained[id(v)].path for v in teacher.weights if id(v) in trained]
     if shared:
-        raise ValueError(
-            "Received incompatible values for `teacher` and `student`, expected a student that "
-            f"trains nothing of the teacher's. Received: both have {', '.join(shared)}"
+        raise unexpected(
+            "a `student` that trains no weight of the `teacher`",
+            f"both have {', '.join(shared)}",
         )
 
 
-def check_same_classes(teacher, student, term, outputs):
-    """Raises if the classes that a term compares are known of both models, and differ."""
+def check_same_classes(teacher, student, loss, outputs):
+    """Raises if a loss compares classes, both models' shapes are known, and they do not suit."""
+    smallest = 2 if loss.activation == "softmax" else 1
     for output in outputs:
         tensors = [output_tensor(model, output) for model in (teacher, student)]
         if any(tensor is None for tensor in tensors):
             continue
         shapes = [tuple(tensor.shape) for tensor in tensors]
-        smallest = 2 if term.activation == "softmax" else 1
         if not compatible_shapes(*shapes) or (shapes[0][-1] or smallest) < smallest:
-            which = "the output" if output is None else f"the output {output!r}"
-            raise ValueError(
-                f"Received incompatible values for `teacher` and `student`, expected {which} to be "
-                f"of the same shape and at least {smallest} classes for {term.name} (of one number "
-                "each, BinarySoftLabels and SquaredError can learn). "
-                f"Received: teacher {shapes[0]}, student {shapes[1]}"
+            which = "" if output is None else f" {output!r}"
+            raise unexpected(
+                f"`teacher` and `student` with the output{which} of the same shape and at least "
+                f"{smallest} classes for {loss.name} (BinarySoftLabels and SquaredError take one "
+                "number)",
+                f"teacher {shapes[0]}, student {shapes[1]}",
             )

@@ -1,33 +1,33 @@
-"""The same architecture at another width."""
+"""Students: the teacher's architecture at another width."""
 
 import keras
 
 from tfpeft.core import clone, graph
-from tfpeft.core.arguments import check_positive
+from tfpeft.core.arguments import NoMatchError, check_positive, invalid
 
 _WIDTHS = ("units", "filters")
 
 
-def scale_width(model, width):
+def scale_width(model: keras.Model, width: float) -> keras.Model:
     """Returns a new, untrained model: the architecture of `model` at another width.
 
-    Every layer of `units` or `filters` gets `max(1, round(width * units))` of them, but for
-    those whose channels are the outputs of the model. Dropout rates of a narrower model become
-    0: its size and its teacher regularise it, and on top of them dropout made students worse
-    (see benchmarks/README.md). Preprocessing state that no training
-    changes (what `Normalization` was adapted to) is copied.
+    Every layer of `units` or `filters` has `max(1, round(width * units))` of them, except layers
+    whose channels are the outputs of the model. Dropout rates of a narrower model become 0: its
+    size and its teacher regularize it, and with dropout as well students were worse (see
+    benchmarks/README.md). The state of preprocessing layers, such as the mean of a
+    `Normalization`, is copied.
 
-    What it does not give: other depths or kernel sizes. Layers that name a shape, such as
-    `Reshape` to a number of channels or the `Input` of a functional model in the middle of
-    another, cannot follow.
+    What it does not give: other depths or kernel sizes. Layers with a fixed shape, such as
+    `Reshape` to a number of channels or the `Input` of a functional model inside another model,
+    are not adapted.
 
     Args:
-        model: A functional or Sequential `keras.Model`, built; it stays as it is.
+        model: A functional or Sequential `keras.Model`, built; it is not changed.
         width: Factor > 0, such as 0.5.
 
     Raises:
-        ValueError: for another kind of model, a width out of range, or a model in which no
-            layer can be scaled.
+        InputError: if the model is of another kind or the width out of range.
+        NoMatchError: if the model has no layer to scale.
 
     Example:
 
@@ -43,16 +43,13 @@ def scale_width(model, width):
     """
     check_positive("width", width)
     if not getattr(model, "outputs", None):
-        raise ValueError(
-            "Received an invalid value for `model`, expected a functional or Sequential model "
-            f"that is built. Received: a {type(model).__name__}"
-        )
+        raise invalid("model", "a functional or Sequential model that is built", model)
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
     scaled = []
 
     def edit(config, parents):
         if "layers" in config and "input_layers" not in config and config["name"] != model.name:
-            # A Sequential inside another model takes the width that it is given.
+            # A Sequential inside another model is built for the width of its new input.
             layers = [each for each in config["layers"] if each["class_name"] != "InputLayer"]
             return {**config, "layers": layers, "build_input_shape": None}
         if width < 1 and "rate" in config:
@@ -67,16 +64,14 @@ def scale_width(model, width):
 
     new = clone.rebuild(model, edit, copy_weights=False)
     if not scaled:
-        raise ValueError(
-            "Received an invalid value for `model`, expected layers with `units` or `filters` "
-            f"before the output layers. Received: {model.name!r} without any"
-        )
+        expected = "layers with `units` or `filters` before the output layers"
+        raise invalid("model", expected, model.name, error=NoMatchError)
     clone.copy_adapted(model, new)
     return new
 
 
 def _output_layers(tensor):
-    """Yields the layers that decide how many channels an output has."""
+    """Yields the layers that determine how many channels an output has."""
     made = graph.origin(tensor)
     if graph.inner_output(made) is not None:
         yield from _output_layers(graph.inner_output(made))

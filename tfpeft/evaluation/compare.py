@@ -1,45 +1,47 @@
-"""Quality and cost of a model or of a .tflite file, in the same figures."""
+"""Quality and cost of models and of .tflite files, in the same figures."""
 
 import dataclasses
 import json
+import os
 import pathlib
 import tempfile
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn import metrics
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import ExportError, invalid
 from tfpeft.core.macs import count_macs
-from tfpeft.export import tflite_file
+from tfpeft.evaluation.labelled_data import read_classes
+from tfpeft.evaluation.latency import round_robin
+from tfpeft.evaluation.quality import classification_quality
+from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
 from tfpeft.export.tflite import export_tflite
-from tfpeft.reports import tables
+from tfpeft.export.tflite_file import TFLiteFile
 
-_ROUNDS = 100  # of latency, at most; and at most this many seconds a file
-_SECONDS = 5.0
-_NO_MACS = "no MACs: the graph does not tell the rounds of its loops or all of its shapes"
+_NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model or file; None where one cannot be had, with the reason in `notes`.
+    """The figures of one model or file; a missing figure is None, with the reason in `notes`.
+
+    What `evaluate` returns, and `compare` for each of its models.
 
     Attributes:
         accuracy: Fraction in [0, 1].
-        precision: Mean over classes (macro); a class that is never answered counts as 0.
+        precision: Mean over classes (macro); a class that is never predicted counts as 0.
         recall: Mean over classes.
         f1: Mean over classes.
-        loss: Cross-entropy in nats, a sample.
-        parameters: Weights of a model; constants of a file, those of all its signatures together.
-        nonzero_parameters: Those that are not zero.
+        loss: Cross-entropy in nats, per sample.
+        parameters: Weights of a model; constants of a file, of all its signatures together.
+        nonzero_parameters: Parameters that are not zero.
         macs: Multiply-accumulates of one sample, in convolutions and matrix products; biases,
             activations and normalisation do not count.
         size_bytes: Bytes of the whole .tflite file; of a Keras model: of its float32 export.
         gzip_bytes: The same, compressed by gzip.
-        latency_ms: Median milliseconds of one run on one thread, of that file here: of one sample,
-            unless the file insists on a larger batch.
+        latency_ms: Median milliseconds of one run of that file on one thread of this machine: of
+            one sample, unless the file insists on a larger batch.
         latency_p90_ms: The 90th percentile.
         notes: Why a figure is missing.
     """
@@ -56,30 +58,34 @@ class Evaluation:
     gzip_bytes: int | None
     latency_ms: float | None
     latency_p90_ms: float | None
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Returns the figures as plain JSON values."""
         return {**dataclasses.asdict(self), "notes": list(self.notes)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Several evaluations, by name: print it for a table."""
+    """What `compare` returns, an `Evaluation` by name: print it for a table.
 
-    rows: dict
+    Attributes:
+        rows: {name: `Evaluation`}.
+    """
 
-    def __getitem__(self, name):
+    rows: dict[str, Evaluation]
+
+    def __getitem__(self, name: str) -> Evaluation:
         return self.rows[name]
 
-    def __str__(self):
-        return tables.table(self._dicts())
+    def __str__(self) -> str:
+        return evaluations_text(self._dicts())
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Returns the table in Markdown."""
-        return tables.markdown_table(self._dicts())
+        return evaluations_markdown(self._dicts())
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns all figures as a JSON text, by name."""
         return json.dumps(self._dicts(), indent=2)
 
@@ -87,7 +93,13 @@ class Comparison:
         return {name: row.as_dict() for name, row in self.rows.items()}
 
 
-def evaluate(model, data, *, from_logits=None, signature=None):
+def evaluate(
+    model: keras.Model | str | os.PathLike,
+    data: tuple | tf.data.Dataset | keras.utils.PyDataset,
+    *,
+    from_logits: bool | None = None,
+    signature: str | None = None,
+) -> Evaluation:
     """Returns the figures of one model, file, or signature of a file; see `compare`.
 
     Example:
@@ -111,32 +123,38 @@ def evaluate(model, data, *, from_logits=None, signature=None):
     return compare(models, data, from_logits=from_logits, signature=signature)["model"]
 
 
-def compare(models, data, *, from_logits=None, signature=None):
-    """Measures models and files on the same data, and their latency in turn.
+def compare(
+    models: dict[str, keras.Model | str | os.PathLike],
+    data: tuple | tf.data.Dataset | keras.utils.PyDataset,
+    *,
+    from_logits: bool | None = None,
+    signature: str | None = None,
+) -> Comparison:
+    """Measures the quality and cost of models and files on the same data.
 
-    Cost is that of a .tflite file throughout: a Keras model stands for its own float32 export,
-    made in a temporary folder. Latencies are taken round robin, a run of each file in each
-    round, so that what else the machine does falls on all alike.
+    The cost is that of a .tflite file: for a Keras model, of its float32 export, which is made in
+    a temporary folder. A file is read once. Latencies are measured round robin, one run of every
+    file per round, so that other work of the machine slows all of them alike.
 
     Args:
-        models: Name -> `keras.Model`, or a path of a .keras, .h5 or .tflite file.
-        data: Classes to predict: arrays (x, y), or a `tf.data.Dataset` of batches of them. Several
-            inputs are a dict, tuple or list of arrays, as the model is called with; for a file of
-            `export_tflite`, as the model behind it; for another file, a dict by the names that
-            its signature gives them. y are class numbers (samples,) or one-hot rows
-            (samples, classes).
-        from_logits: Whether outputs are logits (True) or probabilities (False). None looks at
-            them: rows that are >= 0 and sum to 1 are probabilities, and so is what a file has
-            from a SOFTMAX, where int8 rounds the sum away from 1.
-        signature: Which signature runs, in the .tflite files that have several, such as one a
-            task: quality, MACs and latency are its own, bytes and parameters those of the whole
+        models: {name: `keras.Model`, or the path of a .keras, .h5 or .tflite file}.
+        data: Samples and their classes: arrays (x, y), or a finite `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches of (x, y). Several inputs are a dict, tuple or list
+            of arrays, as the model is called with; a file of `export_tflite` takes the inputs of
+            its model, another file a dict of the names in its signature. y are class numbers
+            (samples,) or one-hot rows (samples, classes).
+        from_logits: Whether outputs are logits (True) or probabilities (False). None recognises
+            them: rows that are >= 0 and sum to 1 are probabilities, and so are the outputs of a
+            SOFTMAX in a file, where int8 rounds the sum away from 1.
+        signature: The signature that runs, for .tflite files of several, such as one per task.
+            Quality, MACs and latency are of the signature; bytes and parameters are of the whole
             file. Keras models, and files of one signature, run as they are.
 
     Returns:
         A `Comparison`; `print` it, or use `to_markdown()`, `to_json()` and `["name"]`.
 
     Raises:
-        ValueError: for data that is empty, not finite, of two lengths, or with labels that the
+        InputError: for data that is empty, not finite, of unequal counts, or with labels that the
             outputs do not have; for outputs that are not finite; for a file that cannot be read;
             for a file of several signatures that has none of that name, and for a name that no
             file has.
@@ -155,154 +173,89 @@ def compare(models, data, *, from_logits=None, signature=None):
     ```
     """
     if not isinstance(models, dict) or not models:
-        raise ValueError(
-            "Received an invalid value for `models`, expected a dict of name -> model or path, "
-            f"one or more. Received: models={models!r}"
-        )
-    signatures = {
-        name: tflite_file.choose(model, signature)
-        for name, model in models.items()
-        if not isinstance(model, keras.Model) and pathlib.Path(model).suffix == ".tflite"
-    }
-    if signature is not None and signature not in signatures.values():
-        names = sorted(name for name in signatures.values() if name is not None)
-        raise invalid("signature", f"one that a .tflite file has: {names}", signature)
-    x, y = _arrays(data)
+        raise invalid("models", "a dict {name: model or path}, one or more", models)
+    files = {name: TFLiteFile(model) for name, model in models.items() if _is_tflite(model)}
+    _check_signature(files, signature)
+    x, y = read_classes(data)
+    first = _first(x, 1)
+    figures, runs = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        rows, files = {}, {}
         for i, (name, model) in enumerate(models.items()):
-            exported = pathlib.Path(folder) / str(i)
-            if name in signatures:
-                rows[name], file = _measure_file(model, x, y, from_logits, signatures[name]), model
+            if name in files:
+                file = files.pop(name)  # its batches need not stay in memory
+                figures[name] = _file_figures(file, x, y, from_logits, signature)
             else:
-                rows[name], file = _measure_model(_loaded(model), x, y, from_logits, exported)
+                exported = pathlib.Path(folder) / str(i)
+                figures[name], file = _model_figures(_loaded(model), x, y, from_logits, exported)
             if file is not None:
-                files[name] = file
-        for name, (median, p90) in _latencies(files, signatures, x).items():
-            rows[name] |= {"latency_ms": median, "latency_p90_ms": p90}
-    return Comparison({name: Evaluation(**row) for name, row in rows.items()})
+                runs[name] = file.prepare(first, signature)
+    latencies = round_robin(runs)
+    rows = {}
+    for name, found in figures.items():
+        median, p90 = latencies.get(name, (None, None))
+        rows[name] = Evaluation(**found, latency_ms=median, latency_p90_ms=p90)
+    return Comparison(rows)
 
 
-def are_logits(outputs):
-    """Tells logits from probabilities: rows that are >= 0 and sum to 1 within 1%."""
-    outputs = np.asarray(outputs, "float32")
-    return not (np.all(outputs >= 0) and np.allclose(outputs.sum(-1), 1.0, atol=1e-2))
+def _is_tflite(model):
+    return isinstance(model, (str, os.PathLike)) and pathlib.Path(model).suffix == ".tflite"
 
 
-def _arrays(data):
-    if isinstance(data, tf.data.Dataset):
-        data = _joined(data)
-    if len(data) != 2:
-        raise ValueError(
-            "Received invalid `data`, expected (x, y) with samples. "
-            f"Received: a {type(data).__name__} of {len(data)}"
-        )
-    x, y = data
-    # Lists of numbers are an array; a list of arrays is several inputs, as it is to Keras.
-    is_array = isinstance(x, (list, tuple)) and not any(map(np.ndim, keras.tree.flatten(x)))
-    x = np.asarray(x) if is_array else keras.tree.map_structure(np.asarray, x)
-    y = np.asarray(y)
-    inputs = {
-        "x" + "".join(f"[{key!r}]" for key in path): each
-        for path, each in keras.tree.flatten_with_path(x)
-    }
-    for name, each in {**inputs, "y": y}.items():
-        if each.ndim == 0 or not (
-            np.issubdtype(each.dtype, np.number) or np.issubdtype(each.dtype, np.bool_)
-        ):
-            raise ValueError(
-                "Received invalid `data`, expected arrays of numbers for x and one for y. "
-                f"Received: {name} of type {each.dtype} and shape {each.shape}"
-            )
-    if not inputs or any(len(each) != max(len(y), 1) for each in inputs.values()):
-        raise ValueError(
-            "Received invalid `data`, expected as many samples as labels, and one or more. "
-            f"Received: {keras.tree.map_structure(len, x)} samples and {len(y)} labels"
-        )
-    for name, each in inputs.items():
-        if not np.all(np.isfinite(each)):
-            raise ValueError(
-                f"Received invalid `data`, expected finite numbers. Received: NaN or inf in {name}"
-            )
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    elif y.ndim == 2 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
-        y = np.argmax(y, axis=1)
-    if y.ndim != 1 or np.any(y != np.floor(y)) or y.min() < 0:
-        raise ValueError(
-            "Received invalid `data`, expected labels that are whole numbers >= 0, or one-hot. "
-            f"Received: labels of shape {y.shape} and type {y.dtype} from {y.min()}"
-        )
-    return keras.tree.map_structure(_in_float32, x), y.astype("int64")
-
-
-def _joined(dataset):
-    """Returns the arrays (x, y) of a dataset of batches; none if it has none."""
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("Received invalid `data`, expected an end. Received: it repeats")
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(f"Received invalid `data`, expected batches of (x, y). Received: {spec}")
-    try:
-        return [
-            keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
-            for parts in zip(*dataset.as_numpy_iterator(), strict=True)
-        ]
-    except ValueError as error:
-        raise ValueError(
-            f"Received invalid `data`, expected batches of one shape. Received: {error}"
-        ) from error
-
-
-def _in_float32(array):
-    return array.astype("float32") if np.issubdtype(array.dtype, np.floating) else array
+def _check_signature(files, signature):
+    """Raises unless every file has one signature, or that one, and some file has that one."""
+    found = [file.signature(signature).name for file in files.values()]
+    if signature is not None and signature not in found:
+        names = sorted(name for name in found if name is not None)
+        raise invalid("signature", f"one that a .tflite file has: {names}", signature)
 
 
 def _first(x, count):
-    return keras.tree.map_structure(lambda each: each[:count], x)
+    return keras.tree.map_structure(lambda array: array[:count], x)
 
 
 def _loaded(model):
     if isinstance(model, keras.Model):
         return model
-    path = pathlib.Path(model)
-    if not path.is_file() or path.suffix not in (".keras", ".h5"):
-        raise ValueError(
-            "Received an invalid model, expected a keras.Model or a .keras, .h5 or .tflite file. "
-            f"Received: {model!r}"
-        )
+    path = pathlib.Path(model) if isinstance(model, (str, os.PathLike)) else None
+    if path is None or not path.is_file() or path.suffix not in (".keras", ".h5"):
+        raise invalid("model", "a keras.Model or a .keras, .h5 or .tflite file", model)
     return keras.models.load_model(path, compile=False)
 
 
-def _measure_file(path, x, y, from_logits, signature):
-    """Returns the figures without the latency."""
-    contents = tflite_file.inspect(path, sample=_first(x, 1), signature=signature)
-    if from_logits is None and contents.is_softmax:
+def _file_figures(file, x, y, from_logits, signature):
+    """Returns the figures of a file, without the latency."""
+    if from_logits is None and file.is_softmax(signature):
         from_logits = False
-    row = _quality(tflite_file.predict(path, x, signature=signature), y, from_logits, path)
-    for field in ("parameters", "nonzero_parameters", "macs", "size_bytes", "gzip_bytes"):
-        row[field] = getattr(contents, field)
-    if contents.macs is None:
-        row["notes"] = (_NO_MACS,)
-    return {**_no_latency(), **row}
+    outputs = file.predict(x, signature)
+    macs = file.macs(_first(x, 1), signature)
+    return {
+        **classification_quality(outputs, y, from_logits, file.path),
+        "parameters": file.contents.parameters,
+        "nonzero_parameters": file.contents.nonzero_parameters,
+        "macs": macs,
+        "size_bytes": file.contents.size_bytes,
+        "gzip_bytes": file.contents.gzip_bytes,
+        "notes": (_NO_MACS,) if macs is None else (),
+    }
 
 
-def _measure_model(model, x, y, from_logits, file):
-    """Returns the figures without the latency, and the path of the file that has it, or None."""
-    row = _quality(model.predict(x, batch_size=256, verbose=0), y, from_logits, model.name)
+def _model_figures(model, x, y, from_logits, path):
+    """Returns the figures of a model, without the latency, and its file at `path`, or None."""
+    outputs = model.predict(x, batch_size=256, verbose=0)
+    figures = classification_quality(outputs, y, from_logits, model.name)
     weights = [weight.numpy() for weight in model.weights]
     notes = []
     try:
         samples = (_first(x, 32), y[:32])  # a pair of inputs alone would pass for (x, y)
-        exported = export_tflite(model, file, representative_data=samples)
-        size_bytes, gzip_bytes = exported.size_bytes, exported.gzip_bytes
-    except ValueError as error:
+        exported = export_tflite(model, path, representative_data=samples)
+        file, size_bytes, gzip_bytes = TFLiteFile(path), exported.size_bytes, exported.gzip_bytes
+    except ExportError as error:
         notes.append(f"no .tflite file, so no bytes and no latency: {error}")
         file = size_bytes = gzip_bytes = None
     macs = count_macs(model, x)
     if macs is None:
         notes.append(_NO_MACS)
-    row |= {
+    figures |= {
         "parameters": sum(weight.size for weight in weights),
         "nonzero_parameters": sum(int(np.count_nonzero(weight)) for weight in weights),
         "macs": macs,
@@ -310,66 +263,4 @@ def _measure_model(model, x, y, from_logits, file):
         "gzip_bytes": gzip_bytes,
         "notes": tuple(notes),
     }
-    return {**_no_latency(), **row}, file
-
-
-def _no_latency():
-    return {"latency_ms": None, "latency_p90_ms": None}
-
-
-def _quality(outputs, y, from_logits, name):
-    if isinstance(outputs, (dict, list, tuple)):
-        raise ValueError(
-            f"Expected a model of one output, such as `shared.task(name)` of a SharedModel. "
-            f"Received: {name} with {len(outputs)}"
-        )
-    outputs = np.asarray(outputs, "float64")
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ValueError(
-            f"Expected outputs of shape (samples, classes). Received: {name} with {outputs.shape}"
-        )
-    if not np.all(np.isfinite(outputs)):
-        raise ValueError(f"Expected finite outputs. Received: NaN or infinity from {name}")
-    classes = outputs.shape[1]
-    if y.max() >= classes:
-        raise ValueError(
-            f"Received labels out of range, expected 0 to {classes - 1} as {name} answers. "
-            f"Received: {y.max()}"
-        )
-    if are_logits(outputs) if from_logits is None else from_logits:
-        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    probabilities = outputs / outputs.sum(axis=1, keepdims=True)
-    answers = np.argmax(outputs, axis=1)
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        y, answers, average="macro", zero_division=0
-    )
-    loss = metrics.log_loss(y, probabilities, labels=np.arange(classes))
-    figures = {"precision": precision, "recall": recall, "f1": f1, "loss": loss}
-    return {
-        "accuracy": float(metrics.accuracy_score(y, answers)),
-        **{key: float(value) for key, value in figures.items()},
-    }
-
-
-def _latencies(files, signatures, x):
-    """Returns name -> (median, 90th percentile) in ms, the files measured in turn."""
-    loaded = {
-        name: tflite_file.Program(tflite_file.interpreter(path), path, signatures.get(name))
-        for name, path in files.items()
-    }
-    for each in loaded.values():
-        each.feed(each.arrange(_first(x, 1)))
-        each.invoke()
-    times = {name: [] for name in loaded}
-    started = time.perf_counter()
-    for _ in range(_ROUNDS):
-        for name, each in loaded.items():
-            before = time.perf_counter()
-            each.invoke()
-            times[name].append(1e3 * (time.perf_counter() - before))
-        if time.perf_counter() - started > _SECONDS * len(loaded):
-            break
-    return {
-        name: (float(np.median(each)), float(np.percentile(each, 90)))
-        for name, each in times.items()
-    }
+    return figures, file

@@ -1,27 +1,36 @@
-"""Whether gradients are finite, told before anything is changed by them."""
+"""Whether gradients are finite, checked before an update changes anything."""
 
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.core.arguments import InputError
+from tfpeft.core.checks import assert_in_graph
+
+_MESSAGE = "Received an invalid value for `grads`, expected finite gradients. Received: "
+
+
+class NonFiniteGradientsError(InputError):
+    """A gradient is NaN or infinite."""
+
 
 def checked(grads, names):
-    """Returns `grads`, of which whatever reads them waits until they are known to be finite.
+    """Returns `grads`; operations that read them run after the check that they are finite.
 
     Args:
         grads: Tensors, `tf.IndexedSlices` or None.
-        names: A name each, for the error.
+        names: A name per gradient, for the error.
 
     Raises:
-        ValueError: if one is NaN or infinite, where it runs eagerly.
-        tf.errors.InvalidArgumentError: the same in a graph; not if XLA compiles that, which
-            leaves assertions out.
+        NonFiniteGradientsError: if a gradient is NaN or infinite, in eager code, and in a graph
+            that runs inside `core.checks.input_errors`.
+        tf.errors.InvalidArgumentError: in another graph; not if XLA compiles it, which leaves
+            assertions out.
     """
     known = [pair for pair in zip(names, grads, strict=True) if pair[1] is not None]
     if not known:
         return grads
     # A sum is finite only if each of its terms is.
     finite = tf.math.is_finite(_sum([part for _, each in known for part in _parts(each)]))
-    message = "Received an invalid value for `grads`, expected finite gradients. Received: "
 
     def sums():
         return tf.stack([_sum(_parts(each)) for _, each in known])
@@ -29,16 +38,18 @@ def checked(grads, names):
     if tf.executing_eagerly():
         if not finite:
             bad = [known[i][0] for i in np.flatnonzero(~np.isfinite(sums()))]
-            raise ValueError(f"{message}NaN or infinite at {', '.join(bad)}")
+            raise NonFiniteGradientsError(f"{_MESSAGE}NaN or infinite at {', '.join(bad)}")
         return grads
 
-    def complain():
-        told = [f"{message}these sums over {', '.join(name for name, _ in known)}:", sums()]
-        return tf.debugging.Assert(finite, told, summarize=1000)
+    def shown():
+        return [f"{_MESSAGE}these sums over {', '.join(name for name, _ in known)}:", sums()]
 
-    check = tf.cond(finite, tf.no_op, complain)
-    with tf.control_dependencies([check]):
+    with tf.control_dependencies(assert_in_graph(finite, _error_in_graph, shown=shown)):
         return [g if g is None else tf.nest.map_structure(tf.identity, g) for g in grads]
+
+
+def _error_in_graph():
+    return NonFiniteGradientsError(f"{_MESSAGE}NaN or infinite")
 
 
 def _sum(parts):

@@ -1,26 +1,27 @@
-"""L1: the classic penalty, and the proximal steps that reach the zeros it never does."""
+"""L1: the classic penalty, and proximal steps, which reach exact zeros."""
 
-import fnmatch
 import math
+from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
-from tfpeft.core.arguments import check_exclude, check_positive, invalid
-from tfpeft.core.graph import flatten_layers
+from tfpeft.core.arguments import NoMatchError, check_exclude, check_positive, invalid
+from tfpeft.core.layers import layers_by_path, match_layers, matching_patterns
+from tfpeft.core.registration import register
+from tfpeft.sparsity.kernels import unmatched_exclude
 from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
-def l1_regularize(model, l1, *, exclude=()):
+def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ()) -> keras.Model:
     """Returns a new model whose kernels have the classic L1 penalty in their loss.
 
     `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize. An L1 or L2
     penalty that is already there stays, added up.
 
     What it does not give: exact zeros. The gradient of the penalty pushes weights past zero and
-    back, so they end near zero; `ProximalL1` reaches it. Side by side, for one weight w = 0.25
+    back, so they end near zero; `ProximalL1` reaches zero. Side by side, for one weight w = 0.25
     and a loss that does not depend on it, l1 = 1, SGD with a learning rate of 0.1:
 
     | step | penalty | proximal |
@@ -39,8 +40,9 @@ def l1_regularize(model, l1, *, exclude=()):
         A new, uncompiled model with the weights of `model`.
 
     Raises:
-        ValueError: if `l1` is not positive, if no layer has a kernel to regularize, or if one
-            has a regularizer that is neither L1 nor L2.
+        InputError: if `l1` is not positive, or if a layer has a regularizer that is neither L1
+            nor L2; `NoMatchError` if no layer has a kernel to regularize, or if an entry of
+            `exclude` matches nothing.
 
     Example:
 
@@ -58,25 +60,25 @@ def l1_regularize(model, l1, *, exclude=()):
         raise invalid("model", "a keras.Model", model)
     check_positive("l1", l1)
     check_exclude(exclude)
-    layers = list(dict.fromkeys(layer.name for layer in flatten_layers(model)))
-    unmatched = [p for p in exclude if not fnmatch.filter(layers, p)]
+    layers = layers_by_path(model)
+    unmatched = [pattern for pattern in exclude if not match_layers(layers, [pattern])]
     if unmatched:
-        raise invalid("exclude", f"names or patterns of layers among {layers}", unmatched)
+        raise unmatched_exclude(layers, unmatched)
     regularized = []
 
     def edit(config, parents):
         keys = [key for key in config if key in _KERNEL_REGULARIZERS]
-        names = [*parents, config.get("name", "")]
-        if not keys or any(fnmatch.filter(names, pattern) for pattern in exclude):
+        path = "/".join((*parents, config.get("name", "")))
+        if not keys or matching_patterns(path.removeprefix(f"{model.name}/"), exclude):
             return config
         regularized.extend(keys)
-        return {**config, **{key: _with_l1(config[key], l1, names[-1]) for key in keys}}
+        return {**config, **{key: _with_l1(config[key], l1, path) for key in keys}}
 
     new = clone.rebuild(model, edit)
     if not regularized:
-        raise ValueError(
+        raise NoMatchError(
             "l1_regularize found no kernel to regularize, expected layers with a "
-            f"kernel_regularizer. Received: {layers}"
+            f"kernel_regularizer. Received: {list(layers)}"
         )
     return new
 
@@ -103,19 +105,19 @@ def _with_l1(config, l1, layer):
     return keras.saving.serialize_keras_object(new)
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class ProximalL1(SparseOptimizer):
     """Soft-thresholds the kernels after each update, which ends in exact zeros.
 
     `w <- sign(w) * max(|w| - learning_rate * l1, 0)`
 
-    That minimizes `loss + l1 * sum |w|` (proximal gradient descent) where the wrapped optimizer
-    is SGD; adaptive ones rescale gradients, but not this step. How many weights end at zero
-    follows from `l1`, and is found by trying: with SGD it is in the unit of the gradients, 1e-5 to
-    1e-3 are usual; Adam moves weights by about its learning rate whatever the gradient, so there
-    it is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes
-    back if one update moves it further than `learning_rate * l1`. `l1_regularize`, the penalty
-    alone, never reaches zero: it has both side by side.
+    With SGD as the wrapped optimizer this minimizes `loss + l1 * sum |w|` (proximal gradient
+    descent); adaptive optimizers rescale gradients, but not this step. How many weights end at
+    zero follows from `l1`, by trying: with SGD it has the unit of the gradients, 1e-5 to 1e-3 are
+    usual; Adam moves weights by about its learning rate whatever the gradient, so with Adam `l1`
+    is the part of such a move that is taken back, 0.01 to 0.5. A weight at zero comes back if one
+    update moves it further than `learning_rate * l1`. The penalty alone, `l1_regularize`, never
+    reaches zero; its page compares both.
 
     Memory: nothing.
 
@@ -126,7 +128,7 @@ class ProximalL1(SparseOptimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+        InputError: if `l1` is not positive; and as `SparseOptimizer` does.
 
     Example:
 
@@ -143,14 +145,27 @@ class ProximalL1(SparseOptimizer):
     https://web.stanford.edu/~boyd/papers/prox_algs.html
     """
 
-    def __init__(self, optimizer, l1, *, exclude=(), name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        l1: float,
+        *,
+        exclude: Sequence[str] = (),
+        name: str | None = None,
+    ):
         super().__init__(optimizer, exclude=exclude, name=name)
         check_positive("l1", l1)
         self.l1 = float(l1)
 
-    def shrink(self, weight, threshold):
-        """Returns the new weights, of float32; `threshold` is `learning_rate * l1`."""
-        # What is inside the threshold is taken from itself, which leaves an exact 0.0.
+    def shrink(self, kernel, weight, threshold):
+        """Returns the new weights of a kernel.
+
+        Args:
+            kernel: The `Kernel`.
+            weight: Its weights, of float32.
+            threshold: `learning_rate * l1`.
+        """
+        # A weight inside the threshold is subtracted from itself, which leaves an exact 0.0.
         return weight - tf.clip_by_value(weight, -threshold, threshold)
 
     def after_update(self, kernels, step, updated, learning_rate):
@@ -158,20 +173,22 @@ class ProximalL1(SparseOptimizer):
         for kernel in kernels:
             # In float32: neither the threshold nor a norm fits into float16.
             weight = tf.cast(kernel.weight, tf.float32)
-            kernel.weight.assign(tf.cast(self.shrink(weight, threshold), kernel.weight.dtype))
+            shrunk = self.shrink(kernel, weight, threshold)
+            kernel.weight.assign(tf.cast(shrunk, kernel.weight.dtype))
 
     def get_config(self):
         return {**super().get_config(), "l1": self.l1}
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
+@register()
 class ProximalGroupL1(ProximalL1):
     """Soft-thresholds whole output channels after each update: they vanish together.
 
     `w_c <- w_c * max(1 - learning_rate * l1 * sqrt(n) / ||w_c||_2, 0)`, where `w_c` are the `n`
-    weights of one output channel, one entry of the last axis (group lasso). In Conv2DTranspose
-    and MultiHeadAttention that axis is another; leave them out by `exclude`. A kernel with only
-    one entry there, such as that of a depthwise convolution, is skipped.
+    weights of one output channel (group lasso): one unit of a Dense, one filter of a
+    convolution, one element of one head of an attention's query. A kernel with only one output
+    channel is skipped, and so is that of a depthwise convolution, in which each channel has its
+    own weights. Kernels of custom layers with rank 3 or more have to be left out by `exclude`.
 
     What it does not give: biases and normalisation after a channel are left as they are, so a
     channel without weights may still put out a constant; the model keeps its shape.
@@ -184,7 +201,7 @@ class ProximalGroupL1(ProximalL1):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if `l1` is not positive; and as `SparseOptimizer` does.
+        InputError: if `l1` is not positive; and as `SparseOptimizer` does.
 
     Example:
 
@@ -205,12 +222,19 @@ class ProximalGroupL1(ProximalL1):
     https://arxiv.org/abs/1608.03665
     """
 
-    def shrink(self, weight, threshold):
-        axes = list(range(len(weight.shape) - 1))
-        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=axes, keepdims=True))
-        threshold = threshold * math.sqrt(np.prod(weight.shape[:-1]))
+    uses_axes = True
+
+    def add_states(self):
+        self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
+
+    def shrink(self, kernel, weight, threshold):
+        outputs = self._kernel_axes[kernel.index].outputs
+        others = [axis for axis in range(len(weight.shape)) if axis not in outputs]
+        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=others, keepdims=True))
+        threshold = threshold * math.sqrt(math.prod(weight.shape[axis] for axis in others))
         # Not 1 - threshold / norm, of which a channel of zeros would make 0 / 0.
         return weight * tf.math.divide_no_nan(tf.maximum(norm - threshold, 0.0), norm)
 
     def skip_reason(self, variable):
-        return "one channel" if variable.shape[-1] == 1 else None
+        channels = self.axes_of(variable).matrix_shape(variable.shape)[-1]
+        return "one channel" if channels == 1 else None

@@ -1,4 +1,4 @@
-"""The base of what keeps some weights at zero by a mask: pruning, and training sparse."""
+"""MaskedOptimizer: the base of techniques that keep weights at zero by a mask."""
 
 import tensorflow as tf
 
@@ -6,16 +6,16 @@ from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
 class MaskedOptimizer(SparseOptimizer):
-    """A sparse optimizer that remembers which weights it keeps: 4 bytes a weight.
+    """A sparse optimizer with a mask of the weights that it keeps: 4 bytes per weight.
 
     After each update of the wrapped optimizer:
 
-    1. `update_masks` takes new masks, where its technique says so,
+    1. `update_masks` sets new masks, at the steps of its technique,
     2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
     """
 
     keeps_dense = False
-    """Whether there is room for the values of pruned weights: 4 bytes a weight more."""
+    """Whether the values of pruned weights are kept, too: 4 bytes per weight more."""
 
     def add_states(self):
         self.add_state("mask", initial=self.initial_mask)
@@ -27,7 +27,7 @@ class MaskedOptimizer(SparseOptimizer):
         return tf.ones(variable.shape, variable.dtype)
 
     def update_masks(self, kernels, step, updated):
-        """Gives kernels new masks by `set_mask`, or leaves them."""
+        """Sets new masks of kernels by `set_mask`; the base class sets none."""
 
     def after_update(self, kernels, step, updated, learning_rate):
         self.update_masks(kernels, step, updated)
@@ -38,7 +38,7 @@ class MaskedOptimizer(SparseOptimizer):
             kernel.weight.assign(kernel.weight * kernel.state["mask"])
 
     def set_mask(self, kernel, mask):
-        # Numbers of the kernel's own type: a byte a weight has to be cast first, in every step.
+        # Of the kernel's dtype: a mask of bytes would have to be cast in every step.
         kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
 
     def remember(self, kernel):
@@ -47,9 +47,9 @@ class MaskedOptimizer(SparseOptimizer):
         kernel.weight.assign(kernel.weight * kernel.state["mask"])
 
     def restore(self, kernel):
-        """Puts the values of pruned weights back; called again, it changes nothing more.
+        """Puts the values of pruned weights back; a second call changes nothing.
 
-        Those of kept weights are what the weight holds, which may have been set from outside.
+        Kept weights stay as they are: they may have been set from outside.
         """
         # mask * weight + (1 - mask) * dense, in fewer passes over memory.
         weight, dense = kernel.weight, tf.convert_to_tensor(kernel.state["dense"])

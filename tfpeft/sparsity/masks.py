@@ -7,6 +7,8 @@ finite floats of any sign; the highest are kept.
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.sparsity.threshold import compiles_with_xla, count_true, find_threshold
+
 
 def kept_count(size, sparsity):
     """Returns how many of `size` weights stay at `sparsity`: round(size * (1 - sparsity)), >= 1.
@@ -43,76 +45,21 @@ def top_mask(scores, count):
     the number of zeros is exact whatever the scores are.
     """
     flat = tf.reshape(tf.cast(scores, tf.float32), [-1])
-    limit = threshold(flat, tf.maximum(count, 1))
-    reached = flat >= limit
-
-    def cut_ties():
-        ties = flat == limit
-        above = reached & ~ties
-        wanted = count - _count(above)
-        return above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
-
-    mask = tf.cond(_count(reached) == count, lambda: reached, cut_ties)
+    some = tf.maximum(count, 1)
+    limit, exact = find_threshold(flat, some)
+    mask = tf.cond(exact, lambda: flat >= limit, lambda: _mask_without_late_ties(flat, limit, some))
     return tf.reshape(mask & (count > 0), tf.shape(scores))
 
 
-def threshold(values, count):
-    """Returns a number that exactly `count` of `values` reach, without sorting.
-
-    Where there is none, because values are equal, it is the value that is equal.
-
-    Floats are searched by their rank among all floats: where between two ranks the wanted one
-    is, is guessed from the counts of values that reach these two, and halved in every second
-    turn, which bounds the number of turns. About 15 counting passes find it among millions of
-    weights. Sorting costs more from a few thousand values on, and XLA has no top_k for a number
-    that it learns while running.
-
-    Args:
-        values: Flat float32 tensor of finite numbers.
-        count: Scalar integer tensor, from 1 to the number of values.
-    """
-
-    def refine(turn, low, high, at_low, at_high):
-        share = tf.cast(at_low - count, tf.float64) + 0.5
-        share = tf.where(turn % 2 == 0, share / tf.cast(at_low - at_high, tf.float64), 0.5)
-        guess = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64)
-        guess = tf.clip_by_value(guess, low + 1, high - 1)
-        here = _count(values >= _float_of(guess))
-        enough = here >= count
-        return (
-            turn + 1,
-            tf.where(enough, guess, low),
-            tf.where(enough, high, guess),
-            tf.where(enough, here, at_low),
-            tf.where(enough, at_high, here),
-        )
-
-    low = _rank_of(tf.reduce_min(values))
-    high = _rank_of(tf.reduce_max(values)) + 1
-    _, low, *_ = tf.while_loop(
-        lambda _, low, high, at_low, at_high: (at_low != count) & (high - low > 1),
-        refine,
-        (0, low, high, tf.size(values), 0),
-    )
-    return _float_of(low)
-
-
-def _rank_of(value):
-    """Floats are ordered as their bits are, once those of negative ones are turned round."""
-    # Adding 0.0 turns -0.0, whose bits are those of a negative number, into 0.0.
-    return tf.cast(_turned(tf.bitcast(value + 0.0, tf.int32)), tf.int64)
-
-
-def _float_of(rank):
-    return tf.bitcast(_turned(tf.cast(rank, tf.int32)), tf.float32)
-
-
-def _turned(bits):
-    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, tf.int32.max), bits)
-
-
-def _count(condition):
-    return tf.reduce_sum(tf.cast(condition, tf.int32))
+def _mask_without_late_ties(flat, limit, count):
+    """Keeps what is above `limit`, and of what equals it the first, `count` together."""
+    above, ties = flat > limit, flat == limit
+    wanted = count - count_true(above)
+    if compiles_with_xla():
+        return above | (ties & (tf.cumsum(tf.cast(ties, tf.int32)) <= wanted))
+    # The end of those that stay; the largest index, as there is none where scores are NaN.
+    end = tf.reduce_max(tf.where(ties)[:wanted]) + 1
+    return tf.concat([flat[:end] >= limit, above[end:]], 0)
 
 
 def scaled_densities(weights, sizes, sparsity):

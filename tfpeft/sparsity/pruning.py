@@ -1,37 +1,39 @@
-"""Pruning: dense weights that become zeros, the least important first."""
+"""Pruning: the base of criteria; a schedule, scores, and masks of the highest scores."""
+
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import check_choice, check_seed, invalid
+from tfpeft.core.arguments import InputError, check_choice, invalid
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity import masks, schedules
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
+from tfpeft.sparsity.sparse_optimizer import Kernel
 
 
 class Pruning(MaskedOptimizer):
-    """The base of pruning optimizers: a schedule, scores, and which of them are kept.
+    """The base of pruning optimizers: a schedule, scores, and masks of the highest scores.
 
-    After each update of the wrapped optimizer, where `schedule` says so:
+    After updates of the wrapped optimizer at which `schedule` changes the masks:
 
-    `mask = calculate_scores among the highest`, then always `w <- mask * w`.
+    `mask = calculate_scores among the highest`; after every update: `w <- mask * w`.
 
-    A criterion is a subclass that overrides `calculate_scores`. A weight that was pruned gets
-    gradients still and may come back at the next update of the masks, if its score is high.
+    A criterion is a subclass that overrides `calculate_scores`. A pruned weight still gets
+    gradients, and comes back at the next change of the masks if its score is high.
 
-    How many weights are kept, `round(size * (1 - sparsity))`, is counted in each kernel by
-    itself (`scope="layer"`); in all of them together, with one threshold (`"global"`: good at
-    high sparsity, but a layer can lose all its weights); or in each kernel with Erdos-Renyi-
-    Kernel densities (`"erk"`: `density = min(1, scale * sum(shape) / prod(shape))`, small layers
-    stay denser).
+    `round(size * (1 - sparsity))` weights are kept: in each kernel (`scope="layer"`); in all
+    kernels together, with one threshold (`"global"`: good at high sparsity, but a layer can lose
+    all its weights); or in each kernel with its Erdos-Renyi-Kernel density (`"erk"`: `density =
+    min(1, scale * sum(shape) / prod(shape))`, small layers stay denser).
 
     What it does not give: speed on x86 (no dense kernel skips zeros), or a smaller file before
     it is compressed. 90% zeros make a compressed file about 5x smaller. ARM's sparse kernels do
     skip zeros, in some networks: see `prune_for_xnnpack`.
 
-    Memory: 4 bytes a weight for the mask, 4 more with `straight_through`, and what the criterion
-    says.
+    Memory: 4 bytes per weight for the mask, 4 more with `straight_through`, and what the
+    criterion needs.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -40,35 +42,35 @@ class Pruning(MaskedOptimizer):
             `step -> (update_now, sparsity)`, in updates of the optimizer.
         scope: "layer", "global" or "erk".
         block_size: (height, width); whole blocks of the matrix inputs x outputs are pruned, by
-            their mean score. Kernels of convolutions are such a matrix at each position. None
-            for single weights.
-        n_m: (n, m); of each m neighbours along the inputs, n are kept. The schedule must end at
-            `1 - n / m`; on the way there, the pattern's weights are kept and the best others.
-            Inputs and outputs are the last two axes of a kernel, for `block_size`, too; where
-            they are not (EinsumDense, MultiHeadAttention, Conv2DTranspose), leave it out by
-            `exclude`.
+            their mean score. None for single weights. A kernel of Dense is such a matrix; one of
+            a convolution is such a matrix at each position; one of EinsumDense, and so of
+            attention, is the matrix of all its input axes and all its output axes. Kernels of
+            custom layers with rank 3 or more have to be left out by `exclude`.
+        n_m: (n, m); of each m neighbours along the inputs of that matrix, n are kept. The
+            schedule must end at `1 - n / m`; on the way there, the pattern's weights are kept
+            and the best others.
         exclude: Names or patterns of layers to leave dense.
-        straight_through: Whether pruned weights are remembered and trained on, behind the zeros
-            that the model computes with (straight-through estimator); they come back with what
-            they learned.
+        straight_through: Whether pruned weights keep their values and train on, behind the zeros
+            that the model computes with (straight-through estimator); they come back with these
+            values.
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is not of its kind; if blocks or n:m do not divide a kernel,
-            when it is known; and as `SparseOptimizer` does.
+        InputError: if an argument is not of its kind; as training begins, if blocks or n:m do not
+            divide a kernel, or the axes of one are not known; and as `SparseOptimizer` does.
     """
 
     def __init__(
         self,
-        optimizer,
-        schedule,
+        optimizer: keras.optimizers.Optimizer,
+        schedule: Callable,
         *,
-        scope="layer",
-        block_size=None,
-        n_m=None,
-        exclude=(),
-        straight_through=False,
-        name=None,
+        scope: str = "layer",
+        block_size: tuple[int, int] | None = None,
+        n_m: tuple[int, int] | None = None,
+        exclude: Sequence[str] = (),
+        straight_through: bool = False,
+        name: str | None = None,
     ):
         super().__init__(optimizer, exclude=exclude, name=name)
         schedules.check_schedule(schedule)
@@ -81,18 +83,28 @@ class Pruning(MaskedOptimizer):
         if self.n_m:
             self._check_n_m()
 
-    def calculate_scores(self, kernel):
+    def calculate_scores(self, kernel: Kernel) -> tf.Tensor:
         """Returns a finite tensor of the shape of `kernel.weight`; the highest are kept.
 
         Args:
             kernel: A `Kernel`: `weight` is a tf.Variable as the wrapped optimizer left it,
-                `gradient` is that of this step, if the class sets `uses_gradients = True`.
+                `gradient` is the gradient of this step, if the class sets `uses_gradients = True`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `calculate_scores`.")
 
+    @property
+    def end_step(self):
+        return schedules.end_step(self.schedule)
+
+    @property
+    def uses_axes(self):
+        return bool(self.block_size or self.n_m)
+
     def add_states(self):
-        for variable in self.sparse_variables:
-            self._check_pattern(variable)
+        if self.uses_axes:
+            self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
+            for variable, axes in zip(self.sparse_variables, self._kernel_axes, strict=True):
+                self._check_pattern(variable, axes)
         super().add_states()
 
     def before_update(self, kernels, step):
@@ -122,21 +134,31 @@ class Pruning(MaskedOptimizer):
             self.remember(kernel)
 
     def _masks_of(self, scores, sparsity, indices):
+        if not self.uses_axes:
+            return self._best(scores, sparsity, indices)
+        axes = [self._kernel_axes[i] for i in indices]
+        matrices = [each.to_matrix(score) for each, score in zip(axes, scores, strict=True)]
         if self.n_m:
-            scores = [masks.prefer_n_m(each, *self.n_m) for each in scores]
-        if self.block_size:
-            scores = [masks.pool_blocks(each, self.block_size) for each in scores]
-        if self.scope == "global":
-            kept = masks.global_masks(scores, sparsity)
+            matrices = [masks.prefer_n_m(each, *self.n_m) for each in matrices]
+            kept = self._best(matrices, sparsity, indices)
         else:
-            counts = self._kept_counts([each.shape for each in scores], sparsity, indices)
-            kept = [masks.top_mask(*each) for each in zip(scores, counts, strict=True)]
-        if self.block_size:
+            pooled = [masks.pool_blocks(each, self.block_size) for each in matrices]
+            kept = self._best(pooled, sparsity, indices)
             kept = [masks.spread_blocks(mask, self.block_size) for mask in kept]
-        return kept
+        return [
+            each.from_matrix(mask, score.shape)
+            for each, mask, score in zip(axes, kept, scores, strict=True)
+        ]
+
+    def _best(self, scores, sparsity, indices):
+        """Returns masks of the highest scores of the kernels with these indices."""
+        if self.scope == "global":
+            return masks.global_masks(scores, sparsity)
+        counts = self._kept_counts([each.shape for each in scores], sparsity, indices)
+        return [masks.top_mask(*each) for each in zip(scores, counts, strict=True)]
 
     def _kept_counts(self, shapes, sparsity, indices):
-        """Returns how many are kept of the scores, of these shapes, of kernels."""
+        """Returns how many scores are kept of each kernel, by the shapes of the scores."""
         sparsities = [sparsity] * len(self.sparse_variables)
         if self.scope == "erk":
             kernels = [variable.shape for variable in self.sparse_variables]
@@ -171,18 +193,18 @@ class Pruning(MaskedOptimizer):
         if abs(ends - (1 - n / m)) > 1e-6:
             raise invalid("schedule", f"one that ends at {1 - n / m}, as n_m={n, m} does", ends)
 
-    def _check_pattern(self, variable):
-        rows, columns = variable.shape[-2:]
+    def _check_pattern(self, variable, axes):
+        *_, inputs, outputs = axes.matrix_shape(variable.shape)
         height, width = self.block_size or (1, 1)
         expected = f"{{}} that divides the kernels; leave {path_of(variable)} out by `exclude`"
-        if rows % height or columns % width:
-            raise ValueError(
+        if inputs % height or outputs % width:
+            raise InputError(
                 f"{invalid('block_size', expected.format('a size'), self.block_size)} "
-                f"for inputs x outputs = {rows} x {columns}"
+                f"for inputs x outputs = {inputs} x {outputs}"
             )
-        if self.n_m and rows % self.n_m[1]:
-            raise ValueError(
-                f"{invalid('n_m', expected.format('an m'), self.n_m)} for {rows} inputs"
+        if self.n_m and inputs % self.n_m[1]:
+            raise InputError(
+                f"{invalid('n_m', expected.format('an m'), self.n_m)} for {inputs} inputs"
             )
 
     def get_config(self):
@@ -199,181 +221,6 @@ class Pruning(MaskedOptimizer):
     def from_config(cls, config, custom_objects=None):
         schedule = schedules.deserialize_schedule(config["schedule"])
         return super().from_config({**config, "schedule": schedule}, custom_objects)
-
-
-@keras.saving.register_keras_serializable(package="tfpeft")
-class MagnitudePruning(Pruning):
-    """Prunes the weights of smallest magnitude, gradually, while the others train on.
-
-    `score = |w|`. Arguments, memory, and what it does not give: see `Pruning`.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    schedule = tfpeft.polynomial_decay(0.5, begin=0.0, end=1.0, total_steps=4, frequency=1)
-    model.compile(tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-3), schedule), loss="mse")
-    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
-    small = tfpeft.strip_pruning(model)
-    print(np.mean(small.layers[0].kernel == 0))  # 0.5
-    ```
-
-    Reference: Zhu & Gupta, "To prune, or not to prune", 2017, https://arxiv.org/abs/1710.01878
-    """
-
-    def calculate_scores(self, kernel):
-        return tf.abs(kernel.weight)
-
-
-class _AccumulatedPruning(Pruning):
-    """A criterion whose score adds up over the steps, from weights and gradients."""
-
-    uses_gradients = True
-
-    def accumulate(self, score, weight, gradient):
-        """Adds what one step says to the tf.Variable `score`."""
-        raise NotImplementedError(f"{type(self).__name__} does not define `accumulate`.")
-
-    def add_states(self):
-        super().add_states()
-        # Of float32, whatever the kernel is: small terms would be lost in half of that.
-        self.add_state("score", dtype="float32")
-
-    def before_update(self, kernels, step):
-        super().before_update(kernels, step)
-        for kernel in kernels:
-            weight = tf.cast(kernel.weight, tf.float32)
-            self.accumulate(kernel.state["score"], weight, kernel.gradient)
-
-    def calculate_scores(self, kernel):
-        return tf.identity(kernel.state["score"])
-
-
-@keras.saving.register_keras_serializable(package="tfpeft")
-class GradientPruning(_AccumulatedPruning):
-    """Prunes the weights whose loss would change the loss least, to first order.
-
-    `score = mean of |w * dL/dw|` over the steps since the masks were last updated. A pruned
-    weight scores 0 and so does not come back, but with `straight_through`, where its remembered
-    value counts.
-
-    Memory: 4 bytes a weight more than `Pruning`, which has the arguments.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    schedule = tfpeft.polynomial_decay(0.5, begin=0.0, end=1.0, total_steps=4, frequency=2)
-    model.compile(tfpeft.GradientPruning(keras.optimizers.Adam(1e-3), schedule), loss="mse")
-    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
-    print(np.mean(tfpeft.strip_pruning(model).layers[0].kernel == 0))  # 0.5
-    ```
-
-    Reference: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient
-    Inference", 2017, https://arxiv.org/abs/1611.06440
-    """
-
-    def accumulate(self, score, weight, gradient):
-        score.assign_add(tf.abs(weight * gradient))
-
-    def calculate_scores(self, kernel):
-        # The sum ranks as the mean does: all weights have seen the same number of steps.
-        scores = super().calculate_scores(kernel)
-        kernel.state["score"].assign(tf.zeros_like(scores))
-        return scores
-
-
-@keras.saving.register_keras_serializable(package="tfpeft")
-class MovementPruning(_AccumulatedPruning):
-    """Prunes the weights that move towards zero, whatever their size: for fine-tuning.
-
-    `score = sum of -w * dL/dw` over all steps so far: high for weights that the gradient drives
-    away from zero. Of a pruned weight the score stands still, but with `straight_through`, where
-    its remembered value counts.
-
-    Memory: 4 bytes a weight more than `Pruning`, which has the arguments.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    schedule = tfpeft.polynomial_decay(0.5, begin=0.0, end=1.0, total_steps=4, frequency=1)
-    model.compile(tfpeft.MovementPruning(keras.optimizers.Adam(1e-3), schedule), loss="mse")
-    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
-    print(np.mean(tfpeft.strip_pruning(model).layers[0].kernel == 0))  # 0.5
-    ```
-
-    Reference: Sanh et al., "Movement Pruning: Adaptive Sparsity by Fine-Tuning", 2020,
-    https://arxiv.org/abs/2005.07683
-    """
-
-    def accumulate(self, score, weight, gradient):
-        score.assign_sub(weight * gradient)
-
-
-@keras.saving.register_keras_serializable(package="tfpeft")
-class RandomPruning(Pruning):
-    """Prunes weights at random: what every criterion has to beat.
-
-    `score` is uniform noise that stays the same throughout, so that what was pruned stays so.
-
-    Args:
-        seed: An integer; equal seeds prune equal weights.
-
-    The other arguments: see `Pruning`.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    schedule = tfpeft.constant_sparsity(0.5, begin=0.0, total_steps=4)
-    optimizer = tfpeft.RandomPruning(keras.optimizers.Adam(1e-3), schedule, seed=1)
-    model.compile(optimizer, loss="mse")
-    model.fit(np.ones((8, 8)), np.ones((8, 4)), batch_size=2, verbose=0)
-    print(np.mean(tfpeft.strip_pruning(model).layers[0].kernel == 0))  # 0.5
-    ```
-    """
-
-    def __init__(
-        self,
-        optimizer,
-        schedule,
-        *,
-        scope="layer",
-        block_size=None,
-        n_m=None,
-        exclude=(),
-        straight_through=False,
-        seed=0,
-        name=None,
-    ):
-        super().__init__(
-            optimizer,
-            schedule,
-            scope=scope,
-            block_size=block_size,
-            n_m=n_m,
-            exclude=exclude,
-            straight_through=straight_through,
-            name=name,
-        )
-        check_seed("seed", seed)
-        self.seed = seed
-
-    def calculate_scores(self, kernel):
-        seed = (self.seed, kernel.index)
-        return tf.random.stateless_uniform(kernel.weight.shape, seed)
-
-    def get_config(self):
-        return {**super().get_config(), "seed": self.seed}
 
 
 def _pair(name, value):

@@ -6,73 +6,64 @@ A schedule is a callable `step -> (update_now, sparsity)` over an int64 scalar t
 
 import math
 import numbers
-import os
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import (
+    InputError,
     check_positive,
     check_positive_integer,
     check_sparsity,
     invalid,
+    unexpected,
 )
+from tfpeft.sparsity.tfmot_import import import_tfmot
 
 
-def _import_tfmot():
-    """Imports TFMOT without its side effects.
+def __getattr__(name):
+    """`schedules.tfmot` is TFMOT, imported when it is first asked for."""
+    if name == "tfmot":
+        return import_tfmot()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    TFMOT sets TF_USE_LEGACY_KERAS, and a `tf.keras` that nobody has touched by then becomes
-    tf_keras for the whole process. So it is touched first, and the variable put back.
-    """
-    tf.keras.Model  # noqa: B018
-    before = os.environ.get("TF_USE_LEGACY_KERAS")
-    try:
-        import tensorflow_model_optimization
-    finally:
-        if before is None:
-            os.environ.pop("TF_USE_LEGACY_KERAS", None)
-        else:
-            os.environ["TF_USE_LEGACY_KERAS"] = before
-    return tensorflow_model_optimization
-
-
-tfmot = _import_tfmot()
 
 _LAST_STEP = 2**31 - 1
 
 
 def polynomial_decay(
-    final_sparsity,
+    final_sparsity: float,
     *,
-    begin,
-    end,
-    steps_per_epoch=None,
-    total_steps=None,
-    initial_sparsity=0.0,
-    frequency=100,
-    power=3.0,
-):
+    begin: float,
+    end: float,
+    steps_per_epoch: int | None = None,
+    total_steps: int | None = None,
+    initial_sparsity: float = 0.0,
+    frequency: int = 100,
+    power: float = 3.0,
+) -> Callable:
     """Returns TFMOT's `PolynomialDecay` for a part of the run, with its last update at the end.
 
     `sparsity = final + (initial - final) * (1 - (step - begin) / (end - begin))^power`
 
     `begin` and `end` are epochs where `steps_per_epoch` is given, and fractions of the run, in
     [0, 1], where `total_steps` is. TFMOT's schedule updates at begin_step + k * frequency only;
-    here begin_step is moved later, by less than `frequency`, so that one of these is end_step.
+    here begin_step is moved later, by less than `frequency`, so that one of the updates is at
+    end_step.
 
     Args:
         final_sparsity: Number in [0, 1), reached at `end`.
         begin, end: Numbers, `begin < end`.
         steps_per_epoch: Integer, the updates in an epoch.
-        total_steps: Integer, the updates in the whole run. Exactly one of both is given.
+        total_steps: Integer, the updates in the whole run; give it or `steps_per_epoch`.
         initial_sparsity: Number in [0, 1), from which it starts.
         frequency: Integer, the updates from one change of the masks to the next.
         power: Positive number; 3 prunes fast first, 1 evenly.
 
     Raises:
-        ValueError: if an argument is out of range, or the schedule would end before it begins.
+        InputError: if an argument is out of range, or the schedule would end before it begins.
 
     Example:
 
@@ -89,14 +80,20 @@ def polynomial_decay(
     check_sparsity("initial_sparsity", initial_sparsity)
     check_positive("power", power)
     begin_step, end_step, frequency = _steps(begin, end, steps_per_epoch, total_steps, frequency)
-    return tfmot.sparsity.keras.PolynomialDecay(
+    return import_tfmot().sparsity.keras.PolynomialDecay(
         initial_sparsity, final_sparsity, begin_step, end_step, power=power, frequency=frequency
     )
 
 
 def constant_sparsity(
-    target_sparsity, *, begin, end=None, steps_per_epoch=None, total_steps=None, frequency=100
-):
+    target_sparsity: float,
+    *,
+    begin: float,
+    end: float | None = None,
+    steps_per_epoch: int | None = None,
+    total_steps: int | None = None,
+    frequency: int = 100,
+) -> Callable:
     """Returns TFMOT's `ConstantSparsity` for a part of the run, with its last update at the end.
 
     Args:
@@ -104,11 +101,11 @@ def constant_sparsity(
         begin, end: Numbers, `begin < end`, in epochs or fractions of the run as in
             `polynomial_decay`. Masks change until `end`; None is forever.
         steps_per_epoch: Integer, the updates in an epoch.
-        total_steps: Integer, the updates in the whole run. Exactly one of both is given.
+        total_steps: Integer, the updates in the whole run; give it or `steps_per_epoch`.
         frequency: Integer, the updates from one change of the masks to the next.
 
     Raises:
-        ValueError: if an argument is out of range, or the schedule would end before it begins.
+        InputError: if an argument is out of range, or the schedule would end before it begins.
 
     Example:
 
@@ -127,7 +124,7 @@ def constant_sparsity(
         begin_step, end_step, frequency = _steps(
             begin, end, steps_per_epoch, total_steps, frequency
         )
-    return tfmot.sparsity.keras.ConstantSparsity(
+    return import_tfmot().sparsity.keras.ConstantSparsity(
         target_sparsity, begin_step, end_step, frequency=frequency
     )
 
@@ -135,9 +132,9 @@ def constant_sparsity(
 def _steps(begin, end, steps_per_epoch, total_steps, frequency, bounded=True):
     """Returns (begin_step, end_step, frequency), the span a multiple of the frequency."""
     if (steps_per_epoch is None) == (total_steps is None):
-        raise ValueError(
-            "Expected exactly one of `steps_per_epoch` and `total_steps`. "
-            f"Received: steps_per_epoch={steps_per_epoch}, total_steps={total_steps}"
+        raise unexpected(
+            "exactly one of `steps_per_epoch` and `total_steps`",
+            f"steps_per_epoch={steps_per_epoch}, total_steps={total_steps}",
         )
     unit_name = "total_steps" if steps_per_epoch is None else "steps_per_epoch"
     unit = total_steps if steps_per_epoch is None else steps_per_epoch
@@ -167,7 +164,7 @@ def check_schedule(schedule):
         promised_sparsity(schedule)
         updates_at(schedule, tf.constant(1, tf.int64))
     except (TypeError, ValueError, IndexError, tf.errors.OpError) as error:
-        raise ValueError(
+        raise InputError(
             "Received an invalid value for `schedule`, expected a callable of a step that returns "
             f"(update_now, sparsity). Received: {schedule!r}, which failed: {error}"
         ) from error
@@ -179,8 +176,8 @@ def check_schedule(schedule):
 def updates_at(schedule, step):
     """Returns whether the schedule updates after `step` updates of the optimizer.
 
-    An optimizer acts after an update, so it first asks at step 1; what a schedule says of
-    step 0, where TFMOT asks before the first update, is taken there too.
+    TFMOT asks for step 0, before the first update. An optimizer acts after an update, first at
+    step 1: there an update of the schedule at step 0 happens, too.
     """
     return tf.logical_or(schedule(step)[0], _stands_for_zero(schedule, step))
 
@@ -206,10 +203,11 @@ def promised_sparsity(schedule):
 
 
 def serialize_schedule(schedule):
-    """Returns a JSON-able description from which `deserialize_schedule` makes it again."""
-    if getattr(tfmot.sparsity.keras, type(schedule).__name__, None) is type(schedule):
+    """Returns a description for JSON from which `deserialize_schedule` rebuilds the schedule."""
+    tfmot = import_tfmot().sparsity.keras
+    if getattr(tfmot, type(schedule).__name__, None) is type(schedule):
         return schedule.get_config()
-    if isinstance(schedule, tfmot.sparsity.keras.PruningSchedule):
+    if isinstance(schedule, tfmot.PruningSchedule):
         name = keras.saving.get_registered_name(type(schedule))
         return {"subclass": name, "config": schedule.get_config()["config"]}
     return keras.saving.serialize_keras_object(schedule)
@@ -218,19 +216,28 @@ def serialize_schedule(schedule):
 def deserialize_schedule(config):
     """The inverse of `serialize_schedule`; schedules that are objects come back unchanged.
 
-    TFMOT's own `from_config(get_config())` raises, because its config is nested.
+    TFMOT's `from_config(get_config())` raises, because its config is nested.
     """
     if not isinstance(config, dict):
         return config
     if "subclass" in config:
         schedule = keras.saving.get_registered_object(config["subclass"])
         if schedule is None:
-            raise ValueError(
-                "Cannot load a schedule, expected its class to be registered by "
-                f"keras.saving.register_keras_serializable. Received: {config['subclass']}"
-            )
+            expected = "the class of a schedule to be registered with Keras"
+            raise unexpected(expected, config["subclass"])
         return schedule(**config["config"])
-    schedule = getattr(tfmot.sparsity.keras, config["class_name"], None)
+    schedule = getattr(import_tfmot().sparsity.keras, config["class_name"], None)
     if schedule is not None and set(config) == {"class_name", "config"}:
         return schedule(**config["config"])
     return keras.saving.deserialize_keras_object(config)
+
+
+def end_step(schedule):
+    """Returns the step at which a schedule ends: from then on masks and sparsity stay.
+
+    A `ConstantSparsity` without an end has its sparsity from `begin_step` on. A callable that is
+    not TFMOT's may have an attribute `end_step`; without it the step is 0.
+    """
+    if isinstance(schedule, import_tfmot().sparsity.keras.ConstantSparsity):
+        return max(schedule.begin_step, schedule.end_step)
+    return max(getattr(schedule, "end_step", 0), 0)

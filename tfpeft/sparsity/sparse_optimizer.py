@@ -1,47 +1,44 @@
-"""The base of everything that acts on weights after an update."""
+"""SparseOptimizer: the base of every technique that changes weights after an update."""
 
-import fnmatch
 import typing
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import check_exclude, invalid
+from tfpeft.core.arguments import NoMatchError, check_exclude, invalid, unexpected
+from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
-from tfpeft.sparsity import gradients
-
-# Variables of rank 2 and more that are no kernels, by parts of their names.
-_NOT_KERNELS = ("embedding", "bias", "gamma", "beta", "mean", "variance", "lora", "distiller_only")
-_NOT_KERNELS_EITHER = ("alpha", "scale")  # as whole names: of PReLU and RMSNormalization
+from tfpeft.sparsity import gradients, kernels
 
 
 class Kernel(typing.NamedTuple):
-    """What a technique sees of one kernel while a step runs, on one replica."""
+    """One kernel while a step runs, on one replica."""
 
     index: int
     weight: tf.Variable
     gradient: tf.Tensor | None
     """The gradient over all replicas in float32, where `uses_gradients` asks for it."""
     state: dict
-    """What `add_state` made for this kernel: name -> tf.Variable, such as "mask"."""
+    """Name -> tf.Variable: the states that `add_state` made, such as "mask"."""
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
     """An optimizer that wraps an optimizer and acts on the kernels after each of its updates.
 
-    A technique is a subclass: `add_states` makes what it remembers, `before_update` and
+    A technique is a subclass: `add_states` adds the states it needs, `before_update` and
     `after_update` change weights, in the same graph as the update itself. It trains what any
-    Keras optimizer trains: in `fit`, in a loop of one's own through `apply`, with mixed
-    precision, with `steps_per_execution`, under `tf.distribute`. What it remembers are optimizer
-    variables: they are saved with the model and resumed with it.
+    Keras optimizer trains: in `fit`, in a custom loop through `apply`, with mixed precision, with
+    `steps_per_execution`, under `tf.distribute`. Its states are optimizer variables: they are
+    saved with the model and resumed with it.
 
     Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
-    do not. `skipped` says why, a variable each. A kernel that a later `apply` does not name, such
-    as that of a layer that was frozen since, is left as it is.
+    do not. `skipped` is a dict of the path of each other variable -> the reason. A kernel that a
+    later `apply` does not name, such as that of a layer that was frozen since, stays as it is.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
-    compressed files smaller. Averages of weights (`use_ema`) get their zeros as they replace the
-    weights when `fit` ends, not where `keras.callbacks.SwapEMAWeights` shows them before.
+    compressed files smaller. Averages of weights (`use_ema`) get their zeros when they replace
+    the weights at the end of `fit`, not while `keras.callbacks.SwapEMAWeights` shows them.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
@@ -50,22 +47,36 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         name: The optimizer's name.
 
     Raises:
-        ValueError: if an argument is not of its kind; and on the first update if no kernel
-            takes part, or if an entry of `exclude` matches nothing.
-        tf.errors.InvalidArgumentError: (`ValueError` where it runs eagerly) while training, if
+        InputError: if an argument is not of its kind; and on the first update `NoMatchError` if
+            no kernel takes part, or if an entry of `exclude` matches nothing.
+        tf.errors.InvalidArgumentError: (`InputError` where it runs eagerly) while training, if
             a gradient is NaN or infinite, before anything has changed. Of large gradients only
-            two slices are looked at, which is enough for NaN in data, loss or activations, and
-            not for a single bad entry. Not where `jit_compile=True`, as XLA leaves assertions
-            out, nor with a `LossScaleOptimizer` inside, which skips such steps by itself.
+            two slices are checked, which is enough for NaN in data, loss or activations, and
+            not for a single bad entry. Not with `jit_compile=True`, as XLA leaves assertions
+            out, nor with a `LossScaleOptimizer` inside, which skips such steps itself.
+
+    Example: see `MagnitudePruning`; for a custom technique, docs/architecture.md.
     """
 
     uses_gradients = False
-    """Whether `Kernel.gradient` is wanted. It costs a sum over the replicas, if there are any."""
+    """Whether the technique needs `Kernel.gradient`, a sum over the replicas."""
 
     masks_gradients = False
-    """Whether the wrapped optimizer is shown gradients of kept weights only."""
+    """Whether the wrapped optimizer gets gradients of kept weights only."""
 
-    def __init__(self, optimizer, *, exclude=(), name=None):
+    end_step = 0
+    """The update from which promised zeros are there; None if only the end of `fit` has them."""
+
+    uses_axes = False
+    """Whether the technique needs `axes_of`: the axes of inputs and outputs of each kernel."""
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        exclude: Sequence[str] = (),
+        name: str | None = None,
+    ):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise invalid("optimizer", "a keras.optimizers.Optimizer instance", optimizer)
         if any(type(inner) is type(self) for inner in wrapped(optimizer)):
@@ -79,7 +90,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.skipped = {}
 
     def add_states(self):
-        """Makes what the technique remembers, by `add_state`, when the kernels are known."""
+        """Adds the technique's states, by `add_state`; the kernels are known now."""
 
     def before_update(self, kernels, step):
         """Acts on the `kernels` before the wrapped optimizer, which has done `step` steps."""
@@ -87,19 +98,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def after_update(self, kernels, step, updated, learning_rate):
         """Acts on the `kernels` after the wrapped optimizer, which has done `step` steps.
 
-        `updated` is whether it has just done one: it may have gathered gradients only, or
+        `updated` is False where the wrapped optimizer changed nothing: it gathered gradients, or
         skipped a step that overflowed. `learning_rate` is that of this step.
         """
 
-    def skip_reason(self, variable):
+    def skip_reason(self, variable) -> str | None:
         """Returns why a kernel does not suit the technique; None if it does."""
 
-    def promised_zeros(self):
-        """Returns what training ends with: pairs (variables, zeros they have at least)."""
+    def promised_zeros(self) -> list[tuple[list, int]]:
+        """Returns pairs (variables, zeros that they have at least when training has ended)."""
         return []
 
     @property
-    def sparse_variables(self):
+    def sparse_variables(self) -> list:
         """The variables that take part; known once built."""
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
@@ -124,13 +135,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         self._states[name] = [make(i, v) for i, v in enumerate(self.sparse_variables)]
 
+    def states(self) -> dict[str, list]:
+        """Returns {name: a variable for each kernel}: what `Kernel.state` consists of."""
+        return dict(self._states)
+
     def build(self, variables):
         if self.built:
             return
         reasons = self.skip_reasons(variables)
         self.skipped = {path_of(v): why for v, why in zip(variables, reasons, strict=True) if why}
         if all(reasons):
-            raise ValueError(
+            raise NoMatchError(
                 f"{type(self).__name__} found no kernel to work on, expected at least one "
                 f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
             )
@@ -139,41 +154,29 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         super().build(variables)
         self._sparse_indices = tuple(i for i, why in enumerate(reasons) if why is None)
         self._states = {}
-        # At once, where a function is being traced: what a technique begins with may be asked for
+        self.built = False  # if a state cannot be made, the next call raises the same error
+        # Outside of a function that is being traced: the first values of states may be read
         # before that function runs.
-        self.built = False  # if a state cannot be made, the next call is to say so again
         with tf.init_scope():
             self.add_states()
         self.built = True
         for variable in self.sparse_variables:
-            # `strip_pruning` asks the weight who promised zeros: the model may have been
-            # trained inside another one, or in a loop that never compiled it.
-            variable.sparse_optimizer = self
+            variable.sparse_optimizer = self  # see `promises_of`
 
-    def skip_reasons(self, variables):
+    def skip_reasons(self, variables: Sequence) -> list[str | None]:
         """Returns, for each variable, why it does not take part; None if it does."""
-        unmatched = set(self.exclude)
-        reasons = []
-        for variable in variables:
-            path = path_of(variable)
-            names = [path, *path.split("/")]
-            matched = {p for p in self.exclude if any(fnmatch.fnmatchcase(n, p) for n in names)}
-            unmatched -= matched
-            if len(variable.shape) < 2:
-                reasons.append(f"rank {len(variable.shape)}: no kernel")
-            elif names[-1] in _NOT_KERNELS_EITHER or any(p in names[-1] for p in _NOT_KERNELS):
-                reasons.append(f"`{names[-1]}`: no kernel")
-            elif matched:
-                reasons.append(f"excluded by {sorted(matched)[0]!r}")
-            else:
-                reasons.append(self.skip_reason(variable))
-        if unmatched:
-            raise ValueError(
-                "Received an invalid value for `exclude`, expected names or patterns of layers "
-                f"among {sorted({path_of(v) for v in variables})}. "
-                f"Received without a match: {sorted(unmatched)}"
-            )
-        return reasons
+        reasons = kernels.skip_reasons(variables, self.exclude)
+        found = [v for v, why in zip(variables, reasons, strict=True) if why is None]
+        if self.uses_axes:
+            self._axes = dict(zip(map(id, found), find_kernel_axes(found), strict=True))
+        return [
+            self.skip_reason(variable) if why is None else why
+            for variable, why in zip(variables, reasons, strict=True)
+        ]
+
+    def axes_of(self, variable):
+        """Returns the `core.kernel_axes.KernelAxes` of a kernel, where `uses_axes` asks for it."""
+        return self._axes[id(variable)]
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)
@@ -242,7 +245,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         ]
 
     def _run(self, method, active, *args):
-        # Like Keras's own update step: variables change outside the replicas, all at once.
+        # Like the update step of Keras: variables change outside of the replicas, all together.
         tf.__internal__.distribute.interim.maybe_merge_call(
             lambda distribution, *args: self._run_on_replicas(distribution, method, active, *args),
             self._distribution_strategy,
@@ -261,7 +264,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             return
         weights = [_tf_variable(self.sparse_variables[i]) for i in active]
         states = {
-            name: [_tf_variable(each[i]) for i in active] for name, each in self._states.items()
+            name: [_tf_variable(each[i]) for i in active] for name, each in self.states().items()
         }
 
         def run(_, weights, states, by_kernel, *args):
@@ -296,10 +299,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def load_own_variables(self, store):
         if len(store.keys()) != len(self._variables):
-            raise ValueError(
-                f"Cannot load the state of {type(self).__name__}, expected "
-                f"{len(self._variables)} variables. Received: {len(store.keys())}"
-            )
+            expected = f"{len(self._variables)} variables of {type(self).__name__} in the file"
+            raise unexpected(expected, len(store.keys()))
         for i, variable in enumerate(self._variables):
             variable.assign(store[str(i)])
 
@@ -344,47 +345,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-class SparsityLogger(keras.callbacks.Callback):
-    """Adds `sparsity` to the logs of each epoch: for the progress bar's end, History, TensorBoard.
-
-    `sparsity` is the fraction of zeros, in [0, 1], in all kernels that the model's sparse
-    optimizer works on. Give it before the callbacks that are to see it.
-
-    Raises:
-        ValueError: when training begins, if the optimizer is no `SparseOptimizer`.
-
-    Example:
-
-    ```python
-    import keras, numpy as np, tfpeft
-
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    model.compile(tfpeft.StaticSparse(keras.optimizers.Adam(1e-3), 0.5), loss="mse")
-    history = model.fit(
-        np.ones((8, 8)), np.ones((8, 4)), verbose=0, callbacks=[tfpeft.SparsityLogger()]
-    )
-    print(history.history["sparsity"])  # [0.5]
-    ```
-    """
-
-    def on_train_begin(self, logs=None):
-        self._optimizer = sparse_optimizer_of(self.model.optimizer)
-        if self._optimizer is None:
-            raise ValueError(
-                "SparsityLogger expected a model that was compiled with a SparseOptimizer. "
-                f"Received: {type(self.model.optimizer).__name__}"
-            )
-
-    def on_epoch_end(self, epoch, logs=None):
-        kernels = self._optimizer.sparse_variables
-        zeros = sum(float(tf.math.zero_fraction(k)) * int(tf.size(k)) for k in kernels)
-        logs["sparsity"] = zeros / sum(int(tf.size(k)) for k in kernels)
+def sparse_optimizers_of(optimizer):
+    """Returns the sparse optimizers among an optimizer and those inside it, outermost first."""
+    return [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
 
 
 def sparse_optimizer_of(optimizer):
     """Returns the outermost `SparseOptimizer` of an optimizer, or None."""
-    found = [each for each in wrapped(optimizer) if isinstance(each, SparseOptimizer)]
-    return found[0] if found else None
+    return next(iter(sparse_optimizers_of(optimizer)), None)
 
 
 def _tf_variable(variable):

@@ -1,32 +1,38 @@
-"""The zeros that a model has: kept while it is tuned further, and verified when it is done."""
+"""strip_pruning: a plain model of the pruned weights, its zeros verified."""
+
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfpeft.core import clone
-from tfpeft.core.layers import path_of
-from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
-from tfpeft.sparsity.schedules import tfmot
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.core.arguments import InputError, invalid
+from tfpeft.sparsity.promises import missing_zeros, promises_of
+from tfpeft.sparsity.tfmot_import import import_tfmot
 
 
-@keras.saving.register_keras_serializable(package="tfpeft")
-class FixedMask(MaskedOptimizer):
-    """Keeps the zeros that a model already has, while its other weights are tuned further.
+def strip_pruning(model: keras.Model) -> Any:
+    """Returns a plain model with the pruned weights, its zeros verified.
 
-    `mask = (w != 0)` when it is built, as training begins, then `w <- mask * w` after each
-    update. The wrapped optimizer sees gradients of the kept weights only.
+    The new model has the architecture and the weights of `model`, and no optimizer, no loss and
+    no regularizers. `model` stays as it is. The zeros that must be there are those that the
+    schedule of the `SparseOptimizer` ends with, in each kernel that took part. They are known
+    however the model was trained: compiled, inside a `Distiller`, or in a custom loop.
 
-    Memory: 4 bytes a weight.
+    `model.save` writes them into the .keras file, beside the weights. So they are verified after
+    `keras.models.load_model`, too, with `compile=False` as well, if tfpeft was imported before.
+    Without tfpeft the file loads as any other.
 
     Args:
-        optimizer: The `keras.optimizers.Optimizer` that trains the weights.
-        exclude: Names or patterns of layers whose zeros need not stay.
-        name: The optimizer's name.
+        model: A `keras.Model`; a subclassed one needs `get_config`. A tf_keras model is given to
+            TFMOT's `strip_pruning`.
+
+    Returns:
+        A new, uncompiled model.
 
     Raises:
-        ValueError: when training begins, if no kernel has zeros; and as `SparseOptimizer` does.
+        InputError: if nothing pruned this model and it holds no zeros, or if a kernel has fewer
+            zeros than its schedule promised, with the step and the numbers.
 
     Example:
 
@@ -34,64 +40,18 @@ class FixedMask(MaskedOptimizer):
     import keras, numpy as np, tfpeft
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    model.layers[0].kernel.assign(np.tri(8, 4))
-    model.compile(tfpeft.FixedMask(keras.optimizers.Adam(1e-3)), loss="mse")
+    model.compile(tfpeft.StaticSparse(keras.optimizers.Adam(1e-3), 0.75), loss="mse")
     model.fit(np.ones((8, 8)), np.ones((8, 4)), verbose=0)
-    print(np.sum(model.layers[0].kernel == 0))  # 6
+    small = tfpeft.strip_pruning(model)
+    print(np.mean(small.layers[0].kernel == 0))  # 0.75
     ```
-    """
-
-    masks_gradients = True
-
-    def initial_mask(self, index, variable):
-        return tf.cast(tf.not_equal(variable, 0), variable.dtype)
-
-    def before_update(self, kernels, step):
-        # Not when it is built: loading a model builds its optimizer before the weights are there.
-        with tf.init_scope():
-            if all(np.all(mask.numpy()) for mask in self._states["mask"]):
-                raise ValueError(
-                    "FixedMask expected a model with zeros to keep. "
-                    f"Received none in: {[path_of(v) for v in self.sparse_variables]}"
-                )
-
-    def promised_zeros(self):
-        return [
-            ([variable], int(np.sum(mask.numpy() == 0)))
-            for variable, mask in zip(self.sparse_variables, self._states["mask"], strict=True)
-        ]
-
-
-def strip_pruning(model):
-    """Returns a plain model with the pruned weights, its zeros verified.
-
-    The new model has the architecture and the weights of `model`, and no optimizer, no loss and
-    no regularizers. `model` stays as it is. The zeros that must be there are those that the
-    schedule of the `SparseOptimizer` ends with, in each kernel it worked on; it is found
-    however the model was trained: compiled, inside a `Distiller`, or in a loop of one's own.
-
-    Args:
-        model: A `keras.Model`; a subclassed one needs `get_config`. A tf_keras model is handed
-            to TFMOT's own `strip_pruning`.
-
-    Returns:
-        A new, uncompiled model.
-
-    Raises:
-        ValueError: if nothing pruned this model and it holds no zeros, or if a kernel has fewer
-            zeros than its schedule promised, with the reason as far as it is known.
-
-    Example: see `MagnitudePruning`.
     """
     if not isinstance(model, keras.Model):
         import tf_keras
 
         if isinstance(model, tf_keras.Model):
-            return tfmot.sparsity.keras.strip_pruning(model)
-        raise ValueError(
-            "Received an invalid value for `model`, expected a keras.Model or a tf_keras model. "
-            f"Received: model={model!r}"
-        )
+            return import_tfmot().sparsity.keras.strip_pruning(model)
+        raise invalid("model", "a keras.Model or a tf_keras model", model)
     _check_zeros(model)
     new = clone.rebuild(model, _without_regularizers)
     for weight in new.weights:
@@ -102,41 +62,20 @@ def strip_pruning(model):
 
 def _check_zeros(model):
     kernels = [w for w in model.weights if len(w.shape) >= 2]
-    pruned = {id(w): w for w in kernels if hasattr(w, "sparse_optimizer")}
-    if not pruned and all(np.all(w.numpy()) for w in kernels):
-        raise ValueError(
-            "Received an invalid value for `model`, expected a pruned one. "
-            f"Received: {model.name!r}, which no SparseOptimizer trained and which has no zeros"
+    promises = promises_of(kernels)
+    if not promises and all(np.all(w.numpy()) for w in kernels):
+        received = f"{model.name!r}, which no SparseOptimizer trained and which has no zeros"
+        raise InputError(
+            f"Received an invalid value for `model`, expected a pruned one. Received: {received}"
         )
-    missing = []
-    for optimizer in _sparse_optimizers(pruned.values()):
-        for variables, promised in optimizer.promised_zeros():
-            if not all(id(v) in pruned for v in variables):
-                continue  # they are of another model that was trained with this one
-            zeros = sum(v.numpy().size - np.count_nonzero(v.numpy()) for v in variables)
-            if zeros < promised:
-                missing.append(
-                    f"{', '.join(v.path for v in variables)}: {zeros} of {promised} zeros at step "
-                    f"{int(optimizer.iterations)}"
-                )
+    missing = [text for optimizer in promises for text in missing_zeros(optimizer, kernels)]
     if missing:
-        raise ValueError(
+        raise InputError(
             "Received an invalid value for `model`, expected the zeros that its schedule ends "
             "with. Train until the end step (a PolynomialDecay updates only at begin_step + "
             "k * frequency: let the end step be one of these), and only with the pruning "
             f"optimizer. Received: {'; '.join(missing)}"
         )
-
-
-def _sparse_optimizers(variables):
-    """Returns the sparse optimizers of the variables, and those inside them, each once."""
-    found = {}
-    for optimizer in (v.sparse_optimizer for v in variables):
-        while optimizer is not None:
-            if isinstance(optimizer, SparseOptimizer):
-                found[id(optimizer)] = optimizer
-            optimizer = getattr(optimizer, "inner_optimizer", None)
-    return found.values()
 
 
 def _without_regularizers(config, parents):

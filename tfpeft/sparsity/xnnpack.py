@@ -1,12 +1,13 @@
-"""Which layers can be pruned so that XNNPACK's sparse kernels on ARM apply."""
+"""Which layers to prune so that XNNPACK's sparse kernels on ARM apply."""
 
 import dataclasses
 
 import keras
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import LayerGraph
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.reports.tables import markdown_table
+from tfpeft.sparsity.kernels import select_kernels
 
 _ACTIVATIONS = ("relu", "relu6", "leaky_relu", "elu", "sigmoid")
 _LAYERS = (
@@ -27,33 +28,35 @@ _NO_END = (
 
 @dataclasses.dataclass(frozen=True)
 class XnnpackPolicy:
-    """Which layers to prune for XNNPACK, and why the others not: print it for a table.
+    """What `prune_for_xnnpack` returns: which layers to prune, and why not the others.
+
+    Print it for a table.
 
     Attributes:
         prunable: Names of the layers whose zeros XNNPACK's sparse kernels skip.
         reasons: Name of each other layer with kernels -> why not.
-        exclude: Names for the `exclude` of a pruning optimizer: those of `reasons` that it would
-            prune.
+        exclude: Names for the `exclude` of a pruning optimizer: the layers in `reasons` that it
+            would prune.
     """
 
-    prunable: list
-    reasons: dict
-    exclude: list
+    prunable: list[str]
+    reasons: dict[str, str]
+    exclude: list[str]
 
-    def to_markdown(self):
-        """Returns a table in Markdown, a row a layer."""
-        rows = [f"| {name} | yes | |" for name in self.prunable]
-        rows += [f"| {name} | no | {reason} |" for name, reason in self.reasons.items()]
-        return "\n".join(["| layer | prune | because |", "|---|---|---|", *rows])
+    def to_markdown(self) -> str:
+        """Returns a table in Markdown, a row for each layer."""
+        rows = [[name, "yes", ""] for name in self.prunable]
+        rows += [[name, "no", reason] for name, reason in self.reasons.items()]
+        return markdown_table(["layer", "prune", "because"], rows, align=["left"] * 3)
 
     def __str__(self):
         return self.to_markdown()
 
 
-def prune_for_xnnpack(model):
-    """Tells which layers to prune so that XNNPACK's sparse inference on ARM applies.
+def prune_for_xnnpack(model: keras.Model) -> XnnpackPolicy:
+    """Lists which layers to prune so that XNNPACK's sparse inference on ARM applies.
 
-    XNNPACK runs a part of a network with sparse kernels if every layer of it allows that:
+    XNNPACK runs a part of a network with sparse kernels if every layer in it allows that:
 
     - it begins with `ZeroPadding2D(1)` and a 3x3 `Conv2D` of 3 channels, strides 2, "valid";
     - it ends with `GlobalAveragePooling2D`;
@@ -63,15 +66,15 @@ def prune_for_xnnpack(model):
       over channels that come last; add, subtract, multiply; relu, relu6, leaky_relu, elu and
       sigmoid; dropout, zero padding, bilinear upsampling, and average pooling with `keepdims`.
 
-    The 1x1 convolutions are what it can skip zeros in. These are the rules of TFMOT's
-    `PruneForLatencyOnXNNPack`, and stricter in two: a convolution's own activation must be one of
-    those above, and a 1x1 convolution outside of that part is not pruned, as it would not be
-    faster.
+    XNNPACK skips zeros in the 1x1 convolutions. These are the rules of TFMOT's
+    `PruneForLatencyOnXNNPack`, but for two that are stricter: the activation of a convolution
+    must be one of the list above, and a 1x1 convolution outside of that part is not pruned, as
+    it would not be faster.
 
     What it does not give: speed by itself. The .tflite file has to hold the weights in sparse
-    form (`tf.lite.Optimize.EXPERIMENTAL_SPARSITY`), about two thirds of the pruned ones must be
-    zeros before XNNPACK takes its sparse kernels, and on x86 it turns them off. Measure on the
-    device.
+    form (`tf.lite.Optimize.EXPERIMENTAL_SPARSITY`), about two thirds of a kernel's weights must
+    be zeros before XNNPACK takes its sparse kernels, and on x86 it turns them off. Measure on
+    the device.
 
     Args:
         model: A built functional or Sequential `keras.Model`; such models may be layers in it.
@@ -80,8 +83,9 @@ def prune_for_xnnpack(model):
         An `XnnpackPolicy`.
 
     Raises:
-        ValueError: if no layer can be pruned, with the reasons; if the model has no graph of
-            layers (subclassed, not built), or two layers of one name.
+        NoMatchError: if no layer can be pruned, with the reasons.
+        InputError: if the model has no graph of layers (subclassed, not built), or two layers of
+            one name.
 
     Example:
 
@@ -111,9 +115,7 @@ def prune_for_xnnpack(model):
     graph = LayerGraph(model)
     _check_names(graph)
     part = _sparse_part(graph)
-    variables = model.trainable_variables
-    skipped = SparseOptimizer(keras.optimizers.SGD()).skip_reasons(variables)
-    kernels = {id(v) for v, why in zip(variables, skipped, strict=True) if why is None}
+    kernels = {id(kernel) for kernel in select_kernels(model.trainable_variables)}
     prunable, reasons, exclude = [], {}, []
     for layer in graph.layers:
         if not any(len(variable.shape) >= 2 for variable in layer.weights):
@@ -259,7 +261,7 @@ def _why_not(layer, part, trained):
 
 
 def _nothing(model, problems):
-    return ValueError(
+    return NoMatchError(
         "Received an invalid value for `model`, expected 1x1 convolutions that XNNPACK's sparse "
         f"kernels can run. Received: {model.name!r}: {'; '.join(problems)}"
     )

@@ -1,0 +1,75 @@
+"""The classes of errors, their two sentences, and the checks of single arguments."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tfpeft
+from tfpeft.core import arguments
+
+
+@pytest.mark.parametrize("name", ["NoMatchError", "ExportError", "BudgetError"])
+def test_every_class_is_an_input_error_and_a_value_error(name):
+    error = getattr(arguments, name)
+    assert issubclass(error, arguments.InputError)
+    assert issubclass(error, ValueError)
+    assert error is not arguments.InputError
+
+
+def test_an_invalid_argument_is_named_with_its_value():
+    error = arguments.invalid("alpha", "a number in [0, 1]", "x", error=arguments.BudgetError)
+    assert type(error) is arguments.BudgetError
+    assert str(error) == (
+        "Received an invalid value for `alpha`, expected a number in [0, 1]. Received: alpha='x'"
+    )
+    assert type(arguments.invalid("alpha", "a number", 1)) is arguments.InputError
+
+
+def test_where_no_argument_is_wrong_the_sentence_has_none():
+    error = arguments.unexpected("a file", "a folder", error=arguments.ExportError)
+    assert type(error) is arguments.ExportError
+    assert str(error) == "Expected a file. Received: a folder"
+    assert type(arguments.unexpected("a file", "a folder")) is arguments.InputError
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        ("check_sparsity", [0, 0.5, np.float32(0.5)], [1.0, -0.1, math.nan, "0.5", None]),
+        ("check_rate", [0.5, 1, 1.0], [0.0, 1.1, math.nan, "0.5", None]),
+        ("check_positive", [1e-9, 3, np.float64(2)], [0, -1.0, math.inf, math.nan, "1", None]),
+        ("check_positive_integer", [1, np.int64(7)], [0, -1, 1.0, True, "1", None]),
+        ("check_seed", [0, -5, 2**31 - 1, np.int32(3)], [2**31, -(2**31), 0.0, True, None]),
+    ],
+)
+def test_checks_of_numbers(check, good, bad):
+    check = getattr(arguments, check)
+    for value in good:
+        check("value", value)
+    for value in bad:
+        with pytest.raises(arguments.InputError, match="`value`, expected .*Received: value="):
+            check("value", value)
+
+
+def test_checks_of_names():
+    arguments.check_exclude(["head"])
+    arguments.check_exclude(())
+    for exclude in ("head", [1], None):
+        with pytest.raises(arguments.InputError, match="`exclude`, expected a list or tuple"):
+            arguments.check_exclude(exclude)
+    arguments.check_choice("scope", "global", ("layer", "global"))
+    with pytest.raises(arguments.InputError, match="expected one of 'layer', 'global'.*'all'"):
+        arguments.check_choice("scope", "all", ("layer", "global"))
+
+
+def test_unknown_sides_agree_with_any():
+    assert arguments.compatible_shapes((None, 3), (5, 3))
+    assert arguments.compatible_shapes((), ())
+    assert not arguments.compatible_shapes((None, 3), (5, 4))
+    assert not arguments.compatible_shapes((None, 3), (None, 3, 1))
+
+
+def test_functions_of_the_library_raise_them():
+    with pytest.raises(arguments.InputError, match="`target_sparsity`"):
+        tfpeft.constant_sparsity(1.5, begin=0.0, total_steps=100)

@@ -1,0 +1,91 @@
+"""Merging an adapter into a plain model, and the summary of what a model trains."""
+
+import keras
+import numpy as np
+
+from tfpeft.adapters.adapted_model import AdaptedModel
+from tfpeft.core import clone
+from tfpeft.core.arguments import invalid
+from tfpeft.core.layers import set_trainable
+
+
+def merge_adapters(model: AdaptedModel, name: str | None = None) -> keras.Model:
+    """Returns a plain model whose weights contain an adapter.
+
+    It has the architecture of the model that the adapter was added to, and the outputs of the
+    adapted model, but for rounding. All its layers are trainable.
+
+    Args:
+        model: An `AdaptedModel`; it stays as it is.
+        name: The adapter; None for the active one.
+
+    Raises:
+        InputError: for an adapter that is not linear in the weights (`BottleneckAdapter`), and
+            names of adapters that the model does not have.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="head")])
+    adapted = tfpeft.add_adapters(model, tfpeft.LoRA(rank=2))
+    merged = tfpeft.merge_adapters(adapted)
+    print(merged.count_params() == model.count_params())  # True
+    ```
+
+    Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022, section 4.1,
+    https://arxiv.org/abs/2106.09685
+    """
+    if not isinstance(model, AdaptedModel):
+        raise invalid("model", "an AdaptedModel", model)
+    values = _merged_values(model, model.adapter(name))
+    merged = clone.copy_model(model.model)
+    set_trainable(merged, True)
+    for i, value in values.items():
+        merged.variables[i].assign(value)
+    return merged
+
+
+def _merged_values(model, adapter):
+    """Returns {index among the model's variables: value with the adapter}."""
+    index = {id(variable): i for i, variable in enumerate(model.model.variables)}
+    values = {}
+    for part in adapter.parts:
+        for attribute, value in part.method.merged(part, part.layer).items():
+            # Keras's `layer.kernel` is a tensor where Keras's own LoRA is enabled.
+            variable = getattr(part.layer, f"_{attribute}", None)
+            if not isinstance(variable, keras.Variable):
+                variable = getattr(part.layer, attribute)
+            values[index[id(variable)]] = value
+    return values
+
+
+def trainable_summary(model: keras.Model) -> str:
+    """Returns a text: the variables that a model trains, and their share of all parameters.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Raises:
+        InputError: for a model that is not built.
+
+    Example:
+
+    ```python
+    import keras, tfpeft
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    print(tfpeft.trainable_summary(model))  # 27 of 27 parameters are trainable (100.00%) ...
+    ```
+    """
+    if not isinstance(model, keras.Model) or not model.built:
+        raise invalid("model", "a keras.Model that is built", model)
+    trainable = model.trainable_variables
+    sizes = [int(np.prod(variable.shape)) for variable in trainable]
+    total = sum(int(np.prod(variable.shape)) for variable in model.variables)
+    share = 100.0 * sum(sizes) / total if total else 0.0
+    lines = [f"{sum(sizes):,} of {total:,} parameters are trainable ({share:.2f}%)"]
+    for variable, size in zip(trainable, sizes, strict=True):
+        lines.append(f"  {variable.path}  {tuple(variable.shape)}  {size:,}")
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Samples of data: their checksums, and whether they are the same in every epoch."""
+
+import itertools
+import zlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfpeft.core.arguments import InputError, invalid
+
+_COMPARED_BATCHES = 4
+
+
+def checksums(x):
+    """Returns a number per sample, computed from all its inputs."""
+    sums = np.zeros(len(keras.tree.flatten(x)[0]), "uint32")
+    for leaf in keras.tree.flatten(x):
+        leaf = np.asarray(leaf)
+        if leaf.dtype.kind in "OSU":  # texts, as TensorFlow encodes them
+            leaf = tf.convert_to_tensor(leaf).numpy()
+            rows = [repr(row if isinstance(row, bytes) else row.tolist()).encode() for row in leaf]
+        else:
+            rows = np.ascontiguousarray(leaf)
+        sums[:] = [zlib.crc32(row, int(before)) for row, before in zip(rows, sums, strict=True)]
+    return sums
+
+
+def check_dense(dataset, name):
+    """Raises if the elements of a `tf.data.Dataset` hold ragged or sparse tensors."""
+    spec = dataset.element_spec
+    if not isinstance(spec, (tuple, dict, tf.TensorSpec)) or any(
+        not isinstance(leaf, tf.TensorSpec) for leaf in keras.tree.flatten(spec)
+    ):
+        raise invalid(name, "batches of dense tensors: x, (x, y) or (x, y, sample_weight)", spec)
+
+
+def check_repeatable(data):
+    """Raises if the first batches of a `Data` differ when it is read again."""
+    first, again = (list(itertools.islice(data.batches(), _COMPARED_BATCHES)) for _ in range(2))
+    if len(first) == len(again) and _equal(
+        [batch.x for batch in first], [batch.x for batch in again]
+    ):
+        return
+    has_labels = first[0].y is not None
+    if has_labels and _equal([batch.y for batch in first], [batch.y for batch in again]):
+        raise InputError(
+            f"Received an invalid value for `{data.name}`, expected inputs that are the same in "
+            "every epoch. Received inputs that change while their labels stay: random "
+            "augmentation, whose outputs cannot be stored. Give the Distiller the teacher itself, "
+            "so that both models receive the same augmented batch; or augment after the join, the "
+            "student's inputs only"
+        )
+    raise InputError(
+        f"Received an invalid value for `{data.name}`, expected the same samples in the same order "
+        "in every epoch. Received first batches that differ when they are read again. If the data "
+        "is augmented at random, give the Distiller the teacher itself; if it is shuffled, shuffle "
+        "after the join, `precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, "
+        "or with `shuffle(..., reshuffle_each_iteration=False)`"
+    )
+
+
+def _equal(a, b):
+    a, b = keras.tree.flatten(a), keras.tree.flatten(b)
+    return len(a) == len(b) and all(
+        np.array_equal(np.asarray(u), np.asarray(v)) for u, v in zip(a, b, strict=True)
+    )

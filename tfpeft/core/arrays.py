@@ -1,0 +1,82 @@
+"""Arrays and tensors in a structure: conversion, checks, and specs of batches."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfpeft.core.arguments import InputError, unexpected
+
+
+def invalid_data(name, expected, received):
+    """Returns the error for data given as the argument `name`; `received` describes it."""
+    return InputError(
+        f"Received an invalid value for `{name}`, expected {expected}. Received: {received}"
+    )
+
+
+def check_numbers(arrays, name):
+    """Raises unless all arrays in a structure hold finite numbers."""
+    for path, array in keras.tree.flatten_with_path(arrays):
+        where = "x" + "".join(f"[{key!r}]" for key in path)
+        if not (np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.bool_)):
+            raise invalid_data(name, "arrays of numbers", f"{where} of type {array.dtype}")
+        if not np.all(np.isfinite(array)):
+            raise invalid_data(name, "finite numbers", f"NaN or infinity in {where}")
+
+
+def as_arrays(structure):
+    """Returns arrays or tensors in their structure; a list of numbers is one array."""
+    if isinstance(structure, dict):
+        return {key: as_arrays(value) for key, value in structure.items()}
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*map(as_arrays, structure))
+    if isinstance(structure, (list, tuple)) and not _is_number_list(structure):
+        return type(structure)(map(as_arrays, structure))
+    if tf.is_tensor(structure):
+        return structure
+    try:
+        return np.asarray(structure)
+    except ValueError:  # lists of unequal lengths, symbolic tensors
+        return structure
+
+
+def _is_number_list(values):
+    leaves = keras.tree.flatten(values)
+    return not any(len(getattr(leaf, "shape", ())) for leaf in leaves)
+
+
+def is_array(leaf):
+    """Whether it is a dense array or tensor that holds samples."""
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor, keras.KerasTensor)):
+        return False
+    is_object = isinstance(leaf, np.ndarray) and leaf.dtype == object
+    return not is_object and len(getattr(leaf, "shape", ())) > 0
+
+
+def described(leaf):
+    """Returns in words what a leaf is, for errors."""
+    if isinstance(leaf, np.ndarray):
+        return f"an array of type {leaf.dtype} and shape {leaf.shape}"
+    return f"a {type(leaf).__name__}"
+
+
+def to_numpy(leaf):
+    """Returns a NumPy array; None for None."""
+    return None if leaf is None else np.asarray(leaf)
+
+
+def concatenated(leaves, limit):
+    """Returns the first `limit` samples of arrays, one after another; None for None."""
+    return None if leaves[0] is None else np.concatenate(leaves)[:limit]
+
+
+def batch_spec(*leaves):
+    """Returns the spec of one leaf in several batches; sides in which they differ are free."""
+    if leaves[0] is None:
+        return tf.type_spec_from_value(None)
+    ranks = {len(leaf.shape) for leaf in leaves}
+    if len(ranks) > 1:
+        raise unexpected("batches of one rank", f"ranks {ranks}")
+    sides = zip(*(leaf.shape[1:] for leaf in leaves), strict=True)
+    shape = [side[0] if len(set(side)) == 1 else None for side in sides]
+    return tf.TensorSpec([None, *shape], tf.as_dtype(leaves[0].dtype))

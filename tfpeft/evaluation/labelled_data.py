@@ -1,0 +1,54 @@
+"""Inputs and class numbers to evaluate on, checked."""
+
+import keras
+import numpy as np
+
+from tfpeft.core.arguments import InputError
+from tfpeft.core.arrays import check_numbers
+from tfpeft.core.data import read
+
+
+def read_classes(data):
+    """Returns inputs, as arrays in their structure, and class numbers (samples,).
+
+    Args:
+        data: Arrays, a dataset or a PyDataset of (x, y); y are class numbers, (samples,) or
+            (samples, 1), or one-hot rows.
+
+    Raises:
+        InputError: for data that is not (x, y), not finite, or of other labels.
+    """
+    x, y, sample_weight = read(data).arrays()
+    if y is None or sample_weight is not None:
+        received = "x alone" if y is None else "sample weights"
+        raise _invalid("(x, y)", received)
+    check_numbers(x, "data")
+    y = _class_numbers(y)
+    return keras.tree.map_structure(_in_float32, x), y
+
+
+def _class_numbers(y):
+    is_numeric = isinstance(y, np.ndarray) and (
+        np.issubdtype(y.dtype, np.number) or np.issubdtype(y.dtype, np.bool_)
+    )
+    if not is_numeric:
+        received = f"labels of type {y.dtype}" if isinstance(y, np.ndarray) else f"y of {type(y)}"
+        raise _invalid("one array of numbers for y", received)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
+        y = np.argmax(y, axis=1)
+    if y.ndim != 1 or np.any(y != np.floor(y)) or y.min() < 0:
+        raise _invalid(
+            "labels that are whole numbers >= 0, or one-hot",
+            f"labels of shape {y.shape} and type {y.dtype} from {y.min()}",
+        )
+    return y.astype("int64")
+
+
+def _invalid(expected, received):
+    return InputError(f"Received invalid `data`, expected {expected}. Received: {received}")
+
+
+def _in_float32(array):
+    return array.astype("float32") if np.issubdtype(array.dtype, np.floating) else array

@@ -1,0 +1,166 @@
+"""What the bytes of a .tflite file hold: operators, constants, multiply-accumulates."""
+
+import dataclasses
+import gzip
+import math
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_BORDER = ("QUANTIZE", "DEQUANTIZE")
+_LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
+_INTEGERS = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
+_NUMPY = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+}
+_OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a whole file holds, all its signatures together.
+
+    Attributes:
+        size_bytes: Bytes of the file.
+        gzip_bytes: Bytes of the file compressed by gzip at level 9.
+        ops: {operator name: how many there are}.
+        int8_share: Fraction in [0, 1] of the operators whose outputs are int8; QUANTIZE and
+            DEQUANTIZE do not count, nor do operators that compute shapes, in int32.
+        parameters: Numbers among the constants; shapes and axes, which are integers without a
+            scale, do not count. Constants that several signatures share count once.
+        nonzero_parameters: Parameters that do not stand for zero.
+    """
+
+    size_bytes: int
+    gzip_bytes: int
+    ops: dict
+    int8_share: float
+    parameters: int
+    nonzero_parameters: int
+
+
+class Flatbuffer:
+    """The parsed bytes of a file: its graphs, operators and constants.
+
+    Parsing damaged bytes, and reading what was parsed of them, may raise any exception.
+    """
+
+    def __init__(self, content):
+        self._content = content
+        self._model = schema.ModelT.InitFromPackedBuf(content)
+        self._codes = [_op_name(code) for code in self._model.operatorCodes]
+
+    def contents(self):
+        """Returns the `Contents` of the file."""
+        ops, compute, in_int8 = {}, 0, 0
+        for graph in self._model.subgraphs:
+            for op in graph.operators or []:
+                name = self._name(op)
+                ops[name] = ops.get(name, 0) + 1
+                types = {graph.tensors[i].type for i in op.outputs}
+                if name not in _BORDER and not types <= set(_INTEGERS):
+                    compute += 1
+                    in_int8 += types == {schema.TensorType.INT8}
+        parameters, nonzero_parameters = self._count_parameters()
+        return Contents(
+            size_bytes=len(self._content),
+            gzip_bytes=len(gzip.compress(self._content, 9)),
+            ops=ops,
+            int8_share=in_int8 / compute if compute else 0.0,
+            parameters=parameters,
+            nonzero_parameters=nonzero_parameters,
+        )
+
+    def is_softmax(self, index):
+        """Whether the first output of the graph `index` comes from a SOFTMAX."""
+        graph = self._model.subgraphs[index]
+        makers = {output: op for op in graph.operators or [] for output in op.outputs}
+        tensor = graph.outputs[0]
+        while tensor in makers:
+            name = self._name(makers[tensor])
+            if name not in ("RESHAPE", *_BORDER):
+                return name == "SOFTMAX"
+            tensor = makers[tensor].inputs[0]
+        return False
+
+    def is_countable(self, index):
+        """Whether the MACs of the graph `index` follow from the shapes of its tensors."""
+        names = [self._name(op) for op in self._model.subgraphs[index].operators or []]
+        return not any(name in _LOOPS or name.startswith("custom") for name in names)
+
+    def macs(self, index, shapes):
+        """Returns the multiply-accumulates of the graph `index`, of {tensor index: shape}."""
+        total = 0
+        for op in self._model.subgraphs[index].operators or []:
+            inputs = [shapes[i] if i >= 0 else [] for i in op.inputs]
+            output = math.prod(shapes[op.outputs[0]])
+            match self._name(op):
+                case "CONV_2D" | "FULLY_CONNECTED":  # kernels (out, ..., in)
+                    total += output * math.prod(inputs[1][1:])
+                case "DEPTHWISE_CONV_2D":  # (1, height, width, out)
+                    total += output * math.prod(inputs[1][1:3])
+                case "CONV_3D":  # (depth, height, width, in, out)
+                    total += output * math.prod(inputs[1][:4])
+                case "TRANSPOSE_CONV":  # inputs: the shape, the kernel, the values
+                    total += math.prod(inputs[2]) * math.prod(inputs[1][:3])
+                case "BATCH_MATMUL":
+                    total += output * inputs[0][-2 if op.builtinOptions.adjX else -1]
+        return total
+
+    def _name(self, op):
+        return self._codes[op.opcodeIndex]
+
+    def _count_parameters(self):
+        """Returns how many numbers the constants have, and how many of them are not zero."""
+        parameters = nonzero = 0
+        counted = set()
+        for graph in self._model.subgraphs:
+            constants = {
+                i: graph.tensors[i]
+                for op in graph.operators or []
+                for i in op.inputs
+                if i >= 0 and graph.tensors[i].buffer not in counted
+            }
+            for tensor in constants.values():
+                count, count_nonzero = _count(tensor, self._model.buffers[tensor.buffer].data)
+                parameters += count
+                nonzero += count_nonzero
+                counted.add(tensor.buffer)
+        return parameters, nonzero
+
+
+def _op_name(code):
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return f"custom {code.customCode.decode()}"
+    return _OP_NAMES[builtin]
+
+
+def _is_scaled(tensor):
+    scales = tensor.quantization.scale if tensor.quantization is not None else None
+    return scales is not None and len(scales) > 0
+
+
+def _count(tensor, data):
+    """Returns (numbers, numbers that are not zero) of a constant; (0, 0) if it is none."""
+    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not _is_scaled(tensor)):
+        return 0, 0
+    # Python integers: the product of NumPy's would overflow, and is no JSON.
+    size = math.prod(map(int, tensor.shape)) if tensor.shape is not None else 1
+    data = np.asarray(data, np.uint8)
+    if tensor.type == schema.TensorType.INT4:
+        values = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)[:size]
+    elif tensor.type in _NUMPY:
+        values = data.view(_NUMPY[tensor.type])
+    else:
+        return 0, 0
+    zero_points = tensor.quantization.zeroPoint if _is_scaled(tensor) else None
+    zero = int(zero_points[0]) if zero_points is not None and len(zero_points) else 0
+    # A sparsely encoded tensor stores its non-zeros (and their padding) only.
+    return size, int(np.count_nonzero(values != zero))

@@ -1,0 +1,43 @@
+"""What an optimizer remembers of each weight: its moments, found for any Keras optimizer."""
+
+# Not of the gradients: averages of the weights (`use_ema`), and gradients that still add up.
+_NO_MOMENTS = ("average", "gradient_accumulator")
+
+
+def moments_of(optimizer, variables):
+    """Returns the moments of variables: a list for each kind, such as Adam's velocity.
+
+    They are the lists of variables that an optimizer has, one for each variable that it trains
+    and of its shape. Factored statistics, such as Adafactor's, have other shapes and are not
+    among them.
+
+    Args:
+        optimizer: A built `keras.optimizers.Optimizer` that wraps no other.
+        variables: Some of the variables that it trains.
+    """
+    trained = optimizer._trainable_variables
+    positions = {id(variable): i for i, variable in enumerate(trained)}
+    indices = [positions[id(variable)] for variable in variables]
+    return [
+        [slots[i] for i in indices]
+        for slots in vars(optimizer).values()
+        if isinstance(slots, list) and _are_moments(slots, trained)
+    ]
+
+
+def _are_moments(slots, variables):
+    if slots is variables or len(slots) != len(variables):
+        return False
+    return all(
+        hasattr(slot, "path")
+        and slot is not variable
+        and tuple(slot.shape) == tuple(variable.shape)
+        and not slot.path.endswith(_NO_MOMENTS)
+        for slot, variable in zip(slots, variables, strict=True)
+    )
+
+
+def initial_value(optimizer, moments):
+    """Returns what moments begin with: 0, but for the accumulators of Adagrad and Ftrl."""
+    is_accumulator = moments[0].path.endswith("_accumulator")
+    return getattr(optimizer, "initial_accumulator_value", 0.0) if is_accumulator else 0.0
