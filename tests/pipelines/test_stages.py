@@ -31,16 +31,16 @@ def data():
 def run_stage(data, tmp_path):
     """A function that runs a stage on a new model; returns its result and the run's folder."""
 
-    def run(name, *, model=None, teacher=None, **given):
-        stage = STAGES[name]
+    def run(stage, /, *, model=None, **given):
+        stage = STAGES[stage]
         given = {"output_dir": str(tmp_path), "name": "run", "epochs": 4, **given}
-        flags = [*compression.RUN_FLAGS, *stage.flags, *STAGES["distill"].flags]
+        flags = [*compression.RUN_FLAGS, *stage.flags]
         settings = settings_of(flags, given)
         stage.check(settings)
         keras.utils.set_random_seed(0)
         model = model or keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
         folder = folders.RunFolder("test", settings, flags)
-        return stage.run(settings, Inputs(data, folder, model, teacher)), folder
+        return stage.run(settings, Inputs(data, folder, model)), folder
 
     return run
 
@@ -97,13 +97,6 @@ def test_rounds_that_do_not_hold_are_an_error(run_stage, data):
     given = {"final_sparsity": 0.99, "step": 1.0, "tolerance": 0.0, "learning_rate": 1e-9}
     with pytest.raises(BudgetError, match="No round held.*--tolerance=0"):
         run_stage("prune", model=model, iterative=True, **given)
-
-
-def test_a_model_that_learned_from_a_teacher_is_pruned_with_it(run_stage, data, capsys):
-    teacher = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    model, _ = run_stage("prune", teacher=teacher, epochs=1)
-    assert np.sum(model.layers[0].kernel.numpy() == 0) == 320
-    assert "soft_labels" in capsys.readouterr().out
 
 
 def test_the_file_of_the_last_stage(run_stage, data, tmp_path):
