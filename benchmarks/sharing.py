@@ -1,4 +1,4 @@
-"""Two tasks on one all-MiniLM-L6-v2: a model each, only a head each, or a head and an adapter each.
+"""Quality of two tasks on all-MiniLM-L6-v2: per task a model, a head, or a head and an adapter.
 
     python benchmarks/sharing.py --data_dir=data    # movie_reviews.csv, newsgroups.npz, minilm/
 
@@ -6,9 +6,9 @@ Needs keras-hub, tensorflow-text and safetensors. Sentiment: the short reviews o
 80% to train on, 10% to choose settings on, 10% to test on. Topic: 20 newsgroups, the first 128
 tokens of 3,000 random training texts, 500 others to choose settings on, and 3,000 test texts. Every
 row has a masked mean of the tokens and a Dense head on it, Adam with warm-up and decay, and the
-accuracy of its last epoch. How the settings below were chosen stands in README.md.
+accuracy of its last epoch. README.md explains how the settings below were chosen.
 
-Each row is a line of results.jsonl in --output_dir; a row that is there is not run again.
+Results are lines of results.jsonl in --output_dir; a row with a result is not run again.
 """
 
 import csv
@@ -26,9 +26,9 @@ import tfpeft
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", "data", "Folder of movie_reviews.csv, newsgroups.npz and minilm/.")
-flags.DEFINE_string("output_dir", "saved_models/sharing", "Tokens, and a line for each result.")
-flags.DEFINE_list("rows", ["separate", "heads", "lora"], "What to run.")
-flags.DEFINE_list("seeds", ["0"], "A run each.")
+flags.DEFINE_string("output_dir", "saved_models/sharing", "Folder of tokens and results.jsonl.")
+flags.DEFINE_list("rows", ["separate", "heads", "lora"], "Rows to run.")
+flags.DEFINE_list("seeds", ["0"], "One run per seed.")
 
 
 class Task(typing.NamedTuple):
@@ -39,7 +39,7 @@ class Task(typing.NamedTuple):
 class Settings(typing.NamedTuple):
     learning_rate: float
     epochs: int
-    batch_size: int = 32  # of both tasks together, where one model learns both
+    batch_size: int = 32  # of both tasks together, where one model trains both
 
 
 TASKS = {"sentiment": Task(classes=2, tokens=48), "topic": Task(classes=20, tokens=128)}
@@ -58,7 +58,7 @@ def sentiment_texts():
         newline="", encoding="utf-8"
     ) as f:
         rows = [row for row in csv.DictReader(f) if row["source"] == "rotten_tomatoes"]
-    labels = {row["text"]: int(row["label"]) for row in rows}  # each text once
+    labels = {row["text"]: int(row["label"]) for row in rows}  # without repeated texts
     texts, labels = np.array(list(labels)), np.array(list(labels.values()))
     order = np.random.default_rng(0).permutation(len(texts))
     parts = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
@@ -67,11 +67,11 @@ def sentiment_texts():
 
 
 def topic_texts():
-    """Returns {part: (texts, labels)} of the newsgroups, the test texts being later ones."""
+    """Returns {part: (texts, labels)} of the newsgroups; test texts are of a later date."""
     arrays = np.load(pathlib.Path(FLAGS.data_dir) / "newsgroups.npz")
     texts = {}
     for part in ("train", "test"):
-        # No more of a text is read, and then each one only once.
+        # The model reads no more of a text; texts that are then equal are used once.
         starts = [" ".join(str(text).split()[:200]) for text in arrays[f"text_{part}"]]
         starts, rows = np.unique(starts, return_index=True)
         texts[part] = (starts, arrays[f"y_{part}"][rows])
@@ -84,7 +84,7 @@ def topic_texts():
 
 
 def load():
-    """Returns {task: {part: (x, y)}}, tokenised once."""
+    """Returns {task: {part: (x, y)}}; tokens are stored in --output_dir."""
     path = pathlib.Path(FLAGS.output_dir) / "tokens.npz"
     if not path.exists():
         tokenizer = keras_hub.models.BertTokenizer.from_preset(f"{FLAGS.data_dir}/minilm")
@@ -120,7 +120,7 @@ def backbone():
 
 
 def encoder():
-    """Returns a model from tokens to the mean of their vectors, without those that are padding."""
+    """Returns a model from tokens to the mean of their vectors, padding left out."""
     bert = backbone()
     vectors, mask = bert.output["sequence_output"], bert.input["padding_mask"]
     return keras.Model(bert.input, keras.layers.GlobalAveragePooling1D()(vectors, mask=mask))
@@ -136,7 +136,7 @@ def compile_(model, settings, samples):
 
 
 def separate(data, seed):
-    """A model for each task, all of whose weights are trained. Yields each when it is trained."""
+    """Trains a model per task, with all its weights; yields (task, model, measurements)."""
     for task, parts in data.items():
         if (task, "separate", seed) in done():
             continue
@@ -156,7 +156,7 @@ def separate(data, seed):
 
 
 def heads(data, seed):
-    """A Dense head for each task on what the backbone answers, which is computed once."""
+    """Trains a Dense head per task on the precomputed outputs of the backbone."""
     shared = shared_model(seed, adapters=None)
     start = time.time()
     train = {
@@ -168,7 +168,7 @@ def heads(data, seed):
 
 
 def lora(data, seed):
-    """A head and a LoRA for each task on one frozen backbone."""
+    """Trains a head and a LoRA per task on one frozen backbone."""
     shared = shared_model(seed, adapters=tfpeft.LoRA(**ADAPTER))
     train = {task: parts["train"] for task, parts in data.items()}
     yield from together("lora", shared, train, LORA, seed)
@@ -181,7 +181,7 @@ def shared_model(seed, adapters):
 
 
 def together(row, shared, train, settings, seed, **more):
-    """Trains both tasks in every batch, each with its share of the samples."""
+    """Trains both tasks in every batch, in proportion to the sizes of their data."""
     mixed = tfpeft.mix_tasks(
         train, sampling="proportional", batch_size=settings.batch_size, seed=seed
     )
@@ -202,7 +202,7 @@ def weights_path(row, task, seed):
 
 
 def sizes(model, path):
-    """Returns the share of parameters that are trained, and what the file of a task holds."""
+    """Returns the percentage of trained parameters, and the size of the file of a task."""
     trained, every = (
         sum(int(np.prod(variable.shape)) for variable in variables)
         for variables in (model.trainable_variables, model.variables)
@@ -225,17 +225,17 @@ def done():
 
 
 def table():
-    """As Markdown: test accuracy in percent, the mean of the seeds, and what a row costs.
+    """Returns a table in Markdown: test accuracy in percent, mean over seeds, and costs.
 
-    Separate models train one after the other, so that their seconds add up.
+    Separate models train one after another: their seconds are summed.
     """
     names = {
-        "separate": "a model each, all weights trained",
-        "heads": "one backbone, a head each",
-        "lora": "one backbone, a LoRA and a head each",
+        "separate": "a model per task, all weights trained",
+        "heads": "one backbone, a head per task",
+        "lora": "one backbone, a LoRA and a head per task",
     }
     lines = [
-        f"| | {', % | '.join(TASKS)}, % | trained, % of parameters | MB a task | training, s |",
+        f"| | {', % | '.join(TASKS)}, % | trained, % of parameters | MB per task | training, s |",
         "|---|" + "---:|" * (len(TASKS) + 3),
     ]
     for row, name in names.items():
@@ -272,7 +272,7 @@ def main(_):
             if all((task, row, seed) in done() for task in TASKS):
                 continue
             for task, model, measured in ROWS[row](data, seed):
-                if (task, row, seed) in done():  # a run that was killed between the two
+                if (task, row, seed) in done():  # of a run that was killed between two tasks
                     continue
                 accuracies = {
                     part: accuracy(model, *data[task][part]) for part in ("validation", "test")

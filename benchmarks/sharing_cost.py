@@ -1,9 +1,10 @@
-"""What sharing costs and spares on all-MiniLM-L6-v2: steps, memory, answers for two tasks, bytes.
+"""The cost of sharing all-MiniLM-L6-v2: training steps, memory, prediction of two tasks, bytes.
 
     python benchmarks/sharing_cost.py --data_dir=data    # minilm/
 
-Needs keras-hub, tensorflow-text and safetensors. Texts are random token numbers: neither times nor
-bytes depend on them. Times are medians of runs that take turns; ratios are of these.
+Needs keras-hub, tensorflow-text and safetensors. Texts are random token numbers, as times and bytes
+do not depend on them. Times are medians over rounds in which the models take turns; ratios are of
+medians.
 """
 
 import pathlib
@@ -19,10 +20,10 @@ import tfpeft
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", "data", "Folder of minilm/.")
-flags.DEFINE_integer("rounds", 5, "How often each is measured, in turn.")
+flags.DEFINE_integer("rounds", 5, "Measurements of each model; models take turns.")
 flags.DEFINE_integer("steps", 5, "Training steps of one measurement.")
-flags.DEFINE_integer("batch_size", 32, "Texts of a step.")
-flags.DEFINE_integer("tokens", 64, "Length of a text.")
+flags.DEFINE_integer("batch_size", 32, "Texts per step.")
+flags.DEFINE_integer("tokens", 64, "Tokens per text.")
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 HEADS = {"sentiment": 2, "topic": 20}
@@ -52,8 +53,8 @@ def fully_trained():
     return keras.Model(bert.input, keras.layers.Dense(HEADS["topic"])(pooled))
 
 
-def in_turn(functions):
-    """Returns {name: median seconds}; what is traced first does not count."""
+def median_seconds(functions):
+    """Returns {name: median seconds}; a first call of each function traces, and does not count."""
     for function in functions.values():
         function()
     times = {name: [] for name in functions}
@@ -66,7 +67,7 @@ def in_turn(functions):
 
 
 def training():
-    """A step of each way to train one task: its time, and the bytes that training adds."""
+    """Prints time and memory of a training step of one task, by method."""
     adapted = {
         "LoRA(8) on query and value": tfpeft.LoRA(rank=8),
         "LoRA(4) on all Dense layers": tfpeft.LoRA(4, 8, target="transformer_layer_*"),
@@ -83,7 +84,7 @@ def training():
     def steps(model):
         return lambda: [model.train_on_batch(x, y) for _ in range(FLAGS.steps)]
 
-    times = in_turn({name: steps(model) for name, model in models.items()})
+    times = median_seconds({name: steps(model) for name, model in models.items()})
     print("\n| a training step | ms | ratio | trained, % | gradients and optimizer, MB | ratio |")
     print("|---|---:|---:|---:|---:|---:|")
     first = "full fine-tuning"
@@ -101,12 +102,12 @@ def size(variables):
 
 
 def training_bytes(model):
-    """Computed: a gradient for each trained number, and what the optimizer keeps, in float32."""
+    """Returns the bytes of the gradients and of the optimizer's variables, computed."""
     return 4 * (size(model.trainable_variables) + size(model.optimizer.variables))
 
 
-def answering():
-    """Both tasks on one text, against one."""
+def prediction():
+    """Prints the time of two tasks on the same texts, and of one."""
     heads, adapters = shared_model(), shared_model(adapters=tfpeft.LoRA(rank=8))
     x = texts(4 * FLAGS.batch_size)
     models = {
@@ -114,14 +115,14 @@ def answering():
         "two tasks, heads only": heads,
         "two tasks, a LoRA each": adapters,
     }
-    times = in_turn({n: lambda m=m: m.predict(x, verbose=0) for n, m in models.items()})
+    times = median_seconds({n: lambda m=m: m.predict(x, verbose=0) for n, m in models.items()})
     print(f"\n| predict, {4 * FLAGS.batch_size} texts | ms | ratio |\n|---|---:|---:|")
     for name, seconds in times.items():
         print(f"| {name} | {1e3 * seconds:.0f} | {seconds / times['one task']:.2f} |")
 
 
 def files():
-    """What is stored and shipped for one task, and for two."""
+    """Prints the bytes that are stored and shipped for one task, and for two."""
     shared = shared_model(adapters=tfpeft.LoRA(4, 8, target="transformer_layer_*"))
     print("\n| .tflite | one task, MB | two tasks, MB | ratio | largest deviation |")
     print("|---|---:|---:|---:|---:|")
@@ -143,7 +144,7 @@ def files():
 
 def main(_):
     training()
-    answering()
+    prediction()
     files()
 
 

@@ -10,12 +10,33 @@ it a model is trained first. Writes distill.keras, its float32 model.tflite and 
 saved_models/NAME-distill/.
 """
 
-from pipelines import common, compress, teaching
+from pipelines.common.script import Script
+from pipelines.stages import compression
 
 
-def main():
-    return compress.compress("distill", ["distill"])
+def main(settings):
+    return compression.run("distill", settings, ["distill"])
+
+
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups=compression.groups("distill"),
+    first=(
+        "dataset",
+        "model",
+        "teacher",
+        "student",
+        "alpha",
+        "temperature",
+        "soft_loss",
+        "feature_loss",
+        "epochs",
+        "learning_rate",
+    ),
+    others=compression.ALL_FLAGS,
+)
 
 
 if __name__ == "__main__":
-    common.run(main, [*compress.RUN_FLAGS, *teaching.DISTILL_FLAGS])
+    SCRIPT.run()

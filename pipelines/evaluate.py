@@ -7,36 +7,58 @@ Quality, parameters, MACs, bytes, and latency on one thread, the files measured 
 
 import pathlib
 
-from absl import flags
-
 import tfpeft
-from pipelines import common
+from pipelines.common import datasets, models
+from pipelines.common.flags import (
+    CUSTOM_OBJECTS,
+    DATA_DIR,
+    DATA_FLAGS,
+    DATASET,
+    FORMAT,
+    IMAGE_SIZE,
+    MODEL_FLAGS,
+    TRAIN_FLAGS,
+)
+from pipelines.common.script import Script
+from tfpeft.core.arguments import unexpected
 
-FLAGS = flags.FLAGS
 
-
-def main(paths):
+def main(settings, paths):
     if not paths:
-        raise ValueError("Expected one or more .keras, .h5 or .tflite files. Received none")
-    custom_objects = common.import_custom_objects(FLAGS.custom_objects)
-    data = common.load_data()
-    models = {}
+        raise unexpected("one or more .keras, .h5 or .tflite files", "none")
+    custom_objects = models.import_custom_objects(settings.custom_objects)
+    data = datasets.load(
+        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size
+    )
+    measured = {}
     for path in paths:
         if not pathlib.Path(path).is_file():
-            raise ValueError(f"Expected a .keras, .h5 or .tflite file. Received: {path}")
-        models[path] = path
+            raise unexpected("a .keras, .h5 or .tflite file", path)
+        measured[path] = path
         if not path.endswith(".tflite"):
-            models[path] = common.load_model(path, "model", custom_objects)
-            data = data.for_model(models[path])
-    comparison = tfpeft.compare(models, data.test)
-    if FLAGS.format == "json":
+            measured[path] = models.load_model(path, "model", custom_objects)
+            data = data.for_model(measured[path])
+    comparison = tfpeft.compare(measured, data.test)
+    if settings.format == "json":
         print(comparison.to_json())
     else:
-        print(comparison.to_markdown() if FLAGS.format == "markdown" else comparison)
+        print(comparison.to_markdown() if settings.format == "markdown" else comparison)
     return 0
 
 
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups={
+        "data": (DATASET, DATA_DIR, IMAGE_SIZE),
+        "models": (CUSTOM_OBJECTS,),
+        "output": (FORMAT,),
+    },
+    first=("dataset", "format", "data_dir", "custom_objects"),
+    takes_files=True,
+    others=(*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS),
+)
+
+
 if __name__ == "__main__":
-    common.run(
-        main, ["dataset", "data_dir", "image_size", "custom_objects", "format"], takes_files=True
-    )
+    SCRIPT.run()

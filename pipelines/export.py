@@ -6,16 +6,30 @@ Writes model.tflite and the report to saved_models/NAME-export/. The dataset cal
 (training data) and measures the file (test data).
 """
 
-from pipelines import common, compress
+from pipelines.common.flags import DATA_FLAGS, MODEL_FLAGS
+from pipelines.common.script import Script
+from pipelines.stages import compression, quantize
+from tfpeft.core.arguments import unexpected
 
 
-def main():
-    if common.FLAGS.model is None:
-        raise ValueError("Expected a model to export, a .keras or .h5 file. Received no --model")
-    return compress.compress("export", ["quantize"])
+def main(settings):
+    if settings.model is None:
+        raise unexpected("a model to export, a .keras or .h5 file", "no --model")
+    return compression.run("export", settings, ["quantize"])
+
+
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups={
+        "data": DATA_FLAGS,
+        "model": MODEL_FLAGS,
+        "export": (*quantize.FLAGS, compression.MAX_ACCURACY_DROP),
+    },
+    first=("model", "dataset", "quantization", "max_accuracy_drop", "custom_objects", "name"),
+    others=compression.ALL_FLAGS,
+)
 
 
 if __name__ == "__main__":
-    common.run(
-        main, [*common.DATA_FLAGS, *common.MODEL_FLAGS, *common.EXPORT_FLAGS, "max_accuracy_drop"]
-    )
+    SCRIPT.run()

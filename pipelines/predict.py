@@ -1,4 +1,4 @@
-"""Asks the .tflite file of a run of pipelines.share, as a device would.
+"""Runs the .tflite file of a run of pipelines.share, as a device would.
 
     python -m pipelines.predict --run=saved_models/minilm-share "a charming film" "dull"
     python -m pipelines.predict --run=saved_models/minilm-share --task=sentiment "a charming film"
@@ -14,81 +14,84 @@ import textwrap
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
-from pipelines import backbones, common, sharing  # noqa: F401  its --task
+from pipelines.common import backbones
+from pipelines.common.errors import invalid_flag
+from pipelines.common.flags import FORMAT, Flag
+from pipelines.common.reports import read_json
+from pipelines.common.script import Script
+from tfpeft.core.arguments import unexpected
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
-FLAGS = flags.FLAGS
+RUN = Flag("run", str, None, "Folder of a run of pipelines.share.")
+TASK = Flag(
+    "task", str, (), "A task of the run, given once for each; by default all.", repeated=True
+)
+INPUT = Flag("input", str, None, "Samples of a run on arrays, (samples, ...), in a .npy file.")
 
-flags.DEFINE_string("run", None, "Folder of a run of pipelines.share.")
-flags.DEFINE_string("input", None, "Samples of a run on arrays, (samples, ...), in a .npy file.")
 
-
-def main(texts):
-    folder = pathlib.Path(FLAGS.run or "")
-    if not FLAGS.run or not all((folder / n).is_file() for n in ("tasks.json", "model.tflite")):
-        raise ValueError(
-            "Expected the folder of a run of pipelines.share that has ended. "
-            f"Received: --run={FLAGS.run}"
+def main(settings, texts):
+    folder = pathlib.Path(settings.run or "")
+    if not settings.run or not all((folder / n).is_file() for n in ("tasks.json", "model.tflite")):
+        raise unexpected(
+            "the folder of a run of pipelines.share that has ended", f"--run={settings.run}"
         )
-    classes = json.loads((folder / "tasks.json").read_text())
-    unknown = sorted(set(FLAGS.task) - set(classes))
+    classes = read_json(folder / "tasks.json")
+    unknown = sorted(set(settings.task) - set(classes))
     if unknown:
-        raise ValueError(
-            f"Received an invalid value for --task, expected {' or '.join(classes)}, as --run has. "
-            f"Received: --task={unknown[0]}"
-        )
-    samples, x = inputs(folder, texts)
-    file = TFLiteFile(folder / "model.tflite")
+        raise invalid_flag("task", f"{' or '.join(classes)}, as --run has", unknown[0])
+    samples, x = read_inputs(settings, folder, texts)
     probabilities = {
-        task: tf.nn.softmax(file.predict(x, task)).numpy() for task in FLAGS.task or classes
+        task: tf.nn.softmax(logits).numpy()
+        for task, logits in run_file(folder / "model.tflite", x, settings.task or classes).items()
     }
-    show(
-        [
-            {
-                "task": task,
-                "class": classes[task][int(np.argmax(each[i]))],
-                "probability": float(np.max(each[i])),
-                "sample": sample,
-            }
-            for i, sample in enumerate(samples)
-            for task, each in probabilities.items()
-        ]
-    )
+    rows = [
+        {
+            "task": task,
+            "class": classes[task][int(np.argmax(values[i]))],
+            "probability": float(np.max(values[i])),
+            "sample": sample,
+        }
+        for i, sample in enumerate(samples)
+        for task, values in probabilities.items()
+    ]
+    show(rows, settings.format)
     return 0
 
 
-def inputs(folder, texts):
+def run_file(path, x, tasks):
+    """Returns {task: logits} of the signatures of a file."""
+    file = TFLiteFile(path)
+    return {task: file.predict(x, task) for task in tasks}
+
+
+def read_inputs(settings, folder, texts):
     """Returns the samples as they are printed, and as the file takes them."""
     if backbones.reads_texts(folder):
-        if FLAGS.input is not None or not texts:
-            got = f"--input={FLAGS.input}" if FLAGS.input is not None else "none"
-            raise ValueError(f"Expected texts, which --run={FLAGS.run} reads. Received: {got}")
+        if settings.input is not None or not texts:
+            received = f"--input={settings.input}" if settings.input is not None else "none"
+            raise unexpected(f"texts, which --run={settings.run} reads", received)
         return texts, backbones.tokens(backbones.load_preprocessor(folder), texts)
-    if FLAGS.input is None or texts:
-        got = f"texts, {texts[0]!r} first" if texts else "none"
-        raise ValueError(f"Expected --input, as --run={FLAGS.run} reads arrays. Received: {got}")
-    wanted = f"Expected samples in a .npy file. Received: --input={FLAGS.input}"
+    if settings.input is None or texts:
+        received = f"texts, {texts[0]!r} first" if texts else "none"
+        raise unexpected(f"--input, as --run={settings.run} reads arrays", received)
+    expected, received = "samples in a .npy file", f"--input={settings.input}"
     try:
-        x = np.load(FLAGS.input, allow_pickle=False)
+        x = np.load(settings.input, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{wanted}: {error}") from error
-    if (
-        not isinstance(x, np.ndarray)
-        or x.ndim < 2
-        or not len(x)
-        or not np.issubdtype(x.dtype, np.number)
-    ):
-        raise ValueError(f"{wanted}, with something else")
+        raise unexpected(expected, f"{received}: {error}") from error
+    is_array = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.number)
+    if not is_array or x.ndim < 2 or not len(x):
+        raise unexpected(expected, f"{received}, with something else")
     if not np.all(np.isfinite(x)):
-        raise ValueError(f"{wanted}, with NaN or infinity")
+        raise unexpected(expected, f"{received}, with NaN or infinity")
     return range(len(x)), x.astype("float32")
 
 
-def show(rows):
-    if FLAGS.format == "json":
+def show(rows, form):
+    """Prints the rows as aligned text, Markdown or JSON."""
+    if form == "json":
         print(json.dumps(rows, indent=2))
         return
     lines = [
@@ -100,12 +103,21 @@ def show(rows):
         )
         for row in rows
     ]
-    if FLAGS.format == "markdown":
+    if form == "markdown":
         header = ("task", "class", "probability", "sample")
         print(markdown_table(header, lines, align=("left", "left", "right", "left")))
     else:
         print(text_table(None, lines, align=("left",) * 4))
 
 
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups={"run": (RUN, TASK, INPUT), "output": (FORMAT,)},
+    first=("run", "task", "input", "format"),
+    takes_files=True,
+)
+
+
 if __name__ == "__main__":
-    common.run(main, ["run", "task", "input", "format"], takes_files=True)
+    SCRIPT.run()

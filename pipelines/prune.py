@@ -9,12 +9,33 @@ Writes prune.keras (zeros verified), its float32 model.tflite and the report to
 saved_models/NAME-prune/. Zeros make the file smaller once it is compressed: see gzip.
 """
 
-from pipelines import common, compress, sparsify
+from pipelines.common.script import Script
+from pipelines.stages import compression
 
 
-def main():
-    return compress.compress("prune", ["prune"])
+def main(settings):
+    return compression.run("prune", settings, ["prune"])
+
+
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups=compression.groups("prune"),
+    first=(
+        "dataset",
+        "model",
+        "final_sparsity",
+        "criterion",
+        "scope",
+        "exclude",
+        "n_m",
+        "iterative",
+        "epochs",
+        "learning_rate",
+    ),
+    others=compression.ALL_FLAGS,
+)
 
 
 if __name__ == "__main__":
-    common.run(main, [*compress.RUN_FLAGS, *sparsify.PRUNE_FLAGS])
+    SCRIPT.run()

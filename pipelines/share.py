@@ -9,142 +9,152 @@ r"""Trains several tasks on one pretrained backbone, and puts them into one .tfl
 The backbone stays as it is; a task trains its head, and the adapter that --adapter names.
 saved_models/NAME/ gets backbone.keras, tokenizer/ (for texts), TASK.weights.h5 for each task,
 tasks.json, model.tflite with a signature for each task, report.md and report.json. Stopped at any
-moment and started again with the same flags, it goes on with the stage that was not finished. The
+moment and started again with the same flags, it resumes with the step that was not finished. The
 epoch that is kept is chosen on validation data; the report is of test data.
 
-pipelines.predict asks the file.
+pipelines.predict runs the file.
 
-The numbers in it are --quantization=dynamic_range by default: of two tasks on all-MiniLM-L6-v2 it
-makes 24.4 MB, where float32 makes 91.2 MB and float16 45.8 MB, with the same accuracy of all three;
-int8 is refused there, as what such a file answers is too far from the model.
+Its numbers are --quantization=dynamic_range by default: of two tasks on all-MiniLM-L6-v2 that makes
+24.4 MB, where float32 makes 91.2 MB and float16 45.8 MB, with the same accuracy of all three; int8
+fails there, as the outputs of such a file are too far from the model's.
 """
 
-import importlib.metadata
 import json
 import math
 import pathlib
-import platform
 import tempfile
 
 import keras
 import numpy as np
-from absl import flags
 
 import tfpeft
-from pipelines import backbones, common, sharing
-from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
+from pipelines.common import backbones, reports, tasks, training
+from pipelines.common.flags import (
+    BATCH_SIZE,
+    EPOCHS,
+    LEARNING_RATE,
+    NAME,
+    OUTPUT_DIR,
+    QUANTIZATION,
+    SEED,
+)
+from pipelines.common.folders import RunFolder
+from pipelines.common.script import Script
+from pipelines.stages import share
+from tfpeft.evaluation.tables import evaluations_markdown
 
-FLAGS = flags.FLAGS
-RUN_FLAGS = ["output_dir", "name", "seed", *backbones.BACKBONE_FLAGS, *sharing.TASK_FLAGS]
-RUN_FLAGS += [*common.TRAIN_FLAGS, *common.EXPORT_FLAGS]
+GROUPS = {
+    "run": (OUTPUT_DIR, NAME, SEED),
+    "backbone": backbones.BACKBONE_FLAGS,
+    "tasks": (tasks.TASK, *share.FLAGS),
+    "training": (EPOCHS.with_default(3), BATCH_SIZE, LEARNING_RATE.with_default(2e-3)),
+    "export": (QUANTIZATION.with_default("dynamic_range"),),
+}
+FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 
 
-def main():
-    tasks = sharing.parse_tasks()
-    is_text = sharing.check_flags(tasks)
-    folder = common.RunFolder("share", RUN_FLAGS, named_after="backbone")
-    files = [f"{name}.weights.h5" for name in tasks]
-    files += ["tasks.json", "model.tflite", "report.json"]
+def main(settings):
+    named = tasks.parse(settings)
+    is_text = tasks.check(settings, named)
+    share.check(settings)
+    folder = RunFolder("share", settings, FLAGS, named_after="backbone")
+    files = [*map(weights_file, named), "tasks.json", "model.tflite", "report.json"]
     if not all((folder / name).exists() for name in files):
-        run_stages(folder, tasks, is_text)
-    result = json.loads((folder / "report.json").read_text())
-    print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
-    print(f"Report: {folder / 'report.md'}")
+        run_steps(settings, folder, named, is_text)
+    reports.show(folder, headline)
     return 0
 
 
-def run_stages(folder, tasks, is_text):
-    begin(1, f"backbone {FLAGS.backbone}")
-    data, classes = sharing.read_tasks(tasks)
-    backbone, preprocessor = backbones.backbone(folder, is_text)
-    data = sharing.as_inputs(data, tasks, backbone, preprocessor)
-    begin(2, f"training of {', '.join(tasks)}, adapter {FLAGS.adapter}")
-    shared = sharing.shared_model(backbone, data)
-    files = {name: f"{name}.weights.h5" for name in tasks}
+def weights_file(task):
+    return f"{task}.weights.h5"
+
+
+def run_steps(settings, folder, named, is_text):
+    begin(settings, 1, f"backbone {settings.backbone}")
+    data, classes = tasks.read(named)
+    backbone, preprocessor = backbones.open_backbone(settings, folder, is_text=is_text)
+    data = tasks.as_inputs(data, named, backbone, preprocessor)
+    begin(settings, 2, f"training of {', '.join(named)}, adapter {settings.adapter}")
+    shared = share.shared_model(settings, backbone, data)
+    files = {task: weights_file(task) for task in named}
     if not all((folder / name).exists() for name in [*files.values(), "tasks.json"]):
         for name in ("model.tflite", "report.json"):  # of weights that will be no more
             (folder / name).unlink(missing_ok=True)
-        sharing.train(shared, data)
-        for name, file in files.items():
-            folder.write(file, lambda path, name=name: shared.save_task(name, path))
+        share.train(settings, shared, data)
+        for task, file in files.items():
+            folder.write(file, lambda path, task=task: shared.save_task(task, path))
         folder.write("tasks.json", json.dumps(classes, indent=2))
     for file in files.values():
         shared.load_task(folder / file)
-    begin(3, f"export, quantization {FLAGS.quantization}")
+    begin(settings, 3, f"export, quantization {settings.quantization}")
     if not (folder / "model.tflite").exists():
-        folder.write("model.tflite", lambda path: export(shared, path, data))
-    begin(4, "report")
-    write_report(folder, shared, data)
+        folder.write("model.tflite", lambda path: export(settings, shared, path, data))
+    begin(settings, 4, "report")
+    write_report(settings, folder, shared, data)
 
 
-def begin(stage, what):
-    print(f"[{stage}/4] {what}", flush=True)
-    common.seed_everything(FLAGS.seed + stage)
+def begin(settings, step, title):
+    print(f"[{step}/4] {title}", flush=True)
+    training.seed_everything(settings.seed + step)
 
 
-def export(model, path, data):
+def export(settings, model, path, data):
     """Writes a file; up to 200 inputs, of all tasks alike, calibrate int8."""
-    samples = [sharing.first(each.train[0], 200 // len(data)) for each in data.values()]
+    count = 200 // len(data)
+    parts = [tasks.first_samples(samples.train[0], count) for samples in data.values()]
+    inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
     return tfpeft.export_tflite(
-        model,
-        path,
-        quantization=FLAGS.quantization,
-        representative_data=keras.tree.map_structure(lambda *each: np.concatenate(each), *samples),
+        model, path, quantization=settings.quantization, representative_data=inputs
     )
 
 
-def write_report(folder, shared, data):
+def write_report(settings, folder, shared, data):
     file = folder / "model.tflite"
-    rows, tasks = {}, {}
-    for name, each in data.items():
-        model = shared.task(name)
-        measured = {name: model, f"{name}, {file.name}": file}
-        compared = tfpeft.compare(measured, each.test, signature=name)
-        rows |= {key: row.as_dict() for key, row in compared.rows.items()}
+    rows, figures = {}, {}
+    for task, samples in data.items():
+        model = shared.task(task)
+        measured = {task: model, f"{task}, {file.name}": file}
+        compared = tfpeft.compare(measured, samples.test, signature=task)
+        rows |= {name: row.as_dict() for name, row in compared.rows.items()}
         with tempfile.TemporaryDirectory() as alone:
-            exported = export(model, pathlib.Path(alone) / file.name, {name: each})
-        tasks[name] = {
-            "classes": each.classes,
-            "samples": {s: len(getattr(each, s)[1]) for s in ("train", "validation", "test")},
+            exported = export(settings, model, pathlib.Path(alone) / file.name, {task: samples})
+        figures[task] = {
+            "classes": samples.classes,
+            "samples": {s: len(getattr(samples, s)[1]) for s in ("train", "validation", "test")},
             "trained_parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
-            "size_bytes": (folder / f"{name}.weights.h5").stat().st_size,
+            "size_bytes": (folder / weights_file(task)).stat().st_size,
             "separate_parameters": model.count_params(),
             "separate_size_bytes": exported.size_bytes,
         }
-    packages = ("tensorflow", "keras", "ai-edge-litert")
     result = {
         "size_bytes": file.stat().st_size,
-        "separate_size_bytes": sum(each["separate_size_bytes"] for each in tasks.values()),
+        "separate_size_bytes": sum(task["separate_size_bytes"] for task in figures.values()),
         "parameters": shared.count_params(),
-        "separate_parameters": sum(each["separate_parameters"] for each in tasks.values()),
-        "tasks": tasks,
+        "separate_parameters": sum(task["separate_parameters"] for task in figures.values()),
+        "tasks": figures,
         "rows": rows,
         "flags": folder.flags,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": reports.versions(),
     }
-    machine = f"{platform.machine()}, Python {platform.python_version()}"
     note = (
         "A row is of test data: a task as a Keras model, whose bytes and latency are those of a "
-        "float32 .tflite file of its own, and as a signature of model.tflite, whose bytes and "
+        "separate float32 .tflite file, and as a signature of model.tflite, whose bytes and "
         "parameters are those of the whole. Latency is of this machine "
-        f"({machine}): one sample, one thread, both in turn."
+        f"({reports.machine()}): one sample, one thread, both in turn."
     )
-    lines = [f"# {folder.path.name}", headline(result), evaluations_markdown(rows), note]
-    folder.write("report.md", "\n\n".join(lines))
-    # The last file, and so the sign that all of it is there.
-    folder.write("report.json", json.dumps(result, indent=2))
+    reports.write(folder, result, [headline(result), evaluations_markdown(rows), note])
 
 
 def headline(result):
     ratio = result["separate_size_bytes"] / result["size_bytes"]
     lines = [
         f"model.tflite: {len(result['tasks'])} tasks in {result['size_bytes'] / 1e3:,.1f} kB, "
-        f"{ratio:.2f}x smaller than a file for each ({result['separate_size_bytes'] / 1e3:,.1f} "
+        f"{ratio:.2f}x smaller than a file per task ({result['separate_size_bytes'] / 1e3:,.1f} "
         f"kB); {result['parameters']:,} parameters in place of {result['separate_parameters']:,}."
     ]
     for name, task in result["tasks"].items():
         lines.append(
-            f"- {name}: {task['trained_parameters']:,} parameters trained, {name}.weights.h5 of "
+            f"- {name}: {task['trained_parameters']:,} parameters trained, {weights_file(name)} of "
             f"{task['size_bytes'] / 1e3:,.1f} kB; {task['classes']} classes, "
             + ", ".join(f"{count} {split}" for split, count in task["samples"].items())
             + " samples"
@@ -152,8 +162,16 @@ def headline(result):
     return "\n".join(lines)
 
 
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups=GROUPS,
+    first=(
+        *("backbone", "task", "adapter", "rank", "pooling", "epochs", "learning_rate"),
+        *("quantization", "name", "seed"),
+    ),
+)
+
+
 if __name__ == "__main__":
-    FLAGS.set_default("epochs", 3)
-    FLAGS.set_default("learning_rate", 2e-3)
-    FLAGS.set_default("quantization", "dynamic_range")
-    common.run(main, RUN_FLAGS)
+    SCRIPT.run()

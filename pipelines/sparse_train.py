@@ -7,12 +7,33 @@ Writes sparse_train.keras (zeros verified), its float32 model.tflite and the rep
 saved_models/NAME-sparse_train/. Zeros make the file smaller once it is compressed: see gzip.
 """
 
-from pipelines import common, compress, sparsify
+from pipelines.common.script import Script
+from pipelines.stages import compression
 
 
-def main():
-    return compress.compress("sparse_train", ["sparse_train"])
+def main(settings):
+    return compression.run("sparse_train", settings, ["sparse_train"])
+
+
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups=compression.groups("sparse_train"),
+    first=(
+        "dataset",
+        "model",
+        "technique",
+        "sparsity",
+        "distribution",
+        "exclude",
+        "l1",
+        "epochs",
+        "learning_rate",
+        "max_accuracy_drop",
+    ),
+    others=compression.ALL_FLAGS,
+)
 
 
 if __name__ == "__main__":
-    common.run(main, [*compress.RUN_FLAGS, *sparsify.SPARSE_TRAIN_FLAGS])
+    SCRIPT.run()

@@ -5,12 +5,23 @@
 Writes teacher.keras, its float32 model.tflite and the report to saved_models/NAME-train/.
 """
 
-from pipelines import common, compress
+from pipelines.common.flags import DATA_FLAGS, TRAIN_FLAGS
+from pipelines.common.script import Script
+from pipelines.stages import compression
 
 
-def main():
-    return compress.compress("train", [])
+def main(settings):
+    return compression.run("train", settings, [])
+
+
+SCRIPT = Script(
+    main,
+    __doc__,
+    groups={"data": DATA_FLAGS, "training": TRAIN_FLAGS},
+    first=("dataset", "epochs", "batch_size", "learning_rate", "name", "seed"),
+    others=compression.ALL_FLAGS,
+)
 
 
 if __name__ == "__main__":
-    common.run(main, [*common.DATA_FLAGS, *common.TRAIN_FLAGS])
+    SCRIPT.run()

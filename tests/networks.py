@@ -1,4 +1,4 @@
-"""Tiny data and a model of each kind, for the tests of all techniques."""
+"""Tiny data, and a model of every kind, for the tests of all techniques."""
 
 import keras
 import numpy as np

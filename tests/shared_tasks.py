@@ -51,7 +51,7 @@ def fitted(model, x=X, y=None, **options):
 
 
 def randomized(model, seed=3):
-    """Moves what is trained away from where it begins."""
+    """Moves the trainable variables away from their initial values."""
     values = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(variable + values.normal(0.0, 0.3, variable.shape))
@@ -59,7 +59,8 @@ def randomized(model, seed=3):
 
 
 def predict(model, x=X):
-    return model.predict(x, verbose=0)
+    """Returns outputs as arrays, in eager code: `Model.predict` traces every model anew."""
+    return keras.tree.map_structure(np.asarray, model(x, training=False))
 
 
 def assert_same_weights(model, other):
@@ -68,6 +69,6 @@ def assert_same_weights(model, other):
 
 
 def cross_entropies(logits, labels):
-    """One a sample, by NumPy."""
+    """Returns the cross-entropy of each sample, by NumPy."""
     logits = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]

@@ -88,8 +88,8 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
     if page.name == "sharing.md":
         x, digit = 1.0 - names["x"][names["test"]], names["digit"][names["test"]]
-        logits = names["other"].predict(x, verbose=0)["inverted"]
-        assert np.mean(logits.argmax(-1) == digit) > 0.8
+        outputs = names["other"].predict(x, verbose=0)
+        assert np.mean(outputs["inverted"].argmax(-1) == digit) > 0.8
         assert names["report"].signatures == ("parity", "inverted", "size")
         assert (tmp_path / "inverted.weights.h5").stat().st_size < 40_000
     if page.name == "distillation.md":

@@ -1,5 +1,6 @@
 """Importing tfpeft: what it leaves alone, and what it leaves for later."""
 
+import ast
 import os
 import pathlib
 import subprocess
@@ -54,3 +55,14 @@ def test_import_changes_neither_tf_keras_nor_the_environment(imports, legacy):
         f"assert os.environ.get('TF_USE_LEGACY_KERAS') == {legacy!r}",
     ]
     run("\n".join(lines), legacy)
+
+
+def test_modules_import_no_heavy_package():
+    """In files, not in a process: Keras imports scikit-learn and matplotlib where they are."""
+    heavy = {"tensorflow_model_optimization", "tf_keras", "sklearn", "matplotlib"}
+    for path in (ROOT / "tfpeft").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            names = [node.module] if isinstance(node, ast.ImportFrom) else names
+            is_import = isinstance(node, (ast.Import, ast.ImportFrom))
+            assert not is_import or not heavy & {name.split(".")[0] for name in names}, path

@@ -310,7 +310,7 @@ class TestBadInput:
             (lambda data: Batches(count=None), "`data`.*`num_batches`"),
             (lambda data: data.take(0), "data with samples"),
             (lambda data: Batches(count=0), "data with samples"),
-            (lambda data: (X[:0], Y[:0]), "as many samples as labels"),
+            (lambda data: (X[:0], Y[:0]), "data with samples"),
             (lambda data: data.unbatch(), "`data`.*batches"),
             (lambda data: (batch for batch in [(X, Y)]), "`data`.*returns the generator"),
             (lambda data: lambda: iter([(X, Y)]), "`data`.*data whose end is known"),

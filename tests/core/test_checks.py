@@ -26,8 +26,8 @@ def test_the_error_of_the_check_that_fails(run):
     with input_errors():
         assert run(tf.constant([1.0, 3.0])).numpy().tolist() == [1.0, 3.0]
         for largest in (7.0, 8.5):
-            error = pytest.raises(InputError, match=f"at most 3.0. Received: {largest:g}$")
-            with error, input_errors():
+            message = f"at most 3.0. Received: {largest:g}$"
+            with pytest.raises(InputError, match=message), input_errors():
                 run(tf.constant([1.0, largest]))
 
 
@@ -37,8 +37,8 @@ def test_of_two_checks_the_one_that_fails():
         return only_small(only_small(x, 5.0), 3.0)
 
     for largest, limit in ((4.0, 3.0), (6.0, 5.0)):
-        error = pytest.raises(InputError, match=f"at most {limit}. Received: {largest:g}$")
-        with error, input_errors():
+        message = f"at most {limit}. Received: {largest:g}$"
+        with pytest.raises(InputError, match=message), input_errors():
             run(tf.constant([largest]))
 
 

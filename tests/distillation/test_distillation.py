@@ -44,12 +44,12 @@ def test_value_equals_numpy(alpha, temperature, weighted):
     keras.utils.set_random_seed(1)
     teacher, student = net(16), net()
     distiller = tfpeft.Distiller(teacher, student, alpha=alpha, temperature=temperature)
-    distiller.compile(loss=HARD)
+    distiller.compile(loss=HARD, run_eagerly=temperature != 4.0)  # not all traced: it takes longer
     weight = rng.uniform(0.1, 2.0, 24).astype("float32") if weighted else None
     value = distiller.evaluate(X, Y, sample_weight=weight, batch_size=24, verbose=0)
     value = value["loss"] if isinstance(value, dict) else np.ravel(value)[0]
     expected = numpy_loss(
-        5 * 0 + teacher.predict(X, verbose=0),
+        teacher.predict(X, verbose=0),
         student.predict(X, verbose=0),
         Y,
         alpha,
@@ -92,7 +92,7 @@ def test_probabilities_are_turned_into_logits(teacher_kind, student_kind):
         variant(plain_teacher, teacher_kind), variant(plain_student, student_kind), alpha=0.0
     )
     hard = keras.losses.SparseCategoricalCrossentropy(from_logits=student_kind == "logits")
-    distiller.compile(loss=hard)
+    distiller.compile(loss=hard, run_eagerly=teacher_kind != "nested")
     expected = numpy_loss(
         plain_teacher.predict(X, verbose=0), plain_student.predict(X, verbose=0), Y, 0.0, 4.0
     )

@@ -1,4 +1,4 @@
-"""pipelines.share and pipelines.predict: texts and arrays, resuming, and what they refuse."""
+"""pipelines.share and pipelines.predict: texts and arrays, resuming, and what they do not take."""
 
 import csv
 import json
@@ -11,23 +11,22 @@ import time
 import keras
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import tfpeft
-from pipelines import backbones, common, data, predict, share, sharing
-from tests.pipelines.test_pipelines import read_report, run, start
+from pipelines import predict, share
+from pipelines.common import backbones
+from pipelines.common.flags import settings_of, with_value
+from pipelines.common.folders import RunFolder
+from pipelines.common.splits import Data
+from pipelines.common.texts import load_texts
+from pipelines.stages import share as share_stage
+from tests.pipelines.scripts import call, read_report, run, start
+from tests.pipelines.tiny_bert import FILLERS, WORDS, keras_hub, save_tiny
+from tfpeft.core.arguments import InputError
 from tfpeft.export.tflite_file import TFLiteFile
 
-keras_hub = pytest.importorskip("keras_hub")
-
-WORDS = {
-    "sentiment": {"good": ["great", "lovely"], "bad": ["dull", "awful"]},
-    "topic": {"0": ["ball", "goal"], "art": ["film", "song"], "law": ["court", "vote"]},
-}
-FILLERS = ["the", "a", "was", "it", "and", "of"]
 TASKS = ["--task=sentiment=sentiment.csv:text:label", "--task=topic=topic.csv:body:about"]
-TEXTS = ["--backbone=tiny", *TASKS, "--sequence_length=12", "--rank=2", "--epochs=15"]
+TEXTS = ["--backbone=tiny", *TASKS, "--sequence_length=12", "--rank=2", "--epochs=10"]
 TEXTS += ["--batch_size=16", "--learning_rate=0.03", "--quantization=none"]
 ARRAYS = ["--backbone=scaled.keras", "--custom_objects=plain.py", "--task=shape=shape.npz"]
 ARRAYS += ["--task=colour=colour.npz"]
@@ -42,23 +41,6 @@ class Scale(keras.layers.Layer):
     def call(self, x):
         return 2.0 * x
 """
-
-
-def save_tiny(folder):
-    """A preset folder of a backbone that knows the words above, untrained."""
-    known = [word for labels in WORDS.values() for words in labels.values() for word in words]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLERS, *known]
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(vocabulary),
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        max_sequence_length=32,
-    )
-    tokenizer = keras_hub.models.BertTokenizer(vocabulary=vocabulary, lowercase=True)
-    backbone.save_to_preset(str(folder))
-    keras_hub.models.BertTextClassifierPreprocessor(tokenizer).save_to_preset(str(folder))
 
 
 def write_csv(path, columns, rows):
@@ -117,23 +99,11 @@ def array_run(folder):
     return folder / "saved_models" / "arrays"
 
 
-def called(patch, script, *arguments, others=None):
-    """Calls a script with flags, in this process."""
-    # Determinism could not be turned off again, and XLA's tests cannot have it.
-    patch.setattr(common, "seed_everything", keras.utils.set_random_seed)
-    with flagsaver.flagsaver():
-        flags.FLAGS([script.__name__, *arguments])
-        return script.main() if others is None else script.main(others)
-
-
 @pytest.fixture
 def main(folder, monkeypatch):
+    """Calls pipelines.share with flags, in this process."""
     monkeypatch.chdir(folder)
-
-    def call(*arguments):
-        return called(monkeypatch, share, *arguments)
-
-    return call
+    return lambda *arguments: call(share, *arguments)
 
 
 @pytest.fixture
@@ -141,14 +111,14 @@ def ask(folder, monkeypatch, capsys):
     """Calls pipelines.predict; returns what it prints."""
     monkeypatch.chdir(folder)
 
-    def call(*arguments, texts=()):
-        assert called(monkeypatch, predict, *arguments, others=list(texts)) == 0
+    def call_predict(*arguments, texts=()):
+        assert call(predict, *arguments, "--", *texts) == 0
         return capsys.readouterr().out
 
-    return call
+    return call_predict
 
 
-def test_share_writes_everything_it_says(text_run):
+def test_share_writes_everything_that_it_lists(text_run):
     folder, output, errors = text_run
     assert sorted(path.name for path in folder.iterdir()) == [
         "backbone.keras",
@@ -183,15 +153,15 @@ def test_the_report_is_of_the_files(folder, text_run):
     file = run_folder / "model.tflite"
     for task, columns in (("sentiment", ("text", "label")), ("topic", ("body", "about"))):
         shared.load_task(run_folder / f"{task}.weights.h5")
-        texts, _ = data.load_texts(folder / f"{task}.csv", *columns, "")
-        x, y = backbones.tokens(preprocessor, texts.test[0]), texts.test[1]
+        loaded, _ = load_texts(folder / f"{task}.csv", *columns, "")
+        x, y = backbones.tokens(preprocessor, loaded.test[0]), loaded.test[1]
         assert x["token_ids"].shape == (len(y), 12)
         accuracy = np.mean(shared.task(task).predict(x, verbose=0).argmax(-1) == y)
         assert report["rows"][task]["accuracy"] == pytest.approx(accuracy)
         assert accuracy > 0.8
-        answers = TFLiteFile(file).predict(x, task)
+        logits = TFLiteFile(file).predict(x, task)
         row = report["rows"][f"{task}, model.tflite"]
-        assert row["accuracy"] == pytest.approx(np.mean(answers.argmax(-1) == y))
+        assert row["accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == y))
         about = report["tasks"][task]
         assert about["samples"]["test"] == len(y)
         assert about["size_bytes"] == (run_folder / f"{task}.weights.h5").stat().st_size
@@ -210,13 +180,14 @@ def test_without_a_task_file_and_killed_it_ends_in_the_same_report(folder, array
     (copy / "colour.weights.h5").unlink()
     arguments = ["pipelines.share", *ARRAYS, *QUICK, f"--output_dir={tmp_path}"]
     log = tmp_path / "log"
-    with log.open("w") as file:
-        process = start(*arguments, cwd=folder, stdout=file, stderr=file)
-        while process.poll() is None and "[3/4]" not in log.read_text():
-            time.sleep(0.05)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, log.read_text()
+    log.touch()
+    process = start(*arguments, cwd=folder, output=log, errors=log)
+    while process.is_alive() and "[3/4]" not in log.read_text():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
     assert "Epoch 8/8" in log.read_text()
     assert not (copy / "report.json").exists()
     status, output, errors = run(*arguments, cwd=folder)
@@ -231,12 +202,12 @@ def test_a_run_needs_its_own_folder_only(folder, text_run, tmp_path, monkeypatch
     (tmp_path / "tfpeft-partial.tokenizer").mkdir()
     (tmp_path / "tfpeft-partial.tokenizer" / "tokenizer.json").write_text("{")
     monkeypatch.chdir(folder)
-    with flagsaver.flagsaver():
-        flags.FLAGS(["share", *TEXTS, f"--output_dir={tmp_path.parent}", f"--name={tmp_path.name}"])
-        new = common.RunFolder("share", share.RUN_FLAGS)
-        models = [backbones.backbone(new, is_text=True)[0]]
-        flags.FLAGS(["share", "--backbone=gone"])
-        model, preprocessor = backbones.backbone(new, is_text=True)
+    flags = [*TEXTS, f"--output_dir={tmp_path.parent}", f"--name={tmp_path.name}"]
+    settings, _ = share.SCRIPT.parse(flags)
+    new = RunFolder("share", settings, share.FLAGS, named_after="backbone")
+    models = [backbones.open_backbone(settings, new, is_text=True)[0]]
+    gone = with_value(settings, "backbone", "gone")
+    model, preprocessor = backbones.open_backbone(gone, new, is_text=True)
     models.append(model)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone.keras", "run.json", "tokenizer"]
     for one, other in zip(*(model.weights for model in models), strict=True):
@@ -246,16 +217,16 @@ def test_a_run_needs_its_own_folder_only(folder, text_run, tmp_path, monkeypatch
     assert x["padding_mask"].tolist() == [[1] * 6 + [0] * 6]
 
 
-def test_finished_it_only_tells(main, text_run, capsys):
+def test_finished_it_prints_its_report_only(main, text_run, capsys):
     assert main(*TEXTS) == 0
     output = capsys.readouterr().out
     assert "[1/4]" not in output
     assert "sentiment, model.tflite" in output
-    with pytest.raises(ValueError, match="other flags.*--rank was 2 and is 3"):
+    with pytest.raises(InputError, match="the same settings.*--rank was 2 and is 3"):
         main(*[each.replace("--rank=2", "--rank=3") for each in TEXTS])
 
 
-def test_predict_answers_texts(ask, text_run):
+def test_predict_reads_texts(ask, text_run):
     texts = ["It was awful", "lovely  song and the film", "great"]
     output = ask("--run=saved_models/tiny-share", texts=texts)
     lines = [line.split(maxsplit=3) for line in output.splitlines()]
@@ -286,15 +257,15 @@ def test_predict_of_one_task_in_json(ask, folder, text_run):
     ]
 
 
-def test_arrays_on_a_backbone_of_ones_own(folder, array_run):
+def test_arrays_on_a_custom_backbone(folder, array_run):
     report = read_report(array_run)
     assert not (array_run / "tokenizer").exists()
     for task, classes in (("shape", 3), ("colour", 2)):
         assert report["rows"][task]["accuracy"] > 0.8
         assert report["tasks"][task]["trained_parameters"] == 17 * classes
     assert report["parameters"] == 7 * 16 + 17 * 5
-    asked = ["--run=saved_models/arrays", "--input=samples.npy", "--format=json"]
-    status, output, errors = run("pipelines.predict", *asked, cwd=folder)
+    flags = ["--run=saved_models/arrays", "--input=samples.npy", "--format=json"]
+    status, output, errors = run("pipelines.predict", *flags, cwd=folder)
     assert (status, errors) == (0, "")
     rows = json.loads(output)
     assert [row["sample"] for row in rows] == [0, 0, 1, 1, 2, 2]
@@ -303,7 +274,7 @@ def test_arrays_on_a_backbone_of_ones_own(folder, array_run):
     assert [row["class"] for row in rows if row["task"] == "colour"] == [str(y) for y in labels]
 
 
-def test_a_missing_file_is_made_again(main, array_run, tmp_path, capsys):
+def test_a_missing_file_is_written_again(main, array_run, tmp_path, capsys):
     shutil.copytree(array_run, tmp_path / "arrays")
     (tmp_path / "arrays" / "model.tflite").unlink()
     assert main(*ARRAYS, *QUICK, f"--output_dir={tmp_path}") == 0
@@ -317,36 +288,35 @@ def test_a_missing_file_is_made_again(main, array_run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "trained"),
+    ("given", "pooling", "output"),
     [
-        ("--pooling=none", {"pooling": None, "output": "pooled_output"}),
-        ("--pooling=first", {"pooling": "first", "output": None}),
-        ("--adapter=ia3", {"pooling": "mean", "output": None}),
-        ("--adapter=bitfit", {"pooling": "mean", "output": None}),
-        ("--adapter=bottleneck", {"pooling": "mean", "output": None}),
-        ("--adapter=dora", {"pooling": "mean", "output": None}),
+        ({"pooling": "none"}, None, "pooled_output"),
+        ({"pooling": "first"}, "first", None),
+        ({"adapter": "ia3"}, "mean", None),
+        ({"adapter": "bitfit"}, "mean", None),
+        ({"adapter": "bottleneck"}, "mean", None),
+        ({"adapter": "dora"}, "mean", None),
     ],
 )
-def test_what_a_head_gets_and_what_is_trained(folder, flag, trained):
+def test_what_a_head_reads_and_what_is_trained(folder, given, pooling, output):
     backbone = keras_hub.models.Backbone.from_preset(str(folder / "tiny"))
     ids = np.ones((4, 8), "int32")
     x = {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": ids}
-    tasks = {"a": data.Data((x, None), None, None, classes=3)}
-    with flagsaver.flagsaver():
-        flags.FLAGS(["share", flag, "--rank=3"])
-        shared = sharing.shared_model(backbone, tasks)
-    assert (shared.encoder.pooling, shared.encoder.output_key) == tuple(trained.values())
+    tasks = {"a": Data((x, None), None, None, classes=3)}
+    settings = settings_of(share.FLAGS, {"backbone": "tiny", **given, "rank": 3})
+    shared = share_stage.shared_model(settings, backbone, tasks)
+    assert (shared.encoder.pooling, shared.encoder.output_key) == (pooling, output)
     assert shared(x)["a"].shape == (4, 3)
     sizes = {
-        "--adapter=ia3": 16 + 16 + 32,
-        "--adapter=bottleneck": 2 * (2 * 3 * 16 + 3 + 16),
+        "ia3": 16 + 16 + 32,
+        "bottleneck": 2 * (2 * 3 * 16 + 3 + 16),
     }
     adapter = sum(np.prod(v.shape) for v in shared.trainable_variables) - 17 * 3
-    assert adapter == sizes.get(flag, adapter) > 0
+    assert adapter == sizes.get(given.get("adapter"), adapter) > 0
 
 
 def test_images_on_one_task_without_pooling_flags(main, folder, capsys):
-    """A backbone that answers maps gets their mean; one task has one signature."""
+    """Maps of a backbone are averaged; one task has one signature."""
     y = np.arange(120) % 2
     x = np.random.default_rng(0).normal(size=(120, 4, 4, 1)) + 3.0 * y[:, None, None, None]
     arrays = {"x_train": x[:90], "y_train": y[:90], "x_test": x[90:], "y_test": y[90:]}
@@ -385,7 +355,7 @@ BAD_CSV = {
         (["--backbone=tiny", *TASKS, "--task=a=shape.npz"], r"all texts \(.csv\) or all arrays"),
         (["--backbone=image.keras", *TASKS], "with a tokenizer.*--backbone=image.keras"),
         (["--backbone=tiny", *TASKS, "--adapter=ia3", "--rank=4"], "--rank, which --adapter=ia3"),
-        ([*ARRAYS, "--sequence_length=8"], "--sequence_length, which tasks of arrays"),
+        ([*ARRAYS, "--sequence_length=8"], "--sequence_length, which a run on arrays"),
         (["--backbone=tiny", *TASKS, "--custom_objects=plain.py"], "--custom_objects, which only"),
         (["--backbone=nowhere", *TASKS], "--backbone, expected a KerasHub.*--backbone=nowhere"),
         (["--backbone=tokens", *TASKS], "--backbone, expected.*--backbone=tokens: .*config.json"),
@@ -432,7 +402,7 @@ def test_bad_input_names_the_flag(main, folder, tmp_path, arguments, message):
     np.savez(folder / "image.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     few = {"x_train": np.zeros((21, 6)), "y_train": np.arange(21) // 20}
     np.savez(folder / "few.npz", **few, x_test=np.zeros((2, 6)), y_test=np.arange(2))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         main(*arguments, f"--output_dir={tmp_path}")
     assert not list(tmp_path.glob("*/*.weights.h5"))
     assert not list(tmp_path.glob("*/*partial*"))
@@ -454,14 +424,14 @@ def test_bad_input_names_the_flag(main, folder, tmp_path, arguments, message):
         (["--run=saved_models/arrays", "--input=nan.npy"], [], "--input=nan.npy, with NaN"),
     ],
 )
-def test_predict_refuses(ask, folder, text_run, array_run, arguments, texts, message):
+def test_predict_on_bad_input(ask, folder, text_run, array_run, arguments, texts, message):
     np.save(folder / "wide.npy", np.zeros((2, 5)))
     np.save(folder / "nan.npy", np.full((2, 2, 3), np.nan))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         ask(*arguments, texts=texts)
 
 
 def test_without_keras_hub_one_line_says_what_to_install(main, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
-    with pytest.raises(ValueError, match=r"pip install tfpeft\[text\]"):
+    with pytest.raises(InputError, match=r"pip install tfpeft\[text\]"):
         main(*TEXTS, f"--output_dir={tmp_path}")

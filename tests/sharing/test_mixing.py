@@ -1,5 +1,6 @@
 """Data of several tasks as one dataset: proportions, order, epochs, and bad input."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,7 +51,7 @@ def test_proportional_sampling_shows_each_sample_about_once_an_epoch():
     assert sorted(seen["small"][:, 0]) == list(range(1000, 1030))
 
 
-def test_uniform_sampling_repeats_the_small_and_parts_the_large():
+def test_uniform_sampling_repeats_small_data_and_splits_large():
     data = {"large": numbered(90), "small": numbered(10)}
     mixed = tfpeft.mix_tasks(data, sampling="uniform", batch_size=10)
     first, second = (rows_of(mixed, kind=0) for _ in range(2))
@@ -75,7 +76,7 @@ def test_labels_and_weights_stay_with_their_samples():
 @pytest.mark.parametrize("global_seed", [0, 1])
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 @pytest.mark.parametrize("sampling", ["proportional", "uniform", "temperature"])
-def test_a_seed_says_the_order_of_every_epoch(sampling, kind, global_seed):
+def test_a_seed_sets_the_order_of_every_epoch(sampling, kind, global_seed):
     def epochs(seed):
         tf.random.set_seed(global_seed)
         data = {"a": numbered(50), "b": numbered(20)}
@@ -95,9 +96,9 @@ def test_for_evaluation_every_sample_comes_once_and_in_order():
     mixed = tfpeft.mix_tasks(data, sampling=None, batch_size=8)
     labels, inputs = rows_of(mixed), rows_of(mixed, kind=0)
     for task, (x, y) in data.items():
-        there = ~np.isnan(labels[task].reshape(len(labels[task]), -1)).any(axis=1)
-        np.testing.assert_array_equal(labels[task][there], y)
-        np.testing.assert_array_equal(inputs[task][there], x)
+        present = ~np.isnan(labels[task].reshape(len(labels[task]), -1)).any(axis=1)
+        np.testing.assert_array_equal(labels[task][present], y)
+        np.testing.assert_array_equal(inputs[task][present], x)
     assert len(labels["a"]) > 50 - 8
     assert np.isnan(labels["b"]).any()
 
@@ -112,7 +113,45 @@ def test_datasets_of_batches_are_batched_again():
     np.testing.assert_array_equal(once["a"], x)
 
 
-def test_every_part_of_a_large_dataset_has_its_turn():
+class Batches(keras.utils.PyDataset):
+    """The samples of arrays, four at a time."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return -(-len(self.y) // 4)
+
+    def __getitem__(self, i):
+        rows = slice(4 * i, 4 * i + 4)
+        return {"a": [self.x[rows], {"b": 2 * self.x[rows]}]}, self.y[rows]
+
+
+def test_a_pydataset_and_a_dataset_of_its_batches_are_mixed_alike():
+    x, y = numbered(33)
+    nested = {"a": [x, {"b": 2 * x}]}
+    dataset = tf.data.Dataset.from_tensor_slices(({"a": (x, {"b": 2 * x})}, y)).batch(4)
+    first, second = (
+        list(tfpeft.mix_tasks({"a": data, "b": numbered(11)}, batch_size=8).as_numpy_iterator())
+        for data in (Batches(x, y), dataset)
+    )
+    for batch, other in zip(first, second, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, other)
+    once = tfpeft.mix_tasks({"a": (nested, y)}, sampling=None, batch_size=8)
+    for inputs, labels in once.as_numpy_iterator():
+        plain, doubled = inputs.by_task["a"]["a"][0], inputs.by_task["a"]["a"][1]["b"]
+        np.testing.assert_array_equal(2 * plain, doubled)
+        assert np.all((plain[:, 0] % 7 == labels["a"]) | np.isnan(labels["a"]))
+
+
+def test_a_list_of_inputs_stays_several_inputs():
+    x, y = numbered(9)
+    mixed = tfpeft.mix_tasks({"a": ([x, x[:, :1]], y)}, batch_size=3)
+    assert [spec.shape for spec in mixed.element_spec[0].by_task["a"]] == [(3, 2), (3, 1)]
+
+
+def test_every_part_of_a_large_dataset_is_sampled():
     x = np.arange(30_000)
     large = tf.data.Dataset.from_tensor_slices((x, x)).batch(1000)
     data = {"large": large, "small": numbered(100)}
@@ -139,8 +178,12 @@ def test_texts_of_unknown_length_are_padded_with_zeros():
     [
         ({}, {}, "`data`, expected {task: data}"),
         ([numbered(3)], {}, "`data`, expected {task: data}"),
-        ({"a": numbered(0)}, {}, r"data\['a'\]`, expected as many samples as labels, one or more"),
-        ({"a": (numbered(3)[0], [1, 2])}, {}, r"data\['a'\].*Received: data\['a'\]=\[2, 3\]"),
+        (
+            {"a": numbered(0)},
+            {},
+            r"data\['a'\]`, expected as many samples as labels, and one or more",
+        ),
+        ({"a": (numbered(3)[0], [1, 2])}, {}, r"data\['a'\].*Received: data\['a'\]='3 and 2'"),
         ({"a": numbered(3)[0]}, {}, r"data\['a'\]`, expected arrays \(x, y\)"),
         ({"a": (numbered(3)[0],)}, {}, r"data\['a'\]`, expected arrays \(x, y\)"),
         ({"a": numbered(3)}, {"sampling": "size"}, "`sampling`, expected one of 'proportional'"),
@@ -161,13 +204,29 @@ def test_texts_of_unknown_length_are_padded_with_zeros():
         (
             {"a": tf.data.Dataset.from_tensor_slices(numbered(3)[0]).batch(2)},
             {},
-            r"data\['a'\]`, expected batches of \(x, y\)",
+            r"data\['a'\]`, expected arrays \(x, y\) or .*, or batches of these",
         ),
         (
             {"a": tf.data.Dataset.from_tensor_slices(numbered(3)).take(0).batch(2)},
             {},
-            r"data\['a'\]`, expected as many samples as labels, one or more",
+            r"data\['a'\]`, expected data with samples, one or more",
         ),
+        (
+            {
+                "a": tf.data.Dataset.from_tensor_slices(numbered(3))
+                .batch(2)
+                .filter(lambda x, y: False)
+            },
+            {},
+            r"data\['a'\]`, expected data with samples, one or more",
+        ),
+        (
+            {"a": tf.data.Dataset.from_tensor_slices(numbered(3))},
+            {},
+            r"data\['a'\]`, expected batches, as of",
+        ),
+        ({"a": lambda: iter([numbered(3)])}, {}, r"data\['a'\]`, expected data whose end is known"),
+        ({"a": (numbered(3)[0], {"b": numbered(3)[1]})}, {}, r"data\['a'\]`.*with y an array"),
     ],
 )
 def test_bad_input(data, options, message):

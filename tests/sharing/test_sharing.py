@@ -1,4 +1,4 @@
-"""SharedModel: what it answers by hand, tasks that do not touch each other, files."""
+"""SharedModel: outputs by hand, independent tasks, files, export, bad input."""
 
 import keras
 import numpy as np
@@ -21,17 +21,18 @@ from tests.shared_tasks import (
     shared_model,
 )
 from tfpeft.core import weight_files
+from tfpeft.core.arguments import InputError
 from tfpeft.export.tflite_file import TFLiteFile
 
 
-class TestAnswers:
-    def test_heads_on_what_the_backbone_answers(self):
+class TestOutputs:
+    def test_heads_on_the_outputs_of_the_backbone(self):
         shared = shared_model()
-        answers, features = predict(shared), predict(pretrained())
-        assert set(answers) == {"zoo", "age"}
+        outputs, features = predict(shared), predict(pretrained())
+        assert set(outputs) == {"zoo", "age"}
         for task, part in shared.parts.items():
             kernel, bias = part.head.get_weights()
-            np.testing.assert_allclose(answers[task], features @ kernel + bias, atol=1e-5)
+            np.testing.assert_allclose(outputs[task], features @ kernel + bias, atol=1e-5)
 
     def test_adapters_by_hand(self):
         methods = {"zoo": tfpeft.LoRA(rank=2, alpha=6, target="hidden"), "age": None}
@@ -43,8 +44,9 @@ class TestAnswers:
             hidden = gamma * (hidden - mean) / np.sqrt(variance + 1e-3) + beta
             head, head_bias = shared.parts[task].head.get_weights()
             expected = (hidden @ w_last + b_last) @ head + head_bias
-            np.testing.assert_allclose(predict(shared)[task], expected, atol=1e-5)
-            np.testing.assert_allclose(predict(shared.task(task)), expected, atol=1e-5)
+            for found in (predict(shared)[task], predict(shared.task(task))):
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+            np.testing.assert_allclose(shared.predict(X, verbose=0)[task], expected, atol=1e-5)
 
     def test_tasks_without_adapters_share_one_pass(self):
         @keras.saving.register_keras_serializable(package="tests")
@@ -75,7 +77,7 @@ class TestAnswers:
         shared = compiled(tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, adapters=tfpeft.LoRA(2)))
         fitted(shared)
         for old, weight in zip(before, model.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, old)  # the caller's stays as it is
+            np.testing.assert_array_equal(weight, old)  # the caller's model stays as it is
         assert all(layer.trainable for layer in model._flatten_layers())
         assert set(predict(shared)) == {"zoo", "age"}
 
@@ -107,7 +109,7 @@ class TestAnswers:
             np.testing.assert_allclose(predict(shared.encoder, given), features[:, 0])
         shared = tfpeft.SharedModel(named, {"a": 2}, output="other")
         np.testing.assert_allclose(predict(shared.encoder, by_name), features[:, 0])
-        tokens = tfpeft.SharedModel(masked, {"tags": 4})  # a label a token
+        tokens = tfpeft.SharedModel(masked, {"tags": 4})  # a label per token
         assert predict(tokens, x)["tags"].shape == (4, 6, 4)
         images = keras.Sequential([keras.Input((3, 2, 6)), keras.layers.Dense(5)])
         shared = tfpeft.SharedModel(images, {"a": 2}, pooling="mean")
@@ -159,7 +161,7 @@ class TestIndependence:
         before, frozen = predict(shared), shared.encoder.get_weights()
         task = shared.task("zoo")
         assert len(task.trainable_variables) == 4
-        fitted(compiled(task), y=LABELS["zoo"], epochs=3)
+        fitted(compiled(task, run_eagerly=True), y=LABELS["zoo"], epochs=3)
         after = predict(shared)
         np.testing.assert_array_equal(after["age"], before["age"])
         assert np.any(after["zoo"] != before["zoo"])
@@ -177,18 +179,19 @@ class TestIndependence:
             np.testing.assert_array_equal(after[task], before[task])
         with pytest.raises(ValueError, match="compile"):
             fitted(shared)
-        fitted(compiled(shared), y={**LABELS, "third": LABELS["zoo"]})
+        fitted(compiled(shared, run_eagerly=True), y={**LABELS, "third": LABELS["zoo"]})
 
-    def test_what_is_frozen_stays_and_what_is_freed_learns(self):
-        shared = compiled(shared_model(adapters=tfpeft.BitFit(), unfreeze="last"))
+    def test_frozen_layers_stay_and_unfrozen_layers_learn(self):
+        shared = shared_model(adapters=tfpeft.BitFit(), unfreeze="last")
+        compiled(shared, run_eagerly=True)
         before = {layer.name: layer.get_weights() for layer in shared.encoder.backbone.layers}
         fitted(shared)
         for layer in shared.encoder.backbone.layers:
             for old, weight in zip(before[layer.name], layer.get_weights(), strict=True):
                 assert np.array_equal(old, weight) == (layer.name != "last")
 
-    def test_a_freed_norm_learns_its_statistics(self):
-        shared = compiled(shared_model(unfreeze=["norm"]))
+    def test_an_unfrozen_norm_updates_its_statistics(self):
+        shared = compiled(shared_model(unfreeze=["norm"]), run_eagerly=True)
         before = shared.encoder.backbone.get_layer("norm").get_weights()
         fitted(shared)
         after = shared.encoder.backbone.get_layer("norm").get_weights()
@@ -202,7 +205,7 @@ def test_the_summary_names_task_and_layer():
 
 
 class TestPrecomputed:
-    def test_heads_learn_the_same_from_what_was_computed_once(self):
+    def test_heads_learn_the_same_from_precomputed_outputs(self):
         live, computed = compiled(shared_model()), compiled(shared_model())
         data = tfpeft.precompute(computed.encoder, (X, LABELS)).join((X, LABELS))
         fitted(live, epochs=2)
@@ -214,7 +217,7 @@ class TestPrecomputed:
         )
         computed.fit(mixed, verbose=0)
 
-    def test_refused_where_a_mask_would_be_lost(self):
+    def test_raises_where_a_mask_would_be_lost(self):
         inputs = keras.Input((6,), dtype="int32")
         model = keras.Model(inputs, keras.layers.Embedding(9, 5, mask_zero=True)(inputs))
         x, y = rng.integers(0, 9, (8, 6)), {"a": rng.integers(0, 2, 8)}
@@ -223,20 +226,20 @@ class TestPrecomputed:
         y = {"a": rng.integers(0, 2, (8, 6))}
         shared = compiled(tfpeft.SharedModel(model, {"a": 2}))
         data = tfpeft.precompute(shared.encoder, (x, y)).join((x, y))
-        with pytest.raises(ValueError, match="computed before, expected inputs: the mask"):
+        with pytest.raises(ValueError, match="Expected inputs of the backbone: .* no mask"):
             shared.fit(*data, verbose=0)
 
     @pytest.mark.parametrize("options", [{"adapters": tfpeft.BitFit()}, {"unfreeze": "last"}])
-    def test_refused_where_it_would_not_hold(self, options):
+    def test_raises_where_the_outputs_change(self, options):
         shared = compiled(shared_model(**options))
         data = tfpeft.precompute(shared.encoder, (X, LABELS)).join((X, LABELS))
-        with pytest.raises(ValueError, match="computed before, expected inputs"):
+        with pytest.raises(ValueError, match="Expected inputs of the backbone: .*Received: its"):
             shared.fit(*data, verbose=0)
 
 
 class TestFiles:
     @pytest.mark.parametrize("suffix", [".weights.h5", ".safetensors"])
-    def test_a_task_travels(self, tmp_path, suffix):
+    def test_tasks_by_file(self, tmp_path, suffix):
         if suffix == ".safetensors":
             pytest.importorskip("safetensors")
         methods = {"zoo": tfpeft.DoRA(2, target="hidden"), "age": None}
@@ -247,16 +250,16 @@ class TestFiles:
             shared.save_task(task, tmp_path / f"{task}{suffix}")
         assert other.load_task(tmp_path / f"zoo{suffix}") == "zoo"
         assert other.load_task(tmp_path / f"age{suffix}", "renamed") == "renamed"
-        expected, answers = predict(shared), predict(other)
-        np.testing.assert_array_equal(answers["zoo"], expected["zoo"])
-        np.testing.assert_array_equal(answers["renamed"], expected["age"])
-        np.testing.assert_array_equal(answers["age"], age)
+        expected, outputs = predict(shared), predict(other)
+        np.testing.assert_array_equal(outputs["zoo"], expected["zoo"])
+        np.testing.assert_array_equal(outputs["renamed"], expected["age"])
+        np.testing.assert_array_equal(outputs["age"], age)
         other.load_task(tmp_path / f"age{suffix}")  # in the place of its own
         np.testing.assert_array_equal(predict(other)["age"], expected["age"])
         assert other.tasks == ("age", "zoo", "renamed")
-        fitted(compiled(other), y={**LABELS, "renamed": LABELS["age"]})
+        fitted(compiled(other, run_eagerly=True), y={**LABELS, "renamed": LABELS["age"]})
 
-    def test_a_file_for_another_backbone_is_refused_and_nothing_changes(self, tmp_path):
+    def test_a_file_for_another_backbone_raises_and_nothing_changes(self, tmp_path):
         shared = shared_model(adapters=tfpeft.BitFit())
         shared.save_task("zoo", tmp_path / "zoo.weights.h5")
         before = predict(shared)
@@ -285,8 +288,8 @@ class TestFiles:
         last = tfpeft.SharedModel(backbone_, {"b": 2}, pooling="first")
         with pytest.raises(ValueError, match="`path`, expected a task of pooling='first'"):
             last.load_task(tmp_path / "a.weights.h5")
-        for task, answer in before.items():
-            np.testing.assert_array_equal(predict(shared)[task], answer)
+        for task, output in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], output)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "a.weights.h5",
             "adapter.weights.h5",
@@ -294,7 +297,7 @@ class TestFiles:
             "zoo.weights.h5",
         ]
 
-    def test_what_a_head_was_adapted_to_travels(self, tmp_path):
+    def test_the_state_of_an_adapted_head_is_in_the_file(self, tmp_path):
         normalization = keras.layers.Normalization()
         normalization.adapt(rng.normal(5.0, 3.0, (50, 5)))
         head = keras.Sequential([keras.Input((5,)), normalization, keras.layers.Dense(3)])
@@ -303,7 +306,7 @@ class TestFiles:
         other.load_task(tmp_path / "zoo.weights.h5")
         np.testing.assert_array_equal(predict(other)["zoo"], predict(shared)["zoo"])
 
-    def test_a_damaged_task_leaves_the_one_that_was_there(self, tmp_path):
+    def test_a_damaged_file_leaves_the_task_as_it_is(self, tmp_path):
         shared = randomized(shared_model(adapters=tfpeft.BitFit()))
         shared.save_task("zoo", tmp_path / "zoo.weights.h5")
         arrays, about = weight_files.read(tmp_path / "zoo.weights.h5")
@@ -313,8 +316,8 @@ class TestFiles:
         with pytest.raises(ValueError, match="`path`, expected a whole file"):
             shared.load_task(tmp_path / "zoo.weights.h5")
         assert shared.tasks == ("zoo", "age")
-        for task, answer in before.items():
-            np.testing.assert_array_equal(predict(shared)[task], answer)
+        for task, output in before.items():
+            np.testing.assert_array_equal(predict(shared)[task], output)
 
     @pytest.mark.parametrize(
         "options",
@@ -367,7 +370,7 @@ class TestExport:
     def data(self):
         return {key: rng.normal(size=(20, 64)).astype("float32") for key in ("a", "b")}
 
-    def test_a_signature_a_task_and_the_backbone_once(self, shared, data, tmp_path):
+    def test_a_signature_per_task_and_one_backbone(self, shared, data, tmp_path):
         report = tfpeft.export_tflite(shared, tmp_path / "m.tflite", representative_data=data)
         one = tfpeft.export_tflite(shared.task("zoo"), tmp_path / "one.tflite")
         assert report.signatures == ("zoo", "age", "plain")
@@ -388,7 +391,7 @@ class TestExport:
         ],
         ids=lambda method: type(method).__name__,
     )
-    def test_no_adapter_is_folded_into_a_kernel_of_its_own(self, method, tmp_path):
+    def test_no_adapter_is_folded_into_a_copy_of_a_kernel(self, method, tmp_path):
         hidden = inputs = keras.Input((64,))
         for name in ("one", "two"):
             hidden = keras.layers.Dense(256, name=name)(hidden)
@@ -445,8 +448,8 @@ class TestComposition:
         assert isinstance(shared.optimizer, keras.optimizers.LossScaleOptimizer)
         before = shared.get_weights()
         fitted(shared, epochs=2)
-        answers = predict(shared)
-        assert all(a.dtype == "float32" and np.all(np.isfinite(a)) for a in answers.values())
+        outputs = predict(shared)
+        assert all(a.dtype == "float32" and np.all(np.isfinite(a)) for a in outputs.values())
         assert any(np.any(a != b) for a, b in zip(before, shared.get_weights(), strict=True))
 
     def test_steps_per_execution(self):
@@ -481,6 +484,10 @@ class TestComposition:
 
 
 class TestBadInput:
+    @pytest.fixture(scope="class")
+    def shared(self):
+        return compiled(shared_model())
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -496,7 +503,7 @@ class TestBadInput:
             ({"adapters": tfpeft.LoRA(target="hiden")}, "`target`.*such as hidden.*'hiden'"),
             ({"unfreeze": "lost"}, "`unfreeze`, expected names or patterns.*last.*'lost'"),
             ({"pooling": "max"}, "`pooling`, expected one of None, 'mean', 'first'"),
-            ({"pooling": "mean"}, r"`pooling`, expected None for a backbone that answers \(None"),
+            ({"pooling": "mean"}, r"`pooling`, expected None for a backbone with outputs \(None"),
             ({"output": "pooled"}, "`output`, expected None, as there is one"),
         ],
     )
@@ -507,7 +514,7 @@ class TestBadInput:
 
     def test_one_head_for_two_tasks(self):
         head = keras.layers.Dense(2)
-        with pytest.raises(ValueError, match=r"heads\['b'\]`, expected a head of its own"):
+        with pytest.raises(ValueError, match=r"heads\['b'\]`, expected a head that no other"):
             shared_model({"a": head, "b": head})
 
     @pytest.mark.parametrize(
@@ -538,8 +545,7 @@ class TestBadInput:
             ({**LABELS, "zoo": LABELS["zoo"] - 2}, "expected 0 to 2 for the task zoo. .*-2 to 0"),
         ],
     )
-    def test_data(self, labels, message):
-        shared = compiled(shared_model())
+    def test_data(self, shared, labels, message):
         before = shared.get_weights()
         with pytest.raises(ValueError, match=message):
             shared.fit(X, labels, batch_size=24, verbose=0)
@@ -548,14 +554,41 @@ class TestBadInput:
         for old, weight in zip(before, shared.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, old)
 
-    @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": "auto"}])
+    @pytest.mark.parametrize(
+        "options",
+        [{"run_eagerly": True}, {"jit_compile": "auto"}, {"steps_per_execution": 2}],
+    )
     def test_labels_are_checked_however_it_runs(self, options):
         shared = compiled(shared_model(), **options)
-        assert not shared.jit_compile  # XLA would drop the check
-        with pytest.raises(ValueError, match="expected 0 to 1 for the task age. .*5 to 6"):
-            shared.fit(X, {**LABELS, "age": LABELS["age"] + 5}, batch_size=24, verbose=0)
+        assert not shared.jit_compile  # XLA cannot compile the check
+        before = shared.get_weights()
+        message = "expected 0 to 1 for the task age. Received: 5 to 6$"
+        with pytest.raises(InputError, match=message):
+            shared.fit(X, {**LABELS, "age": LABELS["age"] + 5}, batch_size=12, verbose=0)
+        for old, weight in zip(before, shared.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
 
-    def test_one_of_several_outputs_is_to_be_chosen(self):
+    def test_labels_are_checked_on_every_replica(self, mirrored):
+        with mirrored.scope():
+            shared = compiled(shared_model(), keras.optimizers.SGD(0.1))
+        before = shared.get_weights()
+        labels = {**LABELS, "age": np.where(np.arange(24) < 20, LABELS["age"], 7)}
+        with pytest.raises(InputError, match="for the task age. Received: [01] to 7$"):
+            shared.fit(X, labels, batch_size=24, verbose=0)  # the second replica's
+        for old, weight in zip(before, shared.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, old)
+
+    def test_a_model_trains_after_bad_data(self):
+        shared = compiled(shared_model())
+        for labels in ({"zoo": LABELS["zoo"]}, {**LABELS, "age": LABELS["zoo"]}):
+            with pytest.raises(InputError):
+                shared.fit(X, labels, batch_size=24, verbose=0)
+        fitted(shared, batch_size=24)
+
+    def test_xla_trains_without_the_check(self):
+        fitted(compiled(shared_model(), jit_compile=True), batch_size=24)
+
+    def test_one_of_several_outputs_must_be_named(self):
         inputs = keras.Input((4, 6))
         hidden = keras.layers.Dense(5)(inputs)
         model = keras.Model(inputs, {"sequence_output": hidden, "pooled_output": hidden[:, 0]})
@@ -565,13 +598,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"Expected a model of one output.*shared.task"):
             tfpeft.evaluate(shared, (np.zeros((2, 4, 6), "float32"), np.zeros(2, int)))
 
-    def test_a_task_without_data_in_a_mix(self):
-        shared = compiled(shared_model())
+    def test_a_task_without_data_in_a_mix(self, shared):
         mixed = tfpeft.mix_tasks({"zoo": (X, LABELS["zoo"])})
         with pytest.raises(ValueError, match="of every task, a dict of zoo, age. Received: zoo"):
             shared.fit(mixed, verbose=0)
 
-    def test_binary_labels_that_are_none(self):
+    def test_binary_labels_out_of_range(self):
         shared = shared_model({"age": keras.layers.Dense(1)})
         shared.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
         with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*0 to 2"):
@@ -581,11 +613,11 @@ class TestBadInput:
         "weights",
         [{"hue": {0: 1.0}}, {0: 2.0}, [1.0], {"zoo": {"2": 1.0}}, {"zoo": {0: -1.0}}],
     )
-    def test_class_weights(self, weights):
+    def test_class_weights(self, shared, weights):
         with pytest.raises(ValueError, match="`class_weight`, expected {task: {class number: we"):
-            fitted(compiled(shared_model()), class_weight=weights)
+            fitted(shared, class_weight=weights)
 
-    def test_tasks_that_are_not_there_or_there_already(self, tmp_path):
+    def test_unknown_tasks_and_names_that_are_taken(self, tmp_path):
         shared = shared_model()
         with pytest.raises(ValueError, match="`task`, expected one of zoo, age. .*'hue'"):
             shared.task("hue")

@@ -17,13 +17,14 @@ from tests.shared_tasks import (
     rng,
     shared_model,
 )
-from tfpeft.sharing import task_losses
+from tfpeft.sharing.labels import split_missing
+from tfpeft.sharing.weighting import with_class_weights
 
 
 class TestLoss:
     def losses(self, shared, labels=LABELS):
-        answers = predict(shared)
-        return {task: cross_entropies(answers[task], y) for task, y in labels.items()}
+        outputs = predict(shared)
+        return {task: cross_entropies(outputs[task], y) for task, y in labels.items()}
 
     def evaluated(self, shared, labels=LABELS, **options):
         return shared.evaluate(X, labels, batch_size=24, verbose=0, return_dict=True, **options)
@@ -37,9 +38,9 @@ class TestLoss:
         expected = {task: each.mean() for task, each in values.items()}
         assert found["zoo_loss"] == pytest.approx(expected["zoo"], abs=1e-6)
         assert found["loss"] == pytest.approx(2 * expected["zoo"] + 0.5 * expected["age"], abs=1e-6)
-        answers = predict(shared)
+        outputs = predict(shared)
         for task, y in LABELS.items():
-            accuracy = np.mean(answers[task].argmax(axis=1) == y)
+            accuracy = np.mean(outputs[task].argmax(axis=1) == y)
             assert found[f"{task}_accuracy"] == pytest.approx(accuracy)
         weights = {task: rng.random(24).astype("float32") for task in LABELS}
         found = self.evaluated(shared, sample_weight=weights)
@@ -49,16 +50,16 @@ class TestLoss:
     def test_missing_labels_count_in_nothing(self):
         labels = {task: y.copy() for task, y in LABELS.items()}
         labels["zoo"][5:20] = -1
-        there = labels["zoo"] >= 0
-        for zoo in (labels["zoo"], np.where(there, labels["zoo"], np.nan).astype("float32")):
+        present = labels["zoo"] >= 0
+        for zoo in (labels["zoo"], np.where(present, labels["zoo"], np.nan).astype("float32")):
             shared = compiled(shared_model(), metrics=["accuracy"])
-            values, answers = self.losses(shared), predict(shared)
+            values, outputs = self.losses(shared), predict(shared)
             found = self.evaluated(shared, {**labels, "zoo": zoo})
-            mean = values["zoo"][there].mean()
+            mean = values["zoo"][present].mean()
             assert found["zoo_loss"] == pytest.approx(mean, abs=1e-6)
             assert found["loss"] == pytest.approx(mean + values["age"].mean(), abs=1e-6)
-            right = answers["zoo"].argmax(axis=1) == labels["zoo"]
-            assert found["zoo_accuracy"] == pytest.approx(right[there].mean())
+            right = outputs["zoo"].argmax(axis=1) == labels["zoo"]
+            assert found["zoo_accuracy"] == pytest.approx(right[present].mean())
             # In batches of which some have no label at all, too.
             by_batch = shared.evaluate(
                 X, {**labels, "zoo": zoo}, batch_size=4, verbose=0, return_dict=True
@@ -68,7 +69,7 @@ class TestLoss:
 
     def test_samples_without_a_label_do_not_train(self):
         labels = {"zoo": np.full(24, -1), "age": LABELS["age"]}
-        shared = compiled(shared_model(), keras.optimizers.SGD(0.1))
+        shared = compiled(shared_model(), keras.optimizers.SGD(0.1), run_eagerly=True)
         before = shared.parts["zoo"].head.get_weights()
         fitted(shared, y=labels)
         for old, weight in zip(before, shared.parts["zoo"].head.get_weights(), strict=True):
@@ -78,7 +79,7 @@ class TestLoss:
         one_hot = np.eye(3, dtype="float32")[LABELS["zoo"]]
         one_hot[3] = np.nan
         numbers = rng.normal(size=(24, 2)).astype("float32")
-        numbers[4, 1] = np.nan  # all of a row must be there
+        numbers[4, 1] = np.nan  # all of a row must be present
         binary = LABELS["age"].astype("float32")
         binary[7:9] = np.nan
         heads = {"hot": 3, "numbers": keras.layers.Dense(2), "binary": keras.layers.Dense(1)}
@@ -91,11 +92,11 @@ class TestLoss:
         metrics = {"hot": ["accuracy"], "numbers": [keras.metrics.MeanAbsoluteError()]}
         shared.compile("sgd", loss, metrics=metrics)
         labels = {"hot": one_hot, "numbers": numbers, "binary": binary}
-        found, answers = self.evaluated(shared, labels), predict(shared)
-        there = {task: ~np.isnan(y.reshape(24, -1)).any(axis=1) for task, y in labels.items()}
-        hot = cross_entropies(answers["hot"], LABELS["zoo"])[there["hot"]].mean()
-        errors = (answers["numbers"] - numbers)[there["numbers"]]
-        z, y = answers["binary"][there["binary"], 0], binary[there["binary"]]
+        found, outputs = self.evaluated(shared, labels), predict(shared)
+        present = {task: ~np.isnan(y.reshape(24, -1)).any(axis=1) for task, y in labels.items()}
+        hot = cross_entropies(outputs["hot"], LABELS["zoo"])[present["hot"]].mean()
+        errors = (outputs["numbers"] - numbers)[present["numbers"]]
+        z, y = outputs["binary"][present["binary"], 0], binary[present["binary"]]
         entropy = np.mean(np.log1p(np.exp(-z)) + (1 - y) * z)
         assert found["hot_loss"] == pytest.approx(hot, abs=1e-5)
         assert found["numbers_loss"] == pytest.approx(np.mean(errors**2), abs=1e-5)
@@ -103,8 +104,8 @@ class TestLoss:
             np.abs(errors).mean(), abs=1e-5
         )
         assert found["binary_loss"] == pytest.approx(entropy, abs=1e-5)
-        right = answers["hot"].argmax(axis=1) == LABELS["zoo"]
-        assert found["hot_accuracy"] == pytest.approx(right[there["hot"]].mean())
+        right = outputs["hot"].argmax(axis=1) == LABELS["zoo"]
+        assert found["hot_accuracy"] == pytest.approx(right[present["hot"]].mean())
         fitted(shared, y=labels)
         assert all(np.all(np.isfinite(weight)) for weight in shared.get_weights())
 
@@ -133,7 +134,7 @@ class TestLoss:
         expected = np.mean(weights * sample_weight["zoo"] * values["zoo"])
         expected += np.mean(sample_weight["age"] * values["age"])
         assert history.history["loss"][0] == pytest.approx(expected, abs=1e-5)
-        history = fitted(shared, batch_size=24).history.history  # and they do not stay
+        history = fitted(shared, batch_size=24).history.history  # only that call has them
         total = values["zoo"].mean() + values["age"].mean()
         assert history["loss"][0] == pytest.approx(total, abs=1e-5)
 
@@ -147,30 +148,30 @@ class TestLoss:
         shapes = {"numbers": (2, 3), "hot": (2, 2), "binary": (2, 1), "tokens": (2, 3, 3)}
         outputs = {task: tf.zeros(shape) for task, shape in shapes.items()}
         given = {"numbers": {2: 3.0}, "hot": {0: 4.0}, "binary": {1: 6.0}}
-        found = task_losses.with_class_weights(y, outputs, tf.constant([1.0, 0.5]), given)
+        found = with_class_weights(y, outputs, tf.constant([1.0, 0.5]), given)
         assert found["numbers"].numpy().tolist() == [3.0, 0.5]
         assert found["hot"].numpy().tolist() == [1.0, 2.0]
         assert found["binary"].numpy().tolist() == [6.0, 0.5]
         assert found["tokens"].numpy().tolist() == [[1.0] * 3, [0.5] * 3]
-        found = task_losses.with_class_weights(y, outputs, None, {"tokens": {1: 7.0}})
+        found = with_class_weights(y, outputs, None, {"tokens": {1: 7.0}})
         assert found["tokens"].numpy().tolist() == [[1, 7, 7], [1, 1, 7]]
 
     @pytest.mark.parametrize("loss", ["binary_crossentropy", keras.losses.binary_crossentropy])
     @pytest.mark.parametrize("shape", [(24,), (24, 1)])
-    def test_losses_by_name_and_functions(self, loss, shape):
+    def test_losses_by_name_and_function(self, loss, shape):
         head = keras.layers.Dense(1, activation="sigmoid")
         shared = shared_model({"age": head})
         shared.compile("sgd", loss, metrics=["accuracy"])
         y = LABELS["age"].reshape(shape)
         found = self.evaluated(shared, {"age": y})
-        answers = predict(shared)["age"][:, 0]
-        right = np.where(LABELS["age"] == 1, answers, 1 - answers)
+        outputs = predict(shared)["age"][:, 0]
+        right = np.where(LABELS["age"] == 1, outputs, 1 - outputs)
         assert found["loss"] == pytest.approx(-np.log(right).mean(), abs=1e-5)
-        assert found["accuracy"] == pytest.approx(np.mean((answers > 0.5) == LABELS["age"]))
+        assert found["accuracy"] == pytest.approx(np.mean((outputs > 0.5) == LABELS["age"]))
         with pytest.raises(ValueError, match="expected 0 to 1 for the task age.*7 to 7"):
             self.evaluated(shared, {"age": np.full(shape, 7)})
 
-    def test_a_number_a_token(self):
+    def test_a_number_per_token(self):
         model = keras.Sequential([keras.Input((4, 6)), keras.layers.Dense(5)])
         shared = tfpeft.SharedModel(model, {"height": keras.layers.Dense(1)})
         shared.compile("sgd", "mse", metrics=["mae"])
@@ -182,16 +183,16 @@ class TestLoss:
         assert found["mae"] == pytest.approx(np.mean(np.abs(errors)), abs=1e-5)
 
     def test_a_task_without_labels_keeps_its_learned_weight(self):
-        shared = compiled(shared_model(learn_task_weights=True))
+        shared = compiled(shared_model(learn_task_weights=True), run_eagerly=True)
         fitted(shared, y={**LABELS, "age": np.full(24, -1)})
         assert shared.task_weights["age"] == 1.0
         assert shared.task_weights["zoo"] != 1.0
 
     def test_unsigned_class_numbers_are_never_missing(self):
         labels, outputs = tf.constant([255, 0], tf.uint8), tf.zeros((2, 256))
-        cleaned, there = task_losses.split_missing(labels, outputs)
+        cleaned, present = split_missing(labels, outputs)
         assert cleaned.numpy().tolist() == [255, 0]
-        assert there.numpy().tolist() == [True, True]
+        assert present.numpy().tolist() == [True, True]
 
     def test_uncertainty_weights_by_hand(self):
         heads = {"zoo": 3, "numbers": keras.layers.Dense(2)}
@@ -201,9 +202,9 @@ class TestLoss:
         for variable, value in zip(shared._log_variances.values(), (0.3, -0.4), strict=True):
             variable.assign(value)
         numbers = rng.normal(size=(24, 2)).astype("float32")
-        labels, answers = {"zoo": LABELS["zoo"], "numbers": numbers}, predict(shared)
-        zoo = cross_entropies(answers["zoo"], LABELS["zoo"]).mean()
-        squares = np.mean((answers["numbers"] - numbers) ** 2)
+        labels, outputs = {"zoo": LABELS["zoo"], "numbers": numbers}, predict(shared)
+        zoo = cross_entropies(outputs["zoo"], LABELS["zoo"]).mean()
+        squares = np.mean((outputs["numbers"] - numbers) ** 2)
         found = self.evaluated(shared, labels)
         expected = np.exp(-0.3) * zoo + 0.15 + 0.5 * np.exp(0.4) * squares - 0.2
         assert found["loss"] == pytest.approx(expected, abs=1e-5)
@@ -219,7 +220,7 @@ class TestLoss:
             assert float(shared._log_variances[task]) == pytest.approx(value, abs=1e-5)
             assert shared.task_weights[task] == pytest.approx(np.exp(-value), abs=1e-5)
 
-    def test_the_evaluation_of_a_mix_is_that_of_each_task(self):
+    def test_evaluation_of_a_mix_equals_that_of_each_task(self):
         data = {"zoo": (X[:7], LABELS["zoo"][:7]), "age": (X, LABELS["age"])}
         shared = compiled(shared_model(), metrics=["accuracy"])
         mixed = tfpeft.mix_tasks(data, sampling=None, batch_size=8)
@@ -241,10 +242,10 @@ class TestLoss:
         shared = compiled(tfpeft.SharedModel(model, {"tags": 3}), metrics=["accuracy"])
         labels = rng.integers(0, 3, (4, 6))
         labels[0, 1] = -1
-        there = (x != 0) & (labels >= 0)
-        answers = predict(shared, x)["tags"][there]
+        present = (x != 0) & (labels >= 0)
+        outputs = predict(shared, x)["tags"][present]
         found = shared.evaluate(x, {"tags": labels}, verbose=0, return_dict=True)
-        expected = cross_entropies(answers, labels[there]).mean()
+        expected = cross_entropies(outputs, labels[present]).mean()
         assert found["loss"] == pytest.approx(expected, abs=1e-5)
 
     def test_regularisation_counts(self):
@@ -255,7 +256,7 @@ class TestLoss:
         expected = self.losses(shared, labels)["zoo"].mean() + penalty
         assert self.evaluated(shared, labels)["loss"] == pytest.approx(expected, abs=1e-5)
 
-    def test_metrics_of_ones_own_count_for_each_task(self):
+    def test_custom_metrics_are_separate_for_each_task(self):
         metrics = {"age": [keras.metrics.AUC(from_logits=True, name="auc")]}
         heads = {"zoo": 3, "age": keras.layers.Dense(1)}
         loss = {"zoo": HARD, "age": keras.losses.BinaryCrossentropy(from_logits=True)}
@@ -269,8 +270,8 @@ class TestLoss:
         shared = compiled(shared_model(), metrics=[top], weighted_metrics=["accuracy"])
         weights = {task: (LABELS[task] == 1).astype("float32") for task in LABELS}
         found = self.evaluated(shared, sample_weight=weights)
-        answers = predict(shared)
+        outputs = predict(shared)
         assert found["age_top"] == 1.0
         assert found["zoo_top"] < 1.0
-        right = answers["zoo"].argmax(axis=1)[LABELS["zoo"] == 1] == 1
+        right = outputs["zoo"].argmax(axis=1)[LABELS["zoo"] == 1] == 1
         assert found["zoo_accuracy"] == pytest.approx(right.mean())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tests.networks import X, Y, compiled, sequential, train, zeros
+from tests.networks import compiled, sequential, train, zeros
 from tfpeft.core.arguments import InputError
 
 
@@ -85,22 +85,31 @@ def test_statistics_are_kept_and_frozen_layers_are_not_copied():
     assert kept == {v.path for layer in model.layers[1:] for v in layer.weights}
 
 
+def end_at(step, best, model, **logs):
+    """Calls the callback as `fit` does, with one epoch that ends at `step`."""
+    model.optimizer.build(model.trainable_variables)
+    best.set_model(model)
+    best.on_train_begin()
+    model.optimizer.iterations.assign(step)
+    best.on_epoch_end(0, {"accuracy": 0.5, "loss": 1.0, **logs})
+    best.on_train_end()
+
+
 def test_what_is_missing_is_named():
+    dense = compiled(sequential(), "adam")
     with pytest.raises(InputError, match=r"`monitor`.*among accuracy, loss;.*'val_accuracy'"):
-        train(compiled(sequential(), "adam", metrics=["accuracy"]), callbacks=[tfpeft.KeepBest()])
+        end_at(4, tfpeft.KeepBest(), dense)
     with pytest.raises(InputError, match="`mode`.*'val_gain' is no metric of Keras"):
-        train(
-            compiled(sequential(), "adam"),
-            callbacks=[Logs(val_gain=[1, 2]), tfpeft.KeepBest("val_gain")],
-        )
+        end_at(4, tfpeft.KeepBest("val_gain"), dense, val_gain=1.0)
     with pytest.raises(InputError, match="update 12 or later.*Received: 8 updates"):
-        train(pruned(), validation_data=(X, Y), callbacks=[tfpeft.KeepBest("val_loss")])
-    late = pruned(lambda step: (step >= 50, 0.5))
+        end_at(8, tfpeft.KeepBest("loss"), pruned())
     with pytest.raises(InputError, match="zeros that were promised.*hidden/kernel: 0 of 30 zeros"):
-        train(late, callbacks=[tfpeft.KeepBest("loss")])
+        end_at(12, tfpeft.KeepBest("loss"), pruned())
+    with pytest.raises(InputError, match="with a number for loss"):
+        end_at(4, tfpeft.KeepBest("loss"), dense, loss=float("nan"))
     dropout = tfpeft.TargetedDropout(keras.optimizers.SGD(), 0.5, 0.5)
     with pytest.raises(InputError, match="`end_step`.*Received: TargetedDropout"):
-        train(compiled(sequential(), dropout), callbacks=[tfpeft.KeepBest("loss")])
+        end_at(4, tfpeft.KeepBest("loss"), compiled(sequential(), dropout))
     for options, message in (
         ({"monitor": 3}, "`monitor`.*3"),
         ({"monitor": []}, "`monitor`"),

@@ -1,9 +1,5 @@
 """Schedules in epochs and fractions, and TFMOT left as it was found."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -122,23 +118,6 @@ def test_a_subclass_of_a_schedule_survives_saving():
 def test_what_is_no_schedule_raises(schedule):
     with pytest.raises(ValueError, match=r"`schedule`.*\(update_now, sparsity\)"):
         tfpeft.MagnitudePruning(keras.optimizers.SGD(), schedule)
-
-
-def test_tfpeft_imports_no_module_before_it_is_used():
-    """Beyond those that Keras imports. TFMOT keeps `tf.keras` and the environment then, too."""
-    code = """
-import os, sys, keras, tensorflow as tf
-known = set(sys.modules)
-import tfpeft
-late = {"tensorflow_model_optimization", "tf_keras", "sklearn", "matplotlib"}
-assert not late & (set(sys.modules) - known)
-tfpeft.constant_sparsity(0.5, begin=0, total_steps=10)
-assert "tensorflow_model_optimization" in sys.modules
-assert tf.keras.Model is keras.Model
-assert "TF_USE_LEGACY_KERAS" not in os.environ
-"""
-    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_a_schedule_shows_where_it_ends():

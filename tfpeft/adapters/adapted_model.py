@@ -72,10 +72,10 @@ def add_adapters(
     copy = clone.copy_model(plain)
     if not isinstance(model, AdaptedModel):
         return AdaptedModel(copy, {name: method})
-    methods = {each: adapter.method for each, adapter in model.adapters.items()}
+    methods = {known: adapter.method for known, adapter in model.adapters.items()}
     new = AdaptedModel(copy, methods, name=model.name)
-    for each, adapter in model.adapters.items():
-        new.adapters[each].set_weights(adapter.get_weights())
+    for known, adapter in model.adapters.items():
+        new.adapters[known].set_weights(adapter.get_weights())
     new.add(method, name)
     return new
 
@@ -84,9 +84,9 @@ def add_adapters(
 class AdaptedModel(keras.Model):
     """A frozen model with named adapters, one of which is active; `add_adapters` returns it.
 
-    `use` switches the adapter. Compile again before training: the trainable variables are then
-    those of another adapter. A model that contains this one was traced with the adapter that was
-    active, and is compiled again, too.
+    `use` switches the adapter. Compile again before training, as the trainable variables change;
+    compile models that contain this one again, too, as they were traced with the adapter that was
+    active.
 
     Args:
         model: The model. It is frozen and becomes part of this one; `add_adapters` copies it.

@@ -235,8 +235,8 @@ class _SplitEinsum(NamedTuple):
     """The einsum of a layer as two: inputs by A, and the result by B."""
 
     rank: str  # the label between A and B
-    a: str  # labels of A: those that are summed over, and the rank
-    b: str  # labels of B: the rank, and those that are in the outputs
+    a: str  # labels of A: the labels that are summed over, and the rank
+    b: str  # labels of B: the rank, and the labels that are in the outputs
     by_a: str  # equation of inputs and A
     by_b: str  # equation of that and B
 

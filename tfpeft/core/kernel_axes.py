@@ -174,8 +174,7 @@ def along_outputs(layer, values, outputs):
     axis = getattr(layer, "axis", -1)
     if getattr(layer, "data_format", None) == "channels_first":
         axis = 1
-    axes = [i % len(outputs.shape) for i in ([axis] if isinstance(axis, int) else axis)]
     shape = [1] * len(outputs.shape)
-    for side, axis in zip(values.shape, axes, strict=True):
-        shape[axis] = side
+    for side, i in zip(values.shape, [axis] if isinstance(axis, int) else axis, strict=True):
+        shape[i] = side
     return ops.reshape(values, shape)

@@ -1,9 +1,9 @@
-"""The shared part of a model of several tasks: a backbone, and one vector of what it answers."""
+"""The encoder that tasks share: a frozen backbone, and a pooling of its outputs."""
 
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import check_choice, invalid
+from tfpeft.core.arguments import NoMatchError, check_choice, invalid
 from tfpeft.core.graph import input_structure
 from tfpeft.core.hooks import mask_of
 from tfpeft.core.layers import layers_by_path, match_layers, set_trainable
@@ -13,15 +13,15 @@ POOLINGS = (None, "mean", "first")
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class Encoder(keras.Model):
-    """A backbone that is frozen but for chosen layers, and a pooling over positions.
+    """A backbone whose layers are frozen, but for some, and a pooling over positions.
 
     Args:
-        backbone: A `keras.Model`; it is frozen, and belongs to this one from here on.
-        pooling: None for what the backbone answers; "mean" over all axes but the first and the
-            last, of the positions that are not masked (by Keras's mask, or the input
+        backbone: A `keras.Model`. It is frozen and becomes part of this one.
+        pooling: None for the backbone's output; "mean" for its mean over all axes but the first
+            and the last, of the positions that are not masked (by Keras's mask, or the input
             "padding_mask"); "first" for the first position, BERT's [CLS].
-        output: Key or index of the output that is taken of several; None for the only one, or,
-            with a pooling, for "sequence_output", as KerasHub calls it.
+        output: Key or index of the backbone's output, where it has several. None for the only one
+            or, with a pooling, for KerasHub's "sequence_output".
         unfreeze: Names or patterns of layers of the backbone that are trained.
         name: The model's name.
     """
@@ -38,25 +38,26 @@ class Encoder(keras.Model):
             found = match_layers(layers, [pattern])
             if not found:
                 names = ", ".join(sorted(layers)[:10])
-                raise invalid("unfreeze", f"names or patterns of layers, such as {names}", pattern)
+                expected = f"names or patterns of layers, such as {names}"
+                raise invalid("unfreeze", expected, pattern, error=NoMatchError)
             for layer in found.values():
                 layer.trainable = True
-        self.answers_mask = False
+        self.has_output_mask = False
         self.built = backbone.built
 
     @property
     def input_structure(self):
-        """Inputs as the backbone was made with, or None if it does not tell."""
+        """Symbolic inputs in the structure that the backbone is called with, or None."""
         return input_structure(self.backbone)
 
     def call(self, inputs, training=None):
-        outputs = self._selected(self.backbone(inputs, training=training))
+        outputs = self._select_output(self.backbone(inputs, training=training))
         if self.pooling is None:
-            self.answers_mask = mask_of(outputs) is not None
+            self.has_output_mask = mask_of(outputs) is not None
             return outputs
         if not hasattr(outputs, "shape") or len(outputs.shape) < 3:
-            got = getattr(outputs, "shape", type(outputs).__name__)
-            raise invalid("pooling", f"None for a backbone that answers {got}", self.pooling)
+            shape = getattr(outputs, "shape", type(outputs).__name__)
+            raise invalid("pooling", f"None for a backbone with outputs {shape}", self.pooling)
         if self.pooling == "first":
             return outputs[(slice(None), *[0] * (len(outputs.shape) - 2))]
         mask = mask_of(outputs)
@@ -64,12 +65,12 @@ class Encoder(keras.Model):
             mask = inputs.get("padding_mask")
         if mask is None or len(outputs.shape) != 3:
             return ops.mean(outputs, axis=tuple(range(1, len(outputs.shape) - 1)))
-        # In float32: half precision counts and adds up long texts badly.
+        # In float32, as sums over long texts are wrong in half precision.
         mask = ops.expand_dims(ops.cast(mask, "float32"), -1)
         total = ops.sum(ops.cast(outputs, "float32") * mask, axis=1)
         return ops.cast(total / ops.maximum(ops.sum(mask, axis=1), 1.0), outputs.dtype)
 
-    def _selected(self, outputs):
+    def _select_output(self, outputs):
         key = self.output_key
         if key is None and self.pooling and isinstance(outputs, dict):
             key = "sequence_output" if "sequence_output" in outputs else None

@@ -1,11 +1,12 @@
-"""Data of several tasks, each with samples of its own, as one dataset."""
+"""Data of several tasks as one dataset, whose batches hold samples of every task."""
 
-import typing
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.core import data as core_data
 from tfpeft.core.arguments import (
     check_choice,
     check_positive,
@@ -15,53 +16,80 @@ from tfpeft.core.arguments import (
 )
 
 SAMPLINGS = ("proportional", "uniform", "temperature", None)
+SHUFFLED_AT_ONCE = 10_000
+"""How many samples of a dataset are shuffled together."""
 
 
-class TaskInputs(typing.NamedTuple):
-    """Inputs a task: the x of data that `mix_tasks` returns, {task: inputs}."""
+class TaskInputs(NamedTuple):
+    """Inputs per task: the x of the data that `mix_tasks` returns.
 
-    by_task: typing.Any
+    Attributes:
+        by_task: {task: inputs}.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, activation="relu")])
+    shared = tfpeft.SharedModel(backbone, {"shape": 3, "colour": 2})
+    inputs = tfpeft.TaskInputs({"shape": np.zeros((6, 8)), "colour": np.zeros((2, 8))})
+    print(shared(inputs)["colour"].shape)  # (2, 2)
+    ```
+    """
+
+    by_task: Any
 
 
-def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32, seed=0):
-    """Returns a dataset of batches that hold samples of every task, for a `SharedModel`.
+def mix_tasks(
+    data: dict[str, Any],
+    *,
+    sampling: str | None = "proportional",
+    temperature: float | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Returns a dataset for a `SharedModel`, whose batches hold samples of every task.
 
-    A batch of B samples has n_t of task t, which are B * p_t in whole numbers (the largest
-    remainders are rounded up), one at least, with N_t the samples that there are:
+    A batch of B samples has n_t samples of task t. n_t is B * p_t as a whole number, at least 1
+    (the largest remainders are rounded up). With N_t samples in the data of task t:
 
     - "proportional": p_t = N_t / sum N;
     - "uniform": p_t = 1 / tasks;
-    - "temperature": p_t ~ N_t^(1 / T), between the two.
+    - "temperature": p_t ~ N_t^(1 / T), between these two.
 
-    An epoch has ceil(sum N / B) batches. Each task is shuffled anew whenever it begins again: small
-    ones are repeated within an epoch, of large ones each epoch sees another part. With
-    `sampling=None`, for evaluation, every sample comes once, in order; a task that has no more is
-    filled up with samples whose labels are missing (NaN), which neither loss nor metrics count.
+    An epoch has ceil(sum N / B) batches. The data of a task is shuffled again whenever it begins
+    again: small data is repeated within an epoch; of large data each epoch has another part. With
+    `sampling=None`, for evaluation, every sample comes once, in order; shorter data is filled up
+    with samples whose labels are missing (NaN), which losses and metrics of a `SharedModel` leave
+    out.
 
-    As every batch has every task, optimizers with momentum see each of them at each step, and a
-    task trains as it would alone. How much a task counts is said by `compile(loss_weights=)`: the
-    loss of a task is the mean over its own samples.
+    As every batch has samples of every task, optimizers with momentum update each task at each
+    step, as if it were trained alone. The weight of a task is an argument of `compile`,
+    `loss_weights`: the loss of a task is the mean over its own samples.
 
-    What it does not give: batches in which a task has no samples, so `batch_size` is at least the
-    number of tasks, and a task far below a batch's share comes more often than its p_t.
+    What it does not give: batches without samples of a task. So `batch_size` is at least the
+    number of tasks, and a task whose p_t is below 1 / B is sampled more often than p_t.
 
     Args:
-        data: {task: data}, each arrays (x, y) or (x, y, sample_weight), where x may be a dict or
-            list of arrays; or a finite `tf.data.Dataset` of batches of these, which is run once to
-            count its samples, and batched again (sides of unknown length are padded with zeros).
-            Of datasets 10,000 samples at a time are shuffled, from a random one on.
-        sampling: See above.
-        temperature: T >= 1 of "temperature", 2 if not given; 1 is proportional.
-        batch_size: B.
-        seed: Of the order: the same seed gives the same batches, epoch for epoch, as long as
-            TensorFlow's global seed is the same too.
+        data: {task: data}. The data of a task are arrays (x, y) or (x, y, sample_weight), where x
+            may be a dict or list of arrays, also nested; or a finite, batched `tf.data.Dataset`
+            or `keras.utils.PyDataset` of these. A dataset is iterated once to count its samples,
+            and batched again (sides of unknown length are padded with zeros); it is shuffled
+            10,000 samples at a time, from a random start.
+        sampling: "proportional", "uniform", "temperature" or None, see above.
+        temperature: T >= 1 of "temperature", None for 2; 1 is proportional.
+        batch_size: B, the samples of all tasks together.
+        seed: Of the order. The same seed gives the same batches in each epoch, if TensorFlow's
+            global seed is the same, too.
 
     Returns:
-        A `tf.data.Dataset` of (`TaskInputs`, {task: labels}) or, if any task has them,
-        (`TaskInputs`, {task: labels}, {task: sample weights}).
+        A `tf.data.Dataset` of (`TaskInputs`, {task: labels}), or, if the data of a task have
+        sample weights, of (`TaskInputs`, {task: labels}, {task: sample weights}).
 
     Raises:
-        ValueError: for arguments out of range, tasks without samples, and infinite datasets.
+        InputError: for arguments out of range, and data that are empty, endless, not batched,
+            without labels, or of which samples and labels differ in number.
 
     Example:
 
@@ -89,139 +117,158 @@ def mix_tasks(data, *, sampling="proportional", temperature=None, batch_size=32,
         raise invalid("temperature", "a number of at least 1", temperature)
     check_positive_integer("batch_size", batch_size)
     if batch_size < len(data):
-        raise invalid("batch_size", f"at least {len(data)}, as there are tasks", batch_size)
+        raise invalid("batch_size", f"at least {len(data)}, the number of tasks", batch_size)
     check_seed("seed", seed)
-    sources = {task: _source(task, each) for task, each in data.items()}
+    sources = {task: _source(given, f"data[{task!r}]") for task, given in data.items()}
     sizes = np.array([source.samples for source in sources.values()], "float64")
     power = {"uniform": 0.0, "temperature": 1.0 / temperature}.get(sampling, 1.0)
-    rows = dict(zip(sources, _rows(sizes**power, batch_size), strict=True))
-    weighted = any(len(source.spec) > 2 for source in sources.values())
-
-    def together(parts):
-        x = TaskInputs({task: part[0] for task, part in parts.items()})
-        y = {task: part[1] for task, part in parts.items()}
-        if not weighted:
-            return x, y
-        return x, y, {task: _weights(*part) for task, part in parts.items()}
-
-    def mixed(parts):
-        return tf.data.Dataset.zip(parts).map(together).take(steps)
-
-    def epoch(seed):
-        # Sets the seed of the graph traced here, and of nothing else. Under a global seed of 0
-        # `shuffle` would refuse a seed that is a tensor.
-        tf.random.set_seed(1)
-        parts = {
-            task: source.batches(rows[task], seed + i)
-            for i, (task, source) in enumerate(sources.items())
-        }
-        return mixed(parts)
-
+    counts = dict(zip(sources, sample_counts(sizes**power, batch_size), strict=True))
     if sampling is None:
-        steps = max(-(-source.samples // rows[task]) for task, source in sources.items())
-        batches = mixed({t: _once(each, rows[t], steps) for t, each in sources.items()})
+        steps = max(-(-source.samples // counts[task]) for task, source in sources.items())
+        batches = _once(sources, counts, steps)
     else:
         steps = -(-int(sizes.sum()) // batch_size)
-        # A number for each epoch, of which all of its order follows. What a shuffled dataset
-        # reads ahead would change the epochs after it.
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-        batches = seeds.flat_map(epoch)
+        batches = _sampled(sources, counts, steps, seed)
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def _rows(weights, batch_size):
-    """Returns whole numbers >= 1 that add up to `batch_size`, close to the weights' shares."""
+def sample_counts(weights, batch_size):
+    """Returns whole numbers >= 1 whose sum is `batch_size`, close to the weights' shares of it."""
     shares = batch_size * weights / weights.sum()
-    rows = np.maximum(np.floor(shares), 1).astype(int)
-    while rows.sum() != batch_size:
-        missing = shares - rows
-        if rows.sum() < batch_size:
-            rows[np.argmax(missing)] += 1
-        else:  # where a small share was brought up to one
-            rows[np.argmin(np.where(rows > 1, missing, np.inf))] -= 1
-    return rows.tolist()
+    counts = np.maximum(np.floor(shares), 1).astype(int)
+    while counts.sum() != batch_size:
+        missing = shares - counts
+        if counts.sum() < batch_size:
+            counts[np.argmax(missing)] += 1
+        else:  # where a share below 1 was raised to 1
+            counts[np.argmin(np.where(counts > 1, missing, np.inf))] -= 1
+    return counts.tolist()
 
 
-class _Source(typing.NamedTuple):
-    samples: int
-    spec: typing.Any  # of a sample: (x, y) or (x, y, sample weight)
-    batches: typing.Any  # a function (rows, seed or None for in order) of batches
+def _sampled(sources, counts, steps, seed):
+    """Returns a dataset of `steps` batches, in another order in every epoch."""
 
-
-def _source(task, data):
-    if isinstance(data, tf.data.Dataset):
-        return _of_dataset(task, data)
-    if not isinstance(data, tuple) or len(data) not in (2, 3):
-        expected = "arrays (x, y) or (x, y, sample_weight), or a tf.data.Dataset"
-        raise invalid(f"data[{task!r}]", expected, type(data).__name__)
-    tensors = keras.tree.map_structure(_tensor, (data[0], *map(np.asarray, data[1:])))
-    lengths = {len(leaf) if leaf.shape.rank else 0 for leaf in keras.tree.flatten(tensors)}
-    if len(lengths) != 1 or 0 in lengths:
-        expected = "as many samples as labels, one or more"
-        raise invalid(f"data[{task!r}]", expected, sorted(lengths))
-    samples = lengths.pop()
-
-    def batches(rows, seed):
-        order = tf.data.Dataset.range(samples)
-        if seed is not None:
-            order = order.shuffle(samples, seed=seed).repeat()
-        return order.batch(rows, drop_remainder=seed is not None).map(
-            lambda chosen: keras.tree.map_structure(lambda each: tf.gather(each, chosen), tensors)
+    def epoch(epoch_seed):
+        # Sets the seed of the graph that is traced here, not the global one. With a global seed
+        # of 0 `shuffle` raises for a seed that is a tensor.
+        tf.random.set_seed(1)
+        return _zipped(
+            {
+                task: source.shuffled(counts[task], epoch_seed + i)
+                for i, (task, source) in enumerate(sources.items())
+            },
+            steps,
         )
 
-    spec = keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), tensors)
-    return _Source(samples, spec, batches)
+    # A random number per epoch, from which its order follows: the state of a shuffled dataset
+    # would depend on how far the epoch before was read.
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    return seeds.flat_map(epoch)
+
+
+def _once(sources, counts, steps):
+    """Returns a dataset of `steps` batches with each sample once, then samples without labels."""
+
+    def float_labels(x, y, *weight):
+        # Labels become floats, as a missing one is NaN; 24 bits hold any class number.
+        return (x, tf.cast(y, tf.float32), *weight)
+
+    def without_label(x, y, *weight):
+        return (x, tf.fill(tf.shape(y), np.float32("nan")), *map(tf.zeros_like, weight))
+
+    parts = {}
+    for task, source in sources.items():
+        batches = source.in_order(counts[task]).map(float_labels)
+        filler = source.in_order(1).take(1).map(float_labels).map(without_label)
+        parts[task] = batches.concatenate(filler.repeat()).take(steps)
+    return _zipped(parts, steps)
+
+
+def _zipped(parts, steps):
+    """Returns {task: dataset of (x, y) or (x, y, sample weight)} as one dataset."""
+    weighted = any(len(part.element_spec) > 2 for part in parts.values())
+
+    def merge(elements):
+        x = TaskInputs({task: element[0] for task, element in elements.items()})
+        y = {task: element[1] for task, element in elements.items()}
+        if not weighted:
+            return x, y
+        return x, y, {task: _sample_weights(*element) for task, element in elements.items()}
+
+    return tf.data.Dataset.zip(parts).map(merge).take(steps)
+
+
+def _sample_weights(x, y, weights=None):
+    """Returns the sample weights of an element, or ones."""
+    return tf.ones(tf.shape(y)[:1], keras.config.floatx()) if weights is None else weights
+
+
+def _source(given, name):
+    """Returns the data of one task as a source of batches."""
+    data = core_data.read(given, name)
+    if isinstance(data, core_data.ArrayData):
+        has_labels, source = hasattr(data.batch.y, "shape"), _ArraySource
+    else:
+        data = data.dataset()
+        spec, source = data.element_spec, _DatasetSource
+        has_labels = isinstance(spec, tuple) and isinstance((*spec, None)[1], tf.TensorSpec)
+    if not has_labels:
+        expected = "arrays (x, y) or (x, y, sample_weight), or batches of these, with y an array"
+        raise invalid(name, expected, type(given).__name__)
+    return source(data, name)
+
+
+class _ArraySource:
+    """Batches of samples that are in memory."""
+
+    def __init__(self, data, name):
+        self.samples = data.samples
+        element = keras.tree.lists_to_tuples(data.batch.element())
+        self._tensors = keras.tree.map_structure(_tensor, element)
+
+    def in_order(self, count):
+        return self._gathered(tf.data.Dataset.range(self.samples).batch(count))
+
+    def shuffled(self, count, seed):
+        order = tf.data.Dataset.range(self.samples).shuffle(self.samples, seed=seed).repeat()
+        return self._gathered(order.batch(count, drop_remainder=True))
+
+    def _gathered(self, indices):
+        return indices.map(
+            lambda rows: keras.tree.map_structure(lambda t: tf.gather(t, rows), self._tensors)
+        )
 
 
 def _tensor(array):
-    array = array if tf.is_tensor(array) else np.asarray(array)
     if array.dtype == np.float64:
-        array = array.astype(keras.config.floatx())  # as `fit` takes arrays
+        array = array.astype(keras.config.floatx())  # as `fit` converts arrays
     return tf.convert_to_tensor(array)
 
 
-def _of_dataset(task, data):
-    spec = data.element_spec
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-        raise invalid(f"data[{task!r}]", "batches of (x, y) or (x, y, sample_weight)", spec)
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise invalid(f"data[{task!r}]", "a finite dataset", "one that repeats")
+class _DatasetSource:
+    """Batches of the samples of a `tf.data.Dataset`."""
 
-    def counted(count, *element):
-        return count + tf.shape(keras.tree.flatten(element)[0], tf.int64)[0]
+    def __init__(self, dataset, name):
+        def count(total, *element):
+            return total + tf.shape(keras.tree.flatten(element)[0], tf.int64)[0]
 
-    samples = int(data.reduce(np.int64(0), counted))
-    if samples == 0:
-        raise invalid(f"data[{task!r}]", "as many samples as labels, one or more", 0)
-    each = data.unbatch()
-    is_free = any(None in leaf.shape for leaf in keras.tree.flatten(each.element_spec))
+        self.samples = int(dataset.reduce(np.int64(0), count))
+        if not self.samples:
+            raise invalid(name, "data with samples, one or more", "a dataset without any")
+        self._dataset = dataset.unbatch()
+        sides = [leaf.shape for leaf in keras.tree.flatten(self._dataset.element_spec)]
+        self._is_padded = any(None in shape for shape in sides)
 
-    def batches(rows, seed):
-        samples_ = each
-        if seed is not None:
-            # From anywhere on, else an epoch that is shorter never comes to the end of a large one.
-            start = seed % samples
-            samples_ = each.skip(start).concatenate(each.take(start))
-            samples_ = samples_.shuffle(min(samples, 10_000), seed=seed).repeat()
-        batch = samples_.padded_batch if is_free else samples_.batch
-        return batch(rows, drop_remainder=seed is not None)
+    def in_order(self, count):
+        return self._batched(self._dataset, count, drop_remainder=False)
 
-    return _Source(samples, each.element_spec, batches)
+    def shuffled(self, count, seed):
+        # From a random start, or a short epoch would never reach the end of a large dataset.
+        start = seed % self.samples
+        rotated = self._dataset.skip(start).concatenate(self._dataset.take(start))
+        buffer = min(self.samples, SHUFFLED_AT_ONCE)
+        return self._batched(rotated.shuffle(buffer, seed=seed).repeat(), count, True)
 
-
-def _once(source, rows, steps):
-    def without_marker(x, y, *weight):
-        # NaN marks what is missing, so labels become floats; 24 bits hold any class number.
-        return (x, tf.cast(y, tf.float32), *weight)
-
-    def unlabelled(x, y, *weight):
-        return (x, tf.fill(tf.shape(y), np.float32("nan")), *map(tf.zeros_like, weight))
-
-    batches = source.batches(rows, None).map(without_marker)
-    filler = source.batches(1, None).take(1).map(without_marker).map(unlabelled)
-    return batches.concatenate(filler.repeat()).take(steps)
-
-
-def _weights(x, y, weights=None):
-    """Returns the weights of samples, ones where a task has none."""
-    return tf.ones(tf.shape(y)[:1], keras.config.floatx()) if weights is None else weights
+    def _batched(self, samples, count, drop_remainder):
+        batch = samples.padded_batch if self._is_padded else samples.batch
+        return batch(count, drop_remainder=drop_remainder)

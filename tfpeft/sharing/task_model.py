@@ -1,7 +1,8 @@
-"""One task of a shared model: its head, its adapter, and both with the backbone as a model."""
+"""One task of a shared model: its head and adapter, alone or with the backbone as a model."""
 
 import contextlib
 import numbers
+from typing import Any
 
 import keras
 
@@ -9,13 +10,28 @@ from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import weight_files
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import flatten_layers
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
 class TaskModel(keras.Model):
-    """One task of a `SharedModel`, as a model of one output; see `SharedModel.task`."""
+    """One task of a `SharedModel` as a model of one output; `SharedModel.task` returns it.
+
+    It shares backbone, adapter and head with the `SharedModel`.
+
+    Example:
+
+    ```python
+    import keras, numpy as np, tfpeft
+
+    backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, activation="relu")])
+    shared = tfpeft.SharedModel(backbone, {"shape": 3, "colour": 2})
+    model = shared.task("shape")
+    print(type(model).__name__, model(np.zeros((4, 8))).shape)  # TaskModel (4, 3)
+    model.save("shape.keras")
+    ```
+    """
 
     def __init__(self, encoder, part, *, name=None):
         super().__init__(name=name)
@@ -23,13 +39,14 @@ class TaskModel(keras.Model):
         self.built = encoder.built and part.built
 
     def call(self, inputs, training=None):
-        return answer(self.encoder, self.part, inputs, training)
+        return task_outputs(self.encoder, self.part, inputs, training)
 
     @property
     def input_structure(self):
+        """Symbolic inputs in the structure that the model is called with, or None."""
         return self.encoder.input_structure
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             "encoder": serialize(self.encoder),
@@ -40,23 +57,23 @@ class TaskModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> "TaskModel":
         encoder, head, method = (
             keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in ("encoder", "head", "method")
         )
         part = TaskPart(config["task"], head, method, encoder)
         if encoder.input_structure is not None:
-            answer(encoder, part, encoder.input_structure, training=False)
+            task_outputs(encoder, part, encoder.input_structure, training=False)
         return cls(encoder, part, name=config["name"])
 
 
 class TaskPart(keras.layers.Layer):
-    """What belongs to one task: a head, and perhaps an adapter."""
+    """The head of one task, and perhaps its adapter."""
 
     def __init__(self, task, head, method, encoder):
         super().__init__(name=task)
-        self.supports_masking = True  # of a head with a label a token
+        self.supports_masking = True  # for a head with a label per token
         self.head = head
         self.adapter = None
         if method is not None:
@@ -71,12 +88,12 @@ class TaskPart(keras.layers.Layer):
     def call(self, features, training=None):
         if isinstance(features, dict) and isinstance(self.head, keras.layers.Dense):
             known = ", ".join(map(repr, features))
-            expected = f'"mean" or "first", or an `output` among {known}, for a backbone of several'
+            expected = f'"mean" or "first", or an `output` among {known}, for a model with several'
             raise invalid("pooling", expected, None)
         return self.head(features, training=training)
 
     def attached(self):
-        """A context in which the backbone answers as adapted to this task."""
+        """Returns a context in which the backbone has the adapter of this task."""
         return contextlib.nullcontext() if self.adapter is None else self.adapter.attached()
 
     def arrays(self):
@@ -86,8 +103,9 @@ class TaskPart(keras.layers.Layer):
         return {**head, **{f"adapter/{key}": variable for key, variable in adapter.items()}}
 
     def save(self, path, about_encoder):
+        """Writes the task to a file with the metadata of the encoder."""
         if not self.head.built:
-            raise invalid("task", "a task that has answered once", self.name)
+            raise invalid("task", "a task whose head is built, by a call of the model", self.name)
         serialize = keras.saving.serialize_keras_object
         about = {
             "task": self.name,
@@ -99,25 +117,22 @@ class TaskPart(keras.layers.Layer):
         weight_files.write(path, weights, about)
 
     def load(self, path, arrays):
-        variables = self.arrays()
-        if {key: tuple(v.shape) for key, v in variables.items()} != {
-            key: array.shape for key, array in arrays.items()
-        }:
-            raise invalid("path", "a whole file of `save_task`", str(path))
-        for key, variable in variables.items():
-            variable.assign(arrays[key])
+        """Assigns the arrays of a file of `save`."""
+        weight_files.assign(self.arrays(), arrays, path, "save_task")
         for layer in flatten_layers(self.head):
-            if hasattr(layer, "adapt"):  # keeps more than weights, and prepares it when it loads
+            if hasattr(layer, "adapt"):  # has state beside weights, and prepares it when it loads
                 state = {}
                 layer.save_own_variables(state)
                 layer.load_own_variables(state)
 
 
 def read_task(path, about_encoder):
-    """Returns what a file of `TaskPart.save` tells, head and adapter's method made, and its arrays.
+    """Returns metadata and arrays of a file of `TaskPart.save`.
+
+    The metadata have the head and the adapter's method as objects.
 
     Raises:
-        ValueError: if the file was made for another encoder, or is none.
+        InputError: for a file of another encoder, and other files.
     """
     arrays, about = weight_files.read(path)
     if "head" not in about:
@@ -129,38 +144,44 @@ def read_task(path, about_encoder):
         if about[key] != here:
             raise invalid("path", f"a task of {key}={here!r}", f"{path} with {about[key]!r}")
     deserialize = keras.saving.deserialize_keras_object
-    made = {key: about[key] and deserialize(about[key]) for key in ("head", "method")}
-    return {**about, **made}, arrays
+    objects = {key: about[key] and deserialize(about[key]) for key in ("head", "method")}
+    return {**about, **objects}, arrays
 
 
-def features_of(encoder, part, inputs, training):
-    """Returns what the encoder answers for a task, or what was computed before."""
-    inputs, computed = PrecomputedInputs.split(inputs)
-    if computed is None:
+def encode(encoder, part, inputs, training):
+    """Returns the encoder's outputs for a task: computed, or those of `PrecomputedInputs`.
+
+    Raises:
+        InputError: for precomputed outputs that are not the task's outputs of the backbone.
+    """
+    inputs, precomputed = PrecomputedInputs.split(inputs)
+    if precomputed is None:
         if part.adapter is None and not encoder.unfreeze:
             training = False
         with part.attached():
             return encoder(inputs, training=training)
     if part.adapter is not None or encoder.unfreeze:
-        raise ValueError(
-            "Received what the backbone answers, computed before, expected inputs: the adapter of "
-            f"the task {part.name!r}, or a layer that is trained, changes the answers"
+        raise unexpected(
+            f"inputs of the backbone: the adapter of the task {part.name!r}, or an unfrozen layer, "
+            "changes the backbone's outputs",
+            "its precomputed outputs",
         )
-    if encoder.answers_mask:
-        raise ValueError(
-            "Received what the backbone answers, computed before, expected inputs: the mask of "
-            'its positions is not in there. With pooling="mean" or "first" none is needed'
+    if encoder.has_output_mask:
+        raise unexpected(
+            "inputs of the backbone: precomputed outputs have no mask of their positions; with "
+            'pooling="mean" or "first" none is needed',
+            "its precomputed outputs",
         )
-    return computed["outputs"][0]
+    return precomputed["outputs"][0]
 
 
-def answer(encoder, part, inputs, training):
-    """Returns what a task answers to inputs: its head on the backbone under its adapter."""
-    return part(features_of(encoder, part, inputs, training), training=training)
+def task_outputs(encoder, part, inputs, training):
+    """Returns the outputs of a task: its head on the backbone with its adapter."""
+    return part(encode(encoder, part, inputs, training), training=training)
 
 
-def as_head(task, head):
-    """Returns the layer that a head is; a number of classes is a Dense layer of logits."""
+def make_head(task, head):
+    """Returns the layer of a head; a number of classes becomes a Dense layer of logits."""
     if isinstance(head, keras.layers.Layer):
         return head
     if isinstance(head, numbers.Integral) and not isinstance(head, bool) and head >= 1:

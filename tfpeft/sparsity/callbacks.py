@@ -101,14 +101,15 @@ class KeepBest(keras.callbacks.Callback):
         first_step: int | None = None,
     ):
         super().__init__()
-        names = [monitor] if isinstance(monitor, str) else list(monitor)
-        if not names or not all(isinstance(name, str) for name in names):
+        names = [monitor] if isinstance(monitor, str) else monitor
+        is_list = isinstance(names, (list, tuple)) and len(names) > 0
+        if not is_list or not all(isinstance(name, str) for name in names):
             raise invalid("monitor", "the name of a metric, or a list of names", monitor)
         if mode is not None:
             check_choice("mode", mode, MODES)
-        if first_step is not None and (not isinstance(first_step, numbers.Integral)):
+        if first_step is not None and not isinstance(first_step, numbers.Integral):
             raise invalid("first_step", "an integer or None", first_step)
-        self.monitor, self.mode, self.first_step = names, mode, first_step
+        self.monitor, self.mode, self.first_step = list(names), mode, first_step
         self.best, self.best_epoch = None, None
 
     def on_train_begin(self, logs=None):

@@ -1,0 +1,165 @@
+"""Flags and settings: what a script or a stage reads, declared without a command line.
+
+A `Flag` has a name, a type, a default, a help text and a range. `settings_of` makes of flags the
+plain object that stages take. Only `script.py` knows absl, which reads a command line.
+"""
+
+import dataclasses
+import types
+import typing
+
+from pipelines.common.errors import invalid_flag
+from tfpeft.core.arguments import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of a script, and the values that it takes.
+
+    Attributes:
+        name: The name without "--", which is also that of the setting.
+        kind: `str`, `int`, `float`, `bool`, or `list` for texts with commas between them.
+        default: The value where the flag is not given.
+        help: What it is, with its unit. The range and the choices are added to it.
+        choices: The values of a text; () for any.
+        at_least: The smallest value of a number.
+        above: A number that every value is above.
+        at_most: The largest value of a number.
+        below: A number that every value is below.
+        repeated: Whether the flag is given once for each of several texts.
+    """
+
+    name: str
+    kind: type
+    default: typing.Any
+    help: str
+    choices: tuple = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    repeated: bool = False
+
+    @property
+    def expected(self):
+        """The values that the flag takes, in words; "" for any."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        noun = "an integer" if self.kind is int else "a number"
+        low = self.at_least if self.above is None else self.above
+        high = self.at_most if self.below is None else self.below
+        if low is not None and high is not None:
+            brackets = "[("[self.above is not None], "])"[self.below is not None]
+            return f"{noun} in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+        if low is not None:
+            return f"{noun} {'of at least' if self.above is None else 'above'} {low:g}"
+        return ""
+
+    def check(self, value):
+        """Raises unless the flag takes `value`; None is "not given"."""
+        if value is None or not self.expected:
+            return
+        if self.choices:
+            taken = value in self.choices
+        else:
+            taken = (
+                (self.at_least is None or value >= self.at_least)
+                and (self.above is None or value > self.above)
+                and (self.at_most is None or value <= self.at_most)
+                and (self.below is None or value < self.below)
+            )
+        if not taken:
+            raise invalid_flag(self.name, self.expected, value)
+
+    def with_default(self, default):
+        """Returns the flag as a script has it that starts from another value."""
+        return dataclasses.replace(self, default=default)
+
+
+def settings_of(flags, given=None):
+    """Returns the settings of a run: an attribute for each flag, by its name.
+
+    The attribute `given` is the set of the names that were given, whatever their values.
+
+    Args:
+        flags: The flags; a flag may come several times.
+        given: Name -> value of flags; others have their defaults.
+
+    Raises:
+        InputError: for a value that its flag does not take, and for a name that no flag has.
+    """
+    given = given or {}
+    by_name = {flag.name: flag for flag in flags}
+    for name, value in given.items():
+        if name not in by_name:
+            raise InputError(f"Expected a flag among {', '.join(by_name)}. Received: {name}")
+        by_name[name].check(value)
+    values = {name: given.get(name, flag.default) for name, flag in by_name.items()}
+    return types.SimpleNamespace(**values, given=frozenset(given))
+
+
+def with_defaults(settings, flags):
+    """Returns the settings, and the defaults of the flags that they lack."""
+    values = {flag.name: flag.default for flag in flags}
+    return types.SimpleNamespace(**{**values, **vars(settings)})
+
+
+def with_value(settings, name, value):
+    """Returns the settings with another value of one of them."""
+    return types.SimpleNamespace(**{**vars(settings), name: value})
+
+
+DATASET = Flag(
+    "dataset",
+    str,
+    "digits",
+    "What to train and measure on: digits (embedded, 1,797 images of 8x8); mnist, fashion_mnist, "
+    "cifar10 or cifar100 (downloaded by Keras, or NAME.npz in --data_dir), pixels scaled to "
+    "[0, 1]; an .npz of x_train, y_train, x_test, y_test and perhaps x_val, y_val, used as it is; "
+    "a folder with a folder of images per class; or package.module:function, returning train, "
+    "validation and test data, each (x, y), a tf.data.Dataset or a PyDataset.",
+)
+DATA_DIR = Flag("data_dir", str, None, "Folder of NAME.npz for the datasets that have a name.")
+IMAGE_SIZE = Flag(
+    "image_size", int, 64, "Height and width of the images of a folder, in pixels.", at_least=8
+)
+OUTPUT_DIR = Flag("output_dir", str, "saved_models", "Folder in which the folder of this run is.")
+NAME = Flag(
+    "name",
+    str,
+    None,
+    "Folder of this run in --output_dir; by default the dataset, or backbone, and the job.",
+)
+SEED = Flag("seed", int, 0, "Seed of all that is random.", at_least=0)
+DATA_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, OUTPUT_DIR, NAME, SEED)
+
+MODEL = Flag("model", str, None, "A trained model, a .keras or .h5 file.")
+CUSTOM_OBJECTS = Flag(
+    "custom_objects",
+    str,
+    None,
+    "Module, or .py file, that defines the classes which --model or --backbone needs.",
+)
+MODEL_FLAGS = (MODEL, CUSTOM_OBJECTS)
+
+EPOCHS = Flag("epochs", int, 30, "Epochs of each stage that trains.", at_least=1)
+BATCH_SIZE = Flag("batch_size", int, 32, "Samples of a training step.", at_least=1)
+LEARNING_RATE = Flag(
+    "learning_rate",
+    float,
+    1e-3,
+    "Adam's, at the start of each stage; it falls to 0 as a cosine.",
+    at_least=0.0,
+)
+TRAIN_FLAGS = (EPOCHS, BATCH_SIZE, LEARNING_RATE)
+
+QUANTIZATION = Flag(
+    "quantization",
+    str,
+    "int8",
+    "Numbers in the exported file.",
+    choices=("none", "dynamic_range", "float16", "int8"),
+)
+FORMAT = Flag(
+    "format", str, "table", "How the result is printed.", choices=("table", "markdown", "json")
+)

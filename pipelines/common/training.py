@@ -1,0 +1,75 @@
+"""Training as the flags say: seeds, optimizer, schedule, and errors of what cannot be trained."""
+
+import contextlib
+import math
+import sys
+
+import keras
+import tensorflow as tf
+
+import tfpeft
+from tfpeft.core.arguments import InputError
+from tfpeft.core.checks import input_errors
+from tfpeft.sparsity.gradients import NonFiniteGradientsError
+
+
+def seed_everything(seed):
+    """Makes what follows depend on `seed` alone, also after a stage that did run or did not."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def total_steps(settings, data):
+    """Returns the number of updates in a stage."""
+    return settings.epochs * math.ceil(len(data.train[1]) / settings.batch_size)
+
+
+def verbosity():
+    """A bar that redraws itself is for a terminal; a log gets a line an epoch."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def fit(settings, model, data, *, from_logits, train=None, sparsify=None, first_step=0):
+    """Compiles and trains `model`, and leaves it with the weights of its best epoch.
+
+    Args:
+        settings: Has the settings of `flags.TRAIN_FLAGS`.
+        model: A `keras.Model`.
+        data: The `Data`.
+        from_logits: Whether the model's outputs are logits.
+        train: What a Distiller trains on, instead of the data's own pair.
+        sparsify: A function that wraps the optimizer in a `SparseOptimizer`.
+        first_step: The update after which epochs can be the best one.
+    """
+    decay = keras.optimizers.schedules.CosineDecay
+    optimizer = keras.optimizers.Adam(decay(settings.learning_rate, total_steps(settings, data)))
+    model.compile(
+        optimizer=sparsify(optimizer) if sparsify else optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=["accuracy"],
+    )
+    best = tfpeft.KeepBest("val_accuracy", first_step=first_step)
+    with _gradients_checked(settings):
+        model.fit(
+            *(train or data.train),
+            validation_data=data.validation,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            callbacks=[*([tfpeft.SparsityLogger()] if sparsify else []), best],
+            verbose=verbosity(),
+        )
+
+
+@contextlib.contextmanager
+def _gradients_checked(settings):
+    """Turns the error of a sparse optimizer about gradients into one about --learning_rate."""
+    try:
+        with input_errors():
+            yield
+    except NonFiniteGradientsError as error:
+        raise InputError(
+            "Training met a gradient that is NaN or infinite, expected finite ones: look for such "
+            "values in --dataset, or lower the rate. "
+            f"Received: --learning_rate={settings.learning_rate}"
+        ) from error

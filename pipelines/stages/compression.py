@@ -1,0 +1,159 @@
+"""Runs stages one after the other in the folder of a run, exports the model, and reports."""
+
+import tfpeft
+from pipelines.common import datasets, models, reports, training
+from pipelines.common.errors import invalid_flag
+from pipelines.common.flags import (
+    DATA_FLAGS,
+    MODEL_FLAGS,
+    TRAIN_FLAGS,
+    Flag,
+    with_defaults,
+    with_value,
+)
+from pipelines.common.folders import RunFolder
+from pipelines.stages import STAGES, quantize, teacher
+from pipelines.stages.stage import Inputs
+from tfpeft.core.arguments import InputError
+from tfpeft.evaluation.tables import plot_accuracy_size
+
+STAGES_FLAG = Flag(
+    "stages",
+    list,
+    ("distill", "prune", "quantize"),
+    f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last.",
+)
+MAX_ACCURACY_DROP = Flag(
+    "max_accuracy_drop",
+    float,
+    None,
+    "Percentage points of test accuracy that the file may be below the teacher; else status 2.",
+)
+RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, MAX_ACCURACY_DROP)
+
+
+def groups(*names):
+    """Returns the groups of flags of a script that runs the stages `names`."""
+    return {
+        "data": DATA_FLAGS,
+        "model": MODEL_FLAGS,
+        "training": TRAIN_FLAGS,
+        "result": (MAX_ACCURACY_DROP,),
+        **{f"stage {name}": STAGES[name].flags for name in names},
+    }
+
+
+# What the scripts of a single stage know of, and do not read.
+ALL_FLAGS = tuple(flag for flags in groups(*STAGES).values() for flag in flags)
+
+
+def run(job, settings, names, *, own_flags=()):
+    """Runs the stages `names` in the folder of a job; returns the exit status.
+
+    Args:
+        job: Name of the script, for the folder.
+        settings: Settings of the script; flags that it does not read have their defaults here.
+        names: Names of stages.
+        own_flags: Flags that the results depend on, beside those of every run and of the stages.
+    """
+    check(settings, names)
+    stage_flags = [flag for name in names for flag in STAGES[name].flags]
+    settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags])
+    folder = RunFolder(job, settings, [*RUN_FLAGS, *own_flags, *stage_flags])
+    if not (folder / "report.json").exists():
+        run_stages(settings, folder, names)
+    drop = reports.show(folder, headline)["accuracy_drop"]
+    if settings.max_accuracy_drop is not None and drop > settings.max_accuracy_drop:
+        print(
+            f"{folder / 'model.tflite'} is {drop:.2f} points of accuracy below the teacher, "
+            f"expected at most --max_accuracy_drop={settings.max_accuracy_drop}"
+        )
+        return 2
+    return 0
+
+
+def check(settings, names):
+    """Raises for stages that cannot follow each other, and flags that none of them reads."""
+    if set(names) - set(STAGES) or len(set(names)) < len(names) or "quantize" in names[:-1]:
+        raise invalid_flag(
+            "stages", f"some of {', '.join(STAGES)}, each once, quantize last", names
+        )
+    readers = {}
+    for stage in STAGES.values():
+        for flag in stage.flags:
+            readers.setdefault(flag.name, []).append(stage.name)
+    for name, stages in readers.items():
+        if name in settings.given and not set(stages) & set(names):
+            raise InputError(
+                f"--{name} belongs to the stage {' or '.join(stages)}, which is not among --stages"
+            )
+    for name in names:
+        STAGES[name].check(settings)
+
+
+def run_stages(settings, folder, names):
+    """Runs the stages whose files are not there, and writes the report."""
+    custom_objects = models.import_custom_objects(settings.custom_objects)
+    data = datasets.load(
+        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size
+    )
+    if "quantize" not in names:
+        settings = with_value(settings, "quantization", "none")
+    stages = [teacher.STAGE, *(STAGES[name] for name in names if name != "quantize")]
+    stages.append(quantize.STAGE)
+
+    def load(name):
+        return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
+
+    done = []
+    for number, stage in enumerate(stages, 1):
+        print(f"[{number}/{len(stages)}] {stage.heading(settings)}", flush=True)
+        training.seed_everything(settings.seed + number)
+        if not (folder / stage.file).exists():
+            trains = "distill" in done and stage is not quantize.STAGE
+            inputs = Inputs(
+                data=data,
+                folder=folder,
+                teacher=load(done[done.index("distill") - 1]) if trains else None,
+                model=load(done[-1]) if done else None,
+                custom_objects=custom_objects,
+            )
+            folder.write(stage.file, stage.run(settings, inputs))
+        if stage is teacher.STAGE:
+            data = data.for_model(load(stage.name))
+        done.append(stage.name)
+    measured = {name: load(name) for name in done[:-1]}
+    measured[quantize.STAGE.file] = folder / quantize.STAGE.file
+    write_report(folder, tfpeft.compare(measured, data.test), len(data.test[1]))
+
+
+def write_report(folder, comparison, samples):
+    """Writes report.md, report.json and the plot."""
+    rows = {name: row.as_dict() for name, row in comparison.rows.items()}
+    first, last = rows["teacher"], rows["model.tflite"]
+    result = {
+        "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
+        "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
+        "test_samples": samples,
+        "rows": rows,
+        "flags": folder.flags,
+        "versions": reports.versions(),
+    }
+    note = (
+        "Bytes and latency of a Keras model are those of its float32 .tflite file. Latency is "
+        f"of this machine ({reports.machine()}): one sample, one thread, all files in turn."
+    )
+    plot = "![accuracy against size](accuracy_size.png)"
+    folder.write("accuracy_size.png", lambda path: plot_accuracy_size(rows, path))
+    reports.write(folder, result, [headline(result), comparison.to_markdown(), note, plot])
+
+
+def headline(result):
+    """Returns a line on the size and the accuracy of the file."""
+    size = "of a teacher that has no .tflite file of its own"
+    if result["size_ratio"]:
+        size = f"{result['size_ratio']:.1f}x smaller than the teacher's float32 file"
+    return (
+        f"model.tflite: {size}, accuracy {-result['accuracy_drop']:+.2f} points, "
+        f"on {result['test_samples']} test samples."
+    )

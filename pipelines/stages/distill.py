@@ -1,0 +1,213 @@
+"""The stage in which a student learns from teachers."""
+
+import pathlib
+
+import keras
+
+import tfpeft
+from pipelines.common import models, training
+from pipelines.common.errors import invalid_flag
+from pipelines.common.flags import Flag
+from pipelines.stages.stage import Stage
+from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.evaluation.quality import are_logits
+
+FLAGS = (
+    Flag(
+        "student",
+        str,
+        "0.5",
+        "The model that learns: a .keras or .h5 file; module:function, returning a model; or a "
+        "width such as 0.5, the teacher's architecture with that fraction of its channels.",
+    ),
+    Flag(
+        "teacher",
+        str,
+        (),
+        "A model that teaches: .keras, .h5 or .tflite; given more than once, the mean of their "
+        "outputs. By default the model itself.",
+        repeated=True,
+    ),
+    Flag("teacher_weights", list, (), "Weight of each --teacher, above 0; by default equal ones."),
+    Flag(
+        "alpha",
+        float,
+        0.1,
+        "Weight of the labels in the loss; 1 - alpha is the teacher's.",
+        at_least=0.0,
+        at_most=1.0,
+    ),
+    Flag(
+        "alpha_end",
+        float,
+        None,
+        "If given, --alpha moves evenly to this in the course of the stage.",
+        at_least=0.0,
+        at_most=1.0,
+    ),
+    Flag("temperature", float, 4.0, "Softens the teacher's outputs.", above=0.0),
+    Flag(
+        "temperature_end", float, None, "If given, --temperature moves evenly to this.", above=0.0
+    ),
+    Flag(
+        "soft_loss",
+        str,
+        "soft_labels",
+        "How outputs are compared: by their divergence, by that of the label and of the other "
+        "classes apart, by their correlations, or not.",
+        choices=("soft_labels", "decoupled", "dist", "none"),
+    ),
+    Flag(
+        "feature_loss",
+        str,
+        "none",
+        "How --teacher_layers and --student_layers are compared: by their values, by where they "
+        "are active, by which samples are alike, by distances and angles between samples, or not.",
+        choices=("matching", "attention", "similarity", "relational", "none"),
+    ),
+    Flag("teacher_layers", list, (), "Names or paths of layers, as many as --student_layers."),
+    Flag("student_layers", list, (), "The layers of the student that learn from them."),
+    Flag("feature_weight", float, 1.0, "Weight of each pair of layers in the loss.", above=0.0),
+    Flag(
+        "precompute",
+        str,
+        "memory",
+        "Whether teachers run once, before the stage, and where their outputs are kept: in "
+        "`folder`, the folder of the run, they outlast a kill. With `no` they run in every step.",
+        choices=("memory", "folder", "no"),
+    ),
+    Flag("float16", bool, False, "Whether outputs are kept in half the bytes, to 3 digits."),
+)
+_SOFT_LOSSES = {
+    "soft_labels": [tfpeft.SoftLabels],
+    "decoupled": [tfpeft.DecoupledKD],
+    "dist": [tfpeft.DIST],
+    "none": [],
+}
+_FEATURE_LOSSES = {
+    "matching": [tfpeft.FeatureMatching],
+    "attention": [tfpeft.AttentionTransfer],
+    "similarity": [tfpeft.SimilarityPreserving],
+    "relational": [tfpeft.RelationalDistance, tfpeft.RelationalAngle],
+    "none": [],
+}
+
+
+def check(settings):
+    """Raises for flags that do not go together."""
+    teacher_layers, student_layers = settings.teacher_layers, settings.student_layers
+    needs_layers = settings.feature_loss != "none"
+    if len(teacher_layers) != len(student_layers) or bool(teacher_layers) != needs_layers:
+        raise InputError(
+            "Received invalid values for --feature_loss, --teacher_layers and --student_layers, "
+            "expected all three, with as many layers of the teacher as of the student, or none. "
+            f"Received: --feature_loss={settings.feature_loss} "
+            f"--teacher_layers={','.join(teacher_layers)} "
+            f"--student_layers={','.join(student_layers)}"
+        )
+    if settings.soft_loss == "none" and not needs_layers:
+        raise invalid_flag("soft_loss", "another value, or a --feature_loss", "none")
+    _teacher_weights(settings)
+
+
+def run(settings, inputs):
+    """Returns the student, trained on labels and on the teachers."""
+    student = make_student(settings, inputs)
+    data = inputs.data
+    data.for_model(student)
+    distiller, train = make_distiller(settings, inputs, inputs.model, student)
+    from_logits = models.outputs_logits(student, data.train[0][:256])
+    training.fit(settings, distiller, data, train=train, from_logits=from_logits)
+    return student
+
+
+def make_student(settings, inputs):
+    """Returns what --student names: a file, a function, or a width of the teacher."""
+    value = settings.student
+    if pathlib.Path(value).suffix in models.KERAS_FILES:
+        return models.load_model(value, "student", inputs.custom_objects)
+    if ":" in value:
+        model = models.call_function(value, "student")
+        if not isinstance(model, keras.Model):
+            raise unexpected(f"--student={value} to return a keras.Model", repr(model))
+        return model
+    try:
+        width = float(value)
+    except ValueError:
+        expected = "a .keras or .h5 file, module:function, or a width such as 0.5"
+        raise invalid_flag("student", expected, value) from None
+    try:
+        return tfpeft.scale_width(inputs.model, width)
+    except ValueError as error:  # a width that a layer cannot have is an error of Keras
+        raise InputError(f"Cannot make --student={value} of the teacher: {error}") from error
+
+
+def make_distiller(settings, inputs, model, student):
+    """Returns a Distiller of the student, by --teacher or `model`, and what it trains on."""
+    data, x = inputs.data, inputs.data.train[0][:256]
+    teachers = [models.load_teacher(path, inputs.custom_objects) for path in settings.teacher] or [
+        model
+    ]
+    outputs = [models.predict(teacher, x) for teacher in teachers]
+    losses = _distillation_losses(settings)
+    distiller = tfpeft.Distiller(
+        teachers,
+        student,
+        alpha=_annealed(settings, "alpha", data),
+        temperature=_annealed(settings, "temperature", data),
+        distillation_losses=losses,
+        teacher_weights=_teacher_weights(settings),
+        teacher_from_logits=[are_logits(output) for output in outputs],
+        student_from_logits=models.outputs_logits(student, x),
+    )
+    if settings.precompute == "no":
+        return distiller, data.train
+    precomputed = tfpeft.precompute(
+        teachers,
+        data.train,
+        inputs.folder / "outputs" if settings.precompute == "folder" else None,
+        features=sorted({loss.teacher_layer for loss in losses} - {None}),
+        float16=settings.float16,
+    )
+    return distiller, precomputed.join(data.train)
+
+
+def _teacher_weights(settings):
+    """Returns a weight per teacher; None for one teacher, and for equal weights."""
+    if not settings.teacher_weights:
+        return None
+    count = len(settings.teacher) or 1
+    try:
+        weights = [float(weight) for weight in settings.teacher_weights]
+    except ValueError:
+        weights = []
+    if len(weights) != count or min(weights) <= 0:
+        expected = f"{count} positive numbers, one per --teacher"
+        raise invalid_flag("teacher_weights", expected, settings.teacher_weights)
+    return weights if count > 1 else None
+
+
+def _annealed(settings, name, data):
+    """Returns a number, or a schedule that moves to the one of --NAME_end."""
+    start, end = getattr(settings, name), getattr(settings, f"{name}_end")
+    if end is None:
+        return start
+    steps = training.total_steps(settings, data)
+    return keras.optimizers.schedules.PolynomialDecay(start, steps, end)
+
+
+def _distillation_losses(settings):
+    losses = [make() for make in _SOFT_LOSSES[settings.soft_loss]]
+    pairs = zip(settings.teacher_layers, settings.student_layers, strict=True)
+    for teacher_layer, student_layer in pairs:
+        for make in _FEATURE_LOSSES[settings.feature_loss]:
+            loss = make(
+                teacher_layer=teacher_layer,
+                student_layer=student_layer,
+                weight=settings.feature_weight,
+            )
+            losses.append(loss)
+    return losses
+
+
+STAGE = Stage("distill", FLAGS, run, check=check)

@@ -1,0 +1,49 @@
+"""What the stages that end in zeros share: training with a sparse optimizer."""
+
+import numpy as np
+
+import tfpeft
+from pipelines.common import models, training
+from pipelines.common.flags import Flag
+from pipelines.stages.distill import make_distiller
+from tfpeft.sparsity.kernels import select_kernels
+
+EXCLUDE = Flag("exclude", list, (), "Names or patterns of layers that stay dense.")
+
+
+def fit(settings, inputs, sparsify, *, first_step):
+    """Trains `inputs.model`, and returns a plain copy whose zeros are verified.
+
+    A model that was distilled keeps its teacher; zeros of an earlier stage stay.
+
+    Args:
+        settings: Settings of the stage.
+        inputs: The `Inputs`.
+        sparsify: A function that wraps an optimizer in a `SparseOptimizer`.
+        first_step: The update after which epochs can be the best one.
+    """
+    model, data = inputs.model, inputs.data
+    has_zeros = _has_zeros(model)
+
+    def wrap(optimizer):
+        return sparsify(tfpeft.FixedMask(optimizer) if has_zeros else optimizer)
+
+    trained, train = model, data.train
+    if inputs.teacher:
+        trained, train = make_distiller(settings, inputs, inputs.teacher, model)
+    training.fit(
+        settings,
+        trained,
+        data,
+        train=train,
+        from_logits=models.outputs_logits(model, data.train[0][:256]),
+        sparsify=wrap,
+        first_step=first_step,
+    )
+    return tfpeft.strip_pruning(model)
+
+
+def _has_zeros(model):
+    """Whether any kernel that an optimizer would prune has zeros."""
+    kernels = select_kernels(model.trainable_variables)
+    return any(np.any(kernel.numpy() == 0) for kernel in kernels)

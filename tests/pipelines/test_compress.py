@@ -1,0 +1,342 @@
+"""pipelines.compress and the scripts of a single stage, as a user runs them."""
+
+import json
+import random
+import runpy
+import shutil
+import signal
+import time
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from pipelines import compress, prune
+from pipelines.common import datasets, models
+from pipelines.stages.compression import headline
+from tests.pipelines import plain as plain_script
+from tests.pipelines.scripts import call, read_report, run, run_module, start
+from tfpeft.core.arguments import InputError
+from tfpeft.export import tflite_file
+
+QUICK = ["--epochs=1", "--batch_size=128"]
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    status, output, errors = run("pipelines.compress", *QUICK, cwd=folder)
+    assert status == 0, errors
+    return folder / "saved_models" / "digits-compress", output, errors
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The folder of a user: a script, the models that it wrote, and their data."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copy(plain_script.__file__, folder / "plain.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        runpy.run_path("plain.py", run_name="__main__")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain_runs(plain):
+    """A function that compresses a model of that folder, once, and returns the run's folder."""
+    options = {
+        "functional.keras": [],
+        "sequential.h5": ["--student=plain:student"],
+        "subclassed.keras": ["--student=plain:student", "--custom_objects=plain.py"],
+    }
+
+    def run_once(model):
+        folder = plain / "saved_models" / model
+        if not folder.exists():
+            flags = [*plain_flags(model), *options[model]]
+            status, _, errors = run("pipelines.compress", *flags, cwd=plain)
+            assert status == 0, errors
+        return folder
+
+    return run_once
+
+
+def plain_flags(model):
+    flags = ["--dataset=data.npz", "--epochs=8", "--learning_rate=0.02"]
+    return [*flags, f"--name={model}", f"--model={model}"]
+
+
+def test_compress_writes_everything_that_it_lists(digits_run):
+    folder, output, errors = digits_run
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "accuracy_size.png",
+        "distill.keras",
+        "model.tflite",
+        "prune.keras",
+        "report.json",
+        "report.md",
+        "run.json",
+        "teacher.keras",
+    ]
+    assert "[1/4] teacher" in output
+    assert output.count("val_accuracy: ") == 3  # an epoch of each stage that trains
+    report = json.loads((folder / "report.json").read_text())
+    assert headline(report) in output
+    assert headline(report) in (folder / "report.md").read_text()
+    table = [line.split()[0] for line in output.splitlines() if line.startswith(tuple("tdpm"))]
+    assert table[-4:] == ["teacher", "distill", "prune", "model.tflite"]
+    assert errors == ""  # no native log, no warning
+
+
+def test_the_report_is_of_the_test_data_and_of_the_files(digits_run):
+    folder, _, _ = digits_run
+    report = read_report(folder)
+    test = datasets.load("digits").test
+    assert report["test_samples"] == len(test[1]) == 360
+    for name, row in report["rows"].items():
+        if name.endswith(".tflite"):
+            logits = tflite_file.predict(folder / name, test[0])
+        else:
+            logits = keras.models.load_model(folder / f"{name}.keras").predict(test[0], verbose=0)
+        assert row["accuracy"] == np.mean(logits.argmax(-1) == test[1])
+        shifted = logits - logits.max(-1, keepdims=True)
+        log_likelihoods = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        expected = -log_likelihoods[np.arange(len(test[1])), test[1]].mean()
+        assert row["loss"] == pytest.approx(expected, rel=1e-4)
+    rows = report["rows"]
+    assert rows["model.tflite"]["size_bytes"] == (folder / "model.tflite").stat().st_size
+    ratio = rows["teacher"]["size_bytes"] / rows["model.tflite"]["size_bytes"]
+    assert report["size_ratio"] == ratio > 10
+    drop = rows["teacher"]["accuracy"] - rows["model.tflite"]["accuracy"]
+    assert report["accuracy_drop"] == pytest.approx(100 * drop)
+    pruned = keras.models.load_model(folder / "prune.keras")
+    assert [np.mean(w.numpy() == 0) for w in pruned.weights if len(w.shape) > 1] == pytest.approx(
+        [0.5] * 5, abs=0.01
+    )
+
+
+def test_another_seed_gives_another_report(plain):
+    """In the first stage already. That the same seed gives the same is shown by the next test."""
+    reports = []
+    for seed in (0, 1):
+        flags = ["--dataset=data.npz", "--epochs=1", f"--seed={seed}", f"--output_dir=seed-{seed}"]
+        status, output, errors = run("pipelines.train", *flags, cwd=plain)
+        assert (status, errors) == (0, "")
+        assert f"seed-{seed}/data-train/report.md" in output
+        reports.append(read_report(plain / f"seed-{seed}/data-train"))
+    assert reports[0]["rows"]["teacher"] != reports[1]["rows"]["teacher"]
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_report(plain, plain_runs, tmp_path):
+    moments = random.Random(7)
+    expected = read_report(plain_runs("functional.keras"))
+    flags = [*plain_flags("functional.keras"), f"--output_dir={tmp_path}"]
+    folder = tmp_path / "functional.keras"
+    log = tmp_path / "log"
+    kills = 0
+    for stage in (1, 2, 2, 3, 4):
+        log.write_text("")
+        process = start("pipelines.compress", *flags, cwd=plain, output=log, errors=log)
+        while process.is_alive() and f"[{stage}/4]" not in log.read_text():
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0.0, 0.8))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        assert not (folder / "report.json").exists() or kills < 5
+    assert kills >= 3
+    status, _, errors = run("pipelines.compress", *flags, cwd=plain)
+    assert status == 0, errors
+    assert read_report(folder) == expected
+    assert not list(folder.glob("*partial*"))
+
+
+@pytest.mark.parametrize("model", ["functional.keras", "sequential.h5", "subclassed.keras"])
+def test_models_of_a_plain_keras_script(plain, plain_runs, model):
+    rows = read_report(plain_runs(model))["rows"]
+    assert list(rows) == ["teacher", "distill", "prune", "model.tflite"]
+    assert rows["teacher"]["accuracy"] > 0.8
+    assert rows["model.tflite"]["accuracy"] > 0.7
+    assert rows["distill"]["parameters"] < rows["teacher"]["parameters"]
+    with np.load(plain / "data.npz") as file:
+        x, y = file["x_test"], file["y_test"]
+    given = keras.models.load_model(plain / model, custom_objects={"Net": plain_script.Net})
+    accuracy = np.mean(given.predict(x, verbose=0).argmax(-1) == y)
+    assert rows["teacher"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_scripts_of_one_stage_one_after_the_other(plain, monkeypatch, capsys):
+    monkeypatch.chdir(plain)
+    files = ["--dataset=data.npz", "--model=functional.keras"]
+    assert call(prune, *files, "--final_sparsity=0.75", "--epochs=2") == 0
+    assert "saved_models/data-prune/report.md" in capsys.readouterr().out
+    pruned = keras.models.load_model("saved_models/data-prune/prune.keras")
+    assert np.mean(pruned.layers[1].kernel.numpy() == 0) == 0.75
+    zeros = sum(int(np.sum(weight.numpy() == 0)) for weight in pruned.weights)
+    row = read_report("saved_models/data-prune")["rows"]["prune"]
+    assert row["nonzero_parameters"] == pruned.count_params() - zeros
+    status, output, errors = run("pipelines.export", *files, "--quantization=float16", cwd=plain)
+    assert (status, errors) == (0, "")
+    assert "saved_models/data-export/report.md" in output
+    files = ["functional.keras", "saved_models/data-export/model.tflite"]
+    status, output, errors = run_module(
+        "pipelines.evaluate", "--dataset=data.npz", "--format=json", *files, cwd=plain
+    )
+    assert (status, errors) == (0, "")
+    rows = json.loads(output)
+    assert list(rows) == files
+    assert rows[files[0]]["accuracy"] == pytest.approx(rows[files[1]]["accuracy"], abs=0.01)
+
+
+def test_too_large_a_drop_is_status_2(digits_run, capsys):
+    folder, _, _ = digits_run
+    flags = [*QUICK, f"--output_dir={folder.parent}", "--max_accuracy_drop=-100"]
+    assert call(compress, *flags) == 2
+    output = capsys.readouterr().out
+    assert "points of accuracy below the teacher, expected at most" in output
+    # Finished, it prints its report only.
+    assert "[1/4]" not in output
+    assert "model.tflite:" in output
+
+
+def test_a_full_disk_is_one_line_and_harms_nothing(plain, tmp_path):
+    """A limit on the size of a file, which fails a write as a full disk does."""
+    flags = [f"--dataset={plain}/data.npz", "--epochs=1", "--name=run"]
+    status, _, errors = run("pipelines.compress", *flags, cwd=tmp_path, max_file_size=10_000)
+    assert status == 1
+    assert errors.startswith("error: Cannot write saved_models/run/teacher.keras")
+    assert errors.count("\n") == 1
+    assert [path.name for path in (tmp_path / "saved_models").glob("*/*")] == ["run.json"]
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """Calls compress with flags, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    x, y = load_digits(return_X_y=True)
+
+    def call_compress(*arguments, **arrays):
+        splits = {
+            "x_train": x[:150],
+            "y_train": y[:150],
+            "x_test": x[150:180],
+            "y_test": y[150:180],
+        }
+        np.savez("mine.npz", **{**splits, **arrays})
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+        net.save("mine.keras")
+        return call(compress, *arguments)
+
+    return call_compress
+
+
+@pytest.mark.parametrize(
+    ("arguments", "arrays", "message"),
+    [
+        (["--dataset=none.npz"], {}, "--dataset.*none.npz, which is not there"),
+        (["--dataset=mine.keras"], {}, "--dataset, expected digits.*mine.keras"),
+        (["--dataset=no_module:data"], {}, "--dataset=no_module:data"),
+        (["--dataset=mnist", "--data_dir=."], {}, "--dataset.*mnist.npz, which is not there"),
+        (["--dataset=mine.npz"], {"x_test": np.zeros((0, 64))}, "test data with 0 samples and 30"),
+        (
+            ["--dataset=mine.npz"],
+            {"x_train": np.full((150, 64), np.nan)},
+            "NaN.*150 of 150 samples",
+        ),
+        (["--dataset=mine.npz"], {"y_test": np.full(30, 10)}, "0 to 9.*test data with 10 to 10"),
+        (["--dataset=mine.npz"], {"y_test": np.full(30, -1)}, "0 to 9.*test data with -1 to -1"),
+        (["--dataset=mine.npz"], {"y_train": np.linspace(0, 9, 150)}, "labels, expected whole"),
+        (["--dataset=mine.npz"], {"y_train": np.full(150, "cat")}, "labels, expected whole"),
+        (["--model=none.keras"], {}, "missing file.*--model=none.keras"),
+        (["--model=mine.npz"], {}, "unreadable file.*--model=mine.npz"),
+        (["--model=mine.keras", "--student=mine.npz"], {}, "--student, expected.*mine.npz"),
+        (["--model=mine.keras", "--student=0.5"], {}, "--student=0.5.*`units`"),
+        (["--model=mine.keras", "--student=none.h5"], {}, "missing file.*--student=none.h5"),
+        (["--model=mine.keras", "--custom_objects=none.py"], {}, "--custom_objects=none.py"),
+        (["--stages=quantize,prune"], {}, "--stages.*quantize last.*quantize,prune"),
+        (["--stages=prune,prune"], {}, "--stages.*each once"),
+        (["--stages=prune", "--student=0.5"], {}, "--student belongs to the stage distill"),
+        (["--stages=distill", "--exclude=a"], {}, "--exclude belongs to.*sparse_train or prune"),
+        (["--stages=prune", "--iterative", "--power=2"], {}, "--power, which.*--iterative"),
+        (["--stages=prune", "--tolerance=0.1"], {}, "--tolerance, which gradual pruning"),
+        (["--stages=prune", "--iterative", "--criterion=random"], {}, "--criterion.*random"),
+        (
+            ["--stages=prune", "--iterative", "--sensitivity", "--scope=erk"],
+            {},
+            "--scope, which --sensitivity does not read",
+        ),
+        (["--stages=sparse_train", "--l1=1"], {}, "--l1, which --technique=rigl"),
+        (
+            ["--stages=sparse_train", "--technique=proximal_l1", "--sparsity=0.5"],
+            {},
+            "--sparsity, which --technique=proximal_l1",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2,x"],
+            {},
+            "--n_m, expected two integers.*--n_m=2,x",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2"],
+            {},
+            "--n_m, expected two integers.*--n_m=2",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--prune_end=0"],
+            {},
+            "--prune_end, expected.*--prune_begin=0.0",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--learning_rate=1e38"],
+            {},
+            "gradient that is NaN.*--learning_rate=1e.38",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras"],
+            {"y_train": np.arange(150) % 4, "y_test": np.arange(30) % 4},
+            "--model has outputs of 10 classes.*--dataset with 4",
+        ),
+        (
+            ["--dataset=mine.npz", "--model=mine.keras"],
+            {"x_train": np.zeros((150, 7)), "x_test": np.zeros((30, 7))},
+            r"--model expects inputs of shape \(64,\).*--dataset with \(7,\)",
+        ),
+    ],
+)
+def test_bad_input_names_the_flag(main, tmp_path, arguments, arrays, message):
+    with pytest.raises(InputError, match=message):
+        main(*arguments, "--epochs=1", **arrays)
+    assert not list(tmp_path.glob("**/*.tflite"))
+
+
+def test_another_run_in_the_same_folder_is_an_error(digits_run):
+    folder, _, _ = digits_run
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flags = [f"--output_dir={folder.parent}", *QUICK, "--alpha=0.5"]
+    with pytest.raises(InputError, match=r"the same settings.*--alpha was 0.1 and is 0.5$"):
+        call(compress, *flags)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_that_failed_early_does_not_claim_its_folder(main, tmp_path):
+    with pytest.raises(InputError, match="none.keras"):
+        main("--model=none.keras")
+    with pytest.raises(InputError, match="other.keras"):
+        main("--model=other.keras")
+    written = json.loads((tmp_path / "saved_models/digits-compress/run.json").read_text())
+    assert written["flags"]["model"] == "other.keras"
+
+
+def test_a_folder_with_other_files_is_an_error(main, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("a cat")
+    with pytest.raises(InputError, match="photos, which holds other files"):
+        main("--output_dir=.", "--name=photos")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
+
+
+def test_import_of_custom_objects_takes_keras_classes_only(plain):
+    assert list(models.import_custom_objects(str(plain / "plain.py"))) == ["Net"]
+    assert models.import_custom_objects(None) == {}

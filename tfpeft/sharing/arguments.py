@@ -1,0 +1,50 @@
+"""Arguments and data that have a value per task."""
+
+import numbers
+
+from tfpeft.core.arguments import invalid, unexpected
+
+
+def joined(names):
+    """Returns names as one text, for an error."""
+    return ", ".join(map(str, names)) or "none"
+
+
+def per_task(argument, value, tasks):
+    """Returns {task: value} of such a dict, or of one value for all tasks; None for None.
+
+    Raises:
+        InputError: for a dict of other tasks; the message names `argument`.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        return dict.fromkeys(tasks, value)
+    if set(value) != set(tasks):
+        raise invalid(argument, f"a value for each of the tasks {joined(tasks)}", sorted(value))
+    return {task: value[task] for task in tasks}
+
+
+def check_tasks(what, by_task, tasks):
+    """Raises unless data is a dict with all tasks."""
+    if not isinstance(by_task, dict) or set(by_task) != set(tasks):
+        received = joined(by_task) if isinstance(by_task, dict) else type(by_task).__name__
+        raise unexpected(f"{what} of every task, a dict of {joined(tasks)}", received)
+
+
+def check_class_weight(class_weight, tasks):
+    """Raises unless `class_weight` is {task: {class number: weight}}."""
+    is_nested = isinstance(class_weight, dict) and all(
+        isinstance(weights, dict)
+        and all(
+            isinstance(number, numbers.Integral)
+            and isinstance(weight, numbers.Real)
+            and number >= 0
+            and 0.0 <= weight < float("inf")
+            for number, weight in weights.items()
+        )
+        for weights in class_weight.values()
+    )
+    if not is_nested or set(class_weight) - set(tasks):
+        expected = f"{{task: {{class number: weight >= 0}}}} of the tasks {joined(tasks)}"
+        raise invalid("class_weight", expected, class_weight)

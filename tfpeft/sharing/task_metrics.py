@@ -1,0 +1,91 @@
+"""Metrics of one task, over the labels that are present."""
+
+import keras
+from keras import ops
+
+from tfpeft.core.arguments import invalid
+from tfpeft.sharing.arguments import joined
+from tfpeft.sharing.labels import are_class_numbers, split_missing
+from tfpeft.sharing.weighting import times_sample_weights
+
+
+@keras.saving.register_keras_serializable(package="tfpeft")
+class TaskMetric(keras.metrics.Metric):
+    """A metric of a task, over the labels that are present; see `TaskLoss`."""
+
+    def __init__(self, metric):
+        is_metric = isinstance(metric, keras.metrics.Metric)
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+        super().__init__(name=metric.name if is_metric else name)
+        self.given = metric
+        self.metric = metric if is_metric else None
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.metric is None:  # the shapes decide what "accuracy" means
+            self.metric = _resolve(self.given, y_true, y_pred)
+        y_true, present = split_missing(y_true, y_pred)
+        if present is not None:
+            present = ops.cast(present, self.dtype)
+            if sample_weight is None:
+                sample_weight = present
+            else:
+                sample_weight = times_sample_weights(present, sample_weight)
+        return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
+
+    def result(self):
+        return self.metric.result()
+
+    def reset_state(self):
+        if self.metric is not None:
+            self.metric.reset_state()
+
+    def get_config(self):
+        return {"metric": keras.saving.serialize_keras_object(self.given)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["metric"]))
+
+
+def _resolve(metric, y_true, y_pred):
+    """Returns the metric that Keras uses for a name or a function."""
+    if metric in ("accuracy", "acc", "crossentropy", "ce"):
+        kind = "categorical"
+        if y_pred.shape[-1] == 1:
+            kind = "binary"
+        elif are_class_numbers(y_true, y_pred):
+            kind = "sparse_categorical"
+        metric = f"{kind}_{'accuracy' if metric.startswith('acc') else 'crossentropy'}"
+    found = keras.metrics.get(metric)
+    if isinstance(found, keras.metrics.Metric):
+        return found
+    return keras.metrics.MeanMetricWrapper(found)
+
+
+def task_metrics(argument, metrics, tasks):
+    """Returns {task: list of `TaskMetric`} of {task: metrics}, or of metrics for all tasks.
+
+    Raises:
+        InputError: for metrics of unknown tasks; the message names `argument`.
+    """
+    if not metrics:
+        return None
+    by_task = metrics if isinstance(metrics, dict) else dict.fromkeys(tasks, metrics)
+    if set(by_task) - set(tasks):
+        raise invalid(argument, f"keys among the tasks {joined(tasks)}", sorted(by_task))
+    is_shared = by_task is not metrics
+    return {task: _wrap(given, copy=is_shared) for task, given in by_task.items()}
+
+
+def _wrap(metrics, copy):
+    """Returns a list of `TaskMetric`; `copy` if other tasks get the same metrics."""
+    metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
+    metrics = [m.given if isinstance(m, TaskMetric) else m for m in metrics]
+    if copy:
+        metrics = [
+            type(metric).from_config(metric.get_config())
+            if isinstance(metric, keras.metrics.Metric)
+            else metric
+            for metric in metrics
+        ]
+    return [TaskMetric(metric) for metric in metrics]
