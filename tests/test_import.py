@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import tfpeft
+
 ROOT = pathlib.Path(__file__).parent.parent
 # Packages that only some calls need are imported by those calls. Keras itself imports a part of
 # scikit-learn and of matplotlib where they are installed.
@@ -66,3 +68,19 @@ def test_modules_import_no_heavy_package():
             names = [node.module] if isinstance(node, ast.ImportFrom) else names
             is_import = isinstance(node, (ast.Import, ast.ImportFrom))
             assert not is_import or not heavy & {name.split(".")[0] for name in names}, path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("DistillationTerm", tfpeft.DistillationLoss),
+        ("IterativePruning", tfpeft.IterativePruningResult),
+        ("Sensitivity", tfpeft.LayerSensitivity),
+        ("Taught", tfpeft.PrecomputedInputs),
+    ],
+)
+def test_old_names_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is called tfpeft.{new.__name__}"):
+        assert getattr(tfpeft, old) is new
+    with pytest.raises(AttributeError, match="no_such_name"):
+        tfpeft.no_such_name  # noqa: B018

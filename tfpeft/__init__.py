@@ -1,5 +1,7 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
+import warnings
+
 from tfpeft.adapters.adapted_model import AdaptedModel, add_adapters
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.adapters.bitfit import BitFit
@@ -122,3 +124,22 @@ __all__ = [
     "strip_pruning",
     "trainable_summary",
 ]
+
+_RENAMED = {  # in 0.2.0, of 2026-11-25; the old names go with 0.4.0
+    "DistillationTerm": "DistillationLoss",
+    "IterativePruning": "IterativePruningResult",
+    "Sensitivity": "LayerSensitivity",
+    "Taught": "PrecomputedInputs",
+}
+
+
+def __getattr__(name):
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'tfpeft' has no attribute {name!r}")
+    warnings.warn(
+        f"tfpeft.{name} is called tfpeft.{_RENAMED[name]} since 0.2.0; the old name goes with "
+        "0.4.0.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return globals()[_RENAMED[name]]

@@ -33,7 +33,7 @@ class Pair(typing.NamedTuple):
     output: typing.Any
 
 
-class Comparison:
+class TeacherStudentPairs:
     """Pairs what teachers and student return, and converts it as a distillation loss needs it.
 
     Args:

@@ -21,7 +21,7 @@ from tfpeft.distillation.arguments import (
     check_weights,
     unique_names,
 )
-from tfpeft.distillation.comparison import Comparison, Outputs
+from tfpeft.distillation.comparison import Outputs, TeacherStudentPairs
 from tfpeft.distillation.distillation_loss import DistillationLoss
 from tfpeft.distillation.features import Projector
 from tfpeft.distillation.output_kinds import check_nothing_shared, check_same_inputs, width_of
@@ -153,7 +153,7 @@ class Distiller(keras.Model):
         self.projectors = [
             Projector() if loss.match_widths else None for loss in self.distillation_losses
         ]
-        self._comparison = Comparison(
+        self._pairs = TeacherStudentPairs(
             self.teachers,
             student,
             teacher_weights=self.teacher_weights,
@@ -162,7 +162,7 @@ class Distiller(keras.Model):
         )
         self._check_layers()
         for loss in self.distillation_losses:
-            self._comparison.check(loss)
+            self._pairs.check(loss)
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         names = unique_names(loss.name for loss in self.distillation_losses)
         self._distillation_trackers = [keras.metrics.Mean(name=each) for each in names]
@@ -269,7 +269,7 @@ class Distiller(keras.Model):
         for loss, projector, tracker in zip(
             self.distillation_losses, self.projectors, self._distillation_trackers, strict=True
         ):
-            value = self._comparison.value(
+            value = self._pairs.value(
                 loss, projector, teacher, student, y, sample_weight, temperature
             )
             self._track(tracker, value, samples)
