@@ -21,6 +21,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["tfpeft*", "pipelines*"]),
     package_data={"tfpeft": ["py.typed"]},
     python_requires=">=3.11",
+    # Tests ran with the oldest of these: tensorflow 2.18.1, keras 3.13.0, ai-edge-litert 2.1.0.
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.13",

@@ -113,7 +113,8 @@ def train(settings, shared, data):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    accuracies = [f"val_{task}_accuracy" for task in data]
+    # Of one task, Keras leaves the name of the output out.
+    accuracies = [f"val_{task}_accuracy" for task in data] if len(data) > 1 else "val_accuracy"
     shared.fit(
         mixed,
         validation_data=tfpeft.mix_tasks(

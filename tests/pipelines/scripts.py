@@ -1,6 +1,7 @@
 """Runs scripts for tests: in this process, in one that is forked, or as a user does."""
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -64,6 +65,7 @@ def run(script, *arguments, cwd, max_file_size=None):
 
 
 def _run_as_main(script, arguments, cwd, output, errors, max_file_size):
+    gc.freeze()  # what was imported is no garbage: searches for it are many, and all in vain
     os.chdir(cwd)
     sys.path.insert(0, cwd)  # as `python -m` does
     sys.argv = [script, *arguments]

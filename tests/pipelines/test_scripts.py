@@ -18,14 +18,14 @@ from pipelines import (
 from pipelines.common import help as help_texts
 from pipelines.common.flags import EPOCHS, Flag, settings_of, with_defaults
 from pipelines.common.script import Script
-from tests.pipelines.scripts import run_module
+from tests.pipelines.scripts import run
 from tfpeft.core.arguments import InputError
 
 SCRIPTS = [compress, distill, evaluate, export, predict, prune, share, sparse_train, train]
 
 
 def test_bad_flags_are_one_line_and_status_1(tmp_path):
-    status, _, errors = run_module("pipelines.compress", "--final_sparsity=1.0", cwd=tmp_path)
+    status, _, errors = run("pipelines.compress", "--final_sparsity=1.0", cwd=tmp_path)
     assert status == 1
     assert "--final_sparsity, expected a number in [0, 1). Received: --final_sparsity=1" in errors
     assert errors.startswith("error: ")

@@ -26,7 +26,7 @@ from tfpeft.core.arguments import InputError
 from tfpeft.export.tflite_file import TFLiteFile
 
 TASKS = ["--task=sentiment=sentiment.csv:text:label", "--task=topic=topic.csv:body:about"]
-TEXTS = ["--backbone=tiny", *TASKS, "--sequence_length=12", "--rank=2", "--epochs=15"]
+TEXTS = ["--backbone=tiny", *TASKS, "--sequence_length=12", "--rank=2", "--epochs=10"]
 TEXTS += ["--batch_size=16", "--learning_rate=0.03", "--quantization=none"]
 ARRAYS = ["--backbone=scaled.keras", "--custom_objects=plain.py", "--task=shape=shape.npz"]
 ARRAYS += ["--task=colour=colour.npz"]

@@ -15,7 +15,7 @@ from pipelines.common.flags import Flag, settings_of
 from pipelines.stages import STAGES, compression
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import BudgetError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,16 @@ def data():
 def run_stage(data, tmp_path):
     """A function that runs a stage on a new model; returns its result and the run's folder."""
 
-    def run(name, *, model=None, teacher=None, **given):
-        stage = STAGES[name]
+    def run(stage, /, *, model=None, **given):
+        stage = STAGES[stage]
         given = {"output_dir": str(tmp_path), "name": "run", "epochs": 4, **given}
-        flags = [*compression.RUN_FLAGS, *stage.flags, *STAGES["distill"].flags]
+        flags = [*compression.RUN_FLAGS, *stage.flags]
         settings = settings_of(flags, given)
         stage.check(settings)
         keras.utils.set_random_seed(0)
         model = model or keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
         folder = folders.RunFolder("test", settings, flags)
-        return stage.run(settings, Inputs(data, folder, model, teacher)), folder
+        return stage.run(settings, Inputs(data, folder, model)), folder
 
     return run
 
@@ -80,11 +80,23 @@ def test_the_model_ends_with_the_zeros_that_the_settings_ask_for(run_stage, stag
         assert "50.00" in (folder / "rounds.md").read_text()
 
 
-def test_a_model_that_learned_from_a_teacher_is_pruned_with_it(run_stage, data, capsys):
-    teacher = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    model, _ = run_stage("prune", teacher=teacher, epochs=1)
-    assert np.sum(model.layers[0].kernel.numpy() == 0) == 320
-    assert "soft_labels" in capsys.readouterr().out
+def test_zeros_of_sparse_training_stay_in_pruning(run_stage):
+    sparse, _ = run_stage("sparse_train", technique="static", sparsity=0.25, name="first")
+    first = sparse.layers[0].kernel.numpy()
+    pruned, _ = run_stage("prune", model=sparse, name="second")
+    last = pruned.layers[0].kernel.numpy()
+    assert np.all(last[first == 0] == 0)
+    assert (np.sum(first == 0), np.sum(last == 0)) == (160, 320)
+
+
+def test_rounds_that_do_not_hold_are_an_error(run_stage, data):
+    x, y = (np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True))
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    kernel, *_ = np.linalg.lstsq(x, 10.0 * np.eye(10)[y], rcond=None)
+    model.layers[0].kernel.assign(kernel)
+    given = {"final_sparsity": 0.99, "step": 1.0, "tolerance": 0.0, "learning_rate": 1e-9}
+    with pytest.raises(BudgetError, match="No round held.*--tolerance=0"):
+        run_stage("prune", model=model, iterative=True, **given)
 
 
 def test_the_file_of_the_last_stage(run_stage, data, tmp_path):

@@ -69,7 +69,7 @@ class TestLoss:
 
     def test_samples_without_a_label_do_not_train(self):
         labels = {"zoo": np.full(24, -1), "age": LABELS["age"]}
-        shared = compiled(shared_model(), keras.optimizers.SGD(0.1))
+        shared = compiled(shared_model(), keras.optimizers.SGD(0.1), run_eagerly=True)
         before = shared.parts["zoo"].head.get_weights()
         fitted(shared, y=labels)
         for old, weight in zip(before, shared.parts["zoo"].head.get_weights(), strict=True):
@@ -183,7 +183,7 @@ class TestLoss:
         assert found["mae"] == pytest.approx(np.mean(np.abs(errors)), abs=1e-5)
 
     def test_a_task_without_labels_keeps_its_learned_weight(self):
-        shared = compiled(shared_model(learn_task_weights=True))
+        shared = compiled(shared_model(learn_task_weights=True), run_eagerly=True)
         fitted(shared, y={**LABELS, "age": np.full(24, -1)})
         assert shared.task_weights["age"] == 1.0
         assert shared.task_weights["zoo"] != 1.0

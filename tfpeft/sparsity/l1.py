@@ -228,10 +228,13 @@ class ProximalGroupL1(ProximalL1):
         self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
 
     def shrink(self, kernel, weight, threshold):
-        outputs = self._kernel_axes[kernel.index].outputs
-        others = [axis for axis in range(len(weight.shape)) if axis not in outputs]
-        norm = tf.sqrt(tf.reduce_sum(tf.square(weight), axis=others, keepdims=True))
-        threshold = threshold * math.sqrt(math.prod(weight.shape[axis] for axis in others))
+        axes = self._kernel_axes[kernel.index]
+        squares = tf.square(axes.to_matrix(weight))
+        # BiasAddGrad sums over all axes but the last, in half the time of reduce_sum.
+        norm = tf.sqrt(tf.raw_ops.BiasAddGrad(out_backprop=squares))
+        sides = [side if i in axes.outputs else 1 for i, side in enumerate(weight.shape)]
+        norm = tf.reshape(norm, sides)
+        threshold = threshold * math.sqrt(math.prod(weight.shape) / math.prod(sides))
         # Not 1 - threshold / norm, of which a channel of zeros would make 0 / 0.
         return weight * tf.math.divide_no_nan(tf.maximum(norm - threshold, 0.0), norm)
 

@@ -6,7 +6,7 @@ from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
 class MaskedOptimizer(SparseOptimizer):
-    """A sparse optimizer with a mask of the weights that it keeps: 4 bytes per weight.
+    """A sparse optimizer with a mask of the weights that it keeps: 1 byte per weight.
 
     After each update of the wrapped optimizer:
 
@@ -18,13 +18,13 @@ class MaskedOptimizer(SparseOptimizer):
     """Whether the values of pruned weights are kept, too: 4 bytes per weight more."""
 
     def add_states(self):
-        self.add_state("mask", initial=self.initial_mask)
+        self.add_state("mask", dtype="bool", initial=self.initial_mask)
         if self.keeps_dense:
             self.add_state("dense")
 
     def initial_mask(self, index, variable):
         """Returns the mask that a kernel begins with; all weights are kept by default."""
-        return tf.ones(variable.shape, variable.dtype)
+        return tf.ones(variable.shape, tf.bool)
 
     def update_masks(self, kernels, step, updated):
         """Sets new masks of kernels by `set_mask`; the base class sets none."""
@@ -35,22 +35,28 @@ class MaskedOptimizer(SparseOptimizer):
 
     def project(self, kernels):
         for kernel in kernels:
-            kernel.weight.assign(kernel.weight * kernel.state["mask"])
+            kernel.weight.assign(_masked(kernel))
 
     def set_mask(self, kernel, mask):
-        # Of the kernel's dtype: a mask of bytes would have to be cast in every step.
-        kernel.state["mask"].assign(tf.cast(mask, kernel.weight.dtype))
+        kernel.state["mask"].assign(mask)
 
     def remember(self, kernel):
         """Stores the values of all weights, and makes pruned ones zero."""
         kernel.state["dense"].assign(kernel.weight)
-        kernel.weight.assign(kernel.weight * kernel.state["mask"])
+        kernel.weight.assign(_masked(kernel))
 
     def restore(self, kernel):
         """Puts the values of pruned weights back; a second call changes nothing.
 
         Kept weights stay as they are: they may have been set from outside.
         """
-        # mask * weight + (1 - mask) * dense, in fewer passes over memory.
-        weight, dense = kernel.weight, tf.convert_to_tensor(kernel.state["dense"])
-        weight.assign(dense + kernel.state["mask"] * (weight - dense))
+        dense = tf.convert_to_tensor(kernel.state["dense"])
+        # Not tf.where, which broadcasts, and takes twice as long.
+        kernel.weight.assign(
+            tf.raw_ops.Select(condition=kernel.state["mask"], x=kernel.weight, y=dense)
+        )
+
+
+def _masked(kernel):
+    # A product takes less time than a selection, its cast included.
+    return kernel.weight * tf.cast(kernel.state["mask"], kernel.weight.dtype)

@@ -32,7 +32,7 @@ class Pruning(MaskedOptimizer):
     it is compressed. 90% zeros make a compressed file about 5x smaller. ARM's sparse kernels do
     skip zeros, in some networks: see `prune_for_xnnpack`.
 
-    Memory: 4 bytes per weight for the mask, 4 more with `straight_through`, and what the
+    Memory: 1 byte per weight for the mask, 4 more with `straight_through`, and what the
     criterion needs.
 
     Args:

@@ -29,7 +29,7 @@ class StaticSparse(MaskedOptimizer):
     `mask` is drawn once, `w <- mask * w` from the first step on. The wrapped optimizer gets
     gradients of the kept weights only.
 
-    Memory: 4 bytes per weight.
+    Memory: 1 byte per weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -85,7 +85,7 @@ class StaticSparse(MaskedOptimizer):
 
     def initial_mask(self, index, variable):
         noise = uniform_noise(self.seed, index, variable.shape, 0)
-        return tf.cast(masks.top_mask(noise, self._kept_counts[index]), variable.dtype)
+        return masks.top_mask(noise, self._kept_counts[index])
 
     def promised_zeros(self):
         return [
@@ -115,7 +115,7 @@ class SET(StaticSparse):
     momentum and velocity, and any other variable of the kernel's shape, but for averages of
     weights (`use_ema`). Adafactor's factored statistics stay.
 
-    Memory: 4 bytes per weight.
+    Memory: 1 byte per weight.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -193,9 +193,8 @@ class SET(StaticSparse):
         kept = self._kept_counts[kernel.index]
         zeros = int(np.prod(kernel.weight.shape)) - kept
         count = tf.minimum(tf.cast(fraction * kept, tf.int32), zeros)
-        active = kernel.state["mask"] > 0
         magnitudes = tf.cast(tf.abs(kernel.weight), tf.float32)
-        stays = masks.top_mask(tf.where(active, magnitudes, -1.0), kept - count)
+        stays = masks.top_mask(tf.where(kernel.state["mask"], magnitudes, -1.0), kept - count)
         growth = tf.cast(self.grow_scores(kernel, step), tf.float32)
         grown = masks.top_mask(tf.where(stays, -1.0, growth), count)
         self.set_mask(kernel, stays | grown)

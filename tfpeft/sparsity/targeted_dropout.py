@@ -28,7 +28,7 @@ class TargetedDropout(MaskedOptimizer):
     paper takes its fraction in each output unit; here it is a fraction of the kernel, as in the
     pruning that follows.
 
-    Memory: 8 bytes per weight, for the mask and the values of dropped weights.
+    Memory: 5 bytes per weight, for the mask and the values of dropped weights.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
