@@ -18,7 +18,7 @@ from pipelines.stages.compression import headline
 from tests.pipelines import plain as plain_script
 from tests.pipelines.scripts import call, read_report, run, run_module, start
 from tfpeft.core.arguments import InputError
-from tfpeft.export import tflite_file
+from tfpeft.export.tflite_file import TFLiteFile
 
 QUICK = ["--epochs=1", "--batch_size=128"]
 
@@ -96,7 +96,7 @@ def test_the_report_is_of_the_test_data_and_of_the_files(digits_run):
     assert report["test_samples"] == len(test[1]) == 360
     for name, row in report["rows"].items():
         if name.endswith(".tflite"):
-            logits = tflite_file.predict(folder / name, test[0])
+            logits = TFLiteFile(folder / name).predict(test[0])
         else:
             logits = keras.models.load_model(folder / f"{name}.keras").predict(test[0], verbose=0)
         assert row["accuracy"] == np.mean(logits.argmax(-1) == test[1])
