@@ -370,6 +370,18 @@ def test_what_cannot_be_had_is_none_with_its_reason():
     assert "loops" in str(tfpeft.compare({"lstm": model}, (X.reshape(50, 6, 12), Y)))
 
 
+def test_a_model_without_a_file_is_evaluated_all_the_same():
+    """Keras passes over inputs that a model does not have; an export does not."""
+    inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
+    outputs = keras.layers.Dense(4)(keras.layers.add(list(inputs.values())))
+    x = {name: X[:, 0, :, 0] for name in ("a", "b", "c")}
+    row = tfpeft.evaluate(keras.Model(inputs, outputs), (x, Y))
+    assert row.size_bytes is None
+    assert row.macs == 6 * 4
+    assert "no .tflite file" in row.notes[0]
+    assert "`representative_data`" in row.notes[0]
+
+
 def test_the_model_is_left_as_it_is():
     model = net()
     model.compile("adam", "mse")

@@ -435,6 +435,19 @@ def test_a_promise_about_all_kernels_together_travels(tmp_path):
     tfpeft.strip_pruning(copy)
 
 
+def test_a_promise_of_replicas_travels_and_their_best_epoch_is_kept(tmp_path, mirrored):
+    with mirrored.scope():
+        model = compiled(sequential(), tfpeft.StaticSparse(keras.optimizers.SGD(1e-2), 0.5))
+    best = tfpeft.KeepBest("loss")
+    model.fit(X, Y, batch_size=4, verbose=0, callbacks=[best])
+    assert best.best_epoch == 0
+    copy = loaded(model, tmp_path / "model.keras")
+    tfpeft.strip_pruning(copy)
+    copy.layers[0].kernel.assign(np.ones(copy.layers[0].kernel.shape))
+    with pytest.raises(InputError, match=f"zeros at step {-(-len(X) // 4)}"):
+        tfpeft.strip_pruning(copy)
+
+
 def test_files_of_other_models_stay_as_they_are(tmp_path, monkeypatch):
     sequential().save(tmp_path / "plain.keras")
     with zipfile.ZipFile(tmp_path / "plain.keras") as file:

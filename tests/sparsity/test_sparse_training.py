@@ -377,6 +377,14 @@ INNER = {
 MOMENTS = {"adam": 3, "adagrad": 1, "loss_scale": 2, "nested": 1, "adafactor": 1}
 
 
+def test_an_optimizer_of_other_variables_raises_as_in_keras():
+    adam = keras.optimizers.Adam()
+    adam.build([variable(np.ones((4, 4)))])
+    technique = tfpeft.RigL(adam, 0.5, end_step=80)
+    with pytest.raises(ValueError, match="Unknown variable"):
+        technique.build([variable(np.ones((4, 4)))])
+
+
 @pytest.mark.parametrize("inner", INNER)
 def test_what_grows_starts_with_fresh_moments(inner):
     """All gradients are 1 before, so a moment is 0 (or Adagrad's 0.1) only where it was reset."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfpeft.core.arguments import InputError, check_choice, invalid
 from tfpeft.core.graph import flatten_layers
 from tfpeft.core.monitor import MODES, is_better, metric_mode
-from tfpeft.sparsity.promises import missing_zeros
+from tfpeft.sparsity.promises import missing_zeros, steps_done
 from tfpeft.sparsity.sparse_optimizer import sparse_optimizer_of, sparse_optimizers_of
 
 
@@ -130,7 +130,7 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         value = self._current_value(logs or {})
         self._epochs += 1
-        if int(self.model.optimizer.iterations) < self._first_step or math.isnan(value):
+        if steps_done(self.model.optimizer) < self._first_step or math.isnan(value):
             return
         if self.first_step is None:
             self._missing = [text for each in self._optimizers for text in missing_zeros(each)]
@@ -153,7 +153,7 @@ class KeepBest(keras.callbacks.Callback):
             raise InputError(
                 f"KeepBest expected an epoch that ends at update {self._first_step} or later, "
                 f"with a number for {', '.join(self.monitor)} and the zeros that were promised. "
-                f"Received: {int(self.model.optimizer.iterations)} updates"
+                f"Received: {steps_done(self.model.optimizer)} updates"
                 + "".join(f"; {text}" for text in self._missing)
             )
         for variable, value in self._kept:

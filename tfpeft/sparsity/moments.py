@@ -14,10 +14,13 @@ def moments_of(optimizer, variables):
     Args:
         optimizer: A built `keras.optimizers.Optimizer` that wraps no other.
         variables: Some of the variables that it trains.
+
+    Raises:
+        ValueError: for a variable that it was not built with, as Keras's `apply` does.
     """
     trained = optimizer._trainable_variables
-    positions = {id(variable): i for i, variable in enumerate(trained)}
-    indices = [positions[id(variable)] for variable in variables]
+    optimizer._check_variables_are_known(variables)
+    indices = [optimizer._get_variable_index(variable) for variable in variables]
     return [
         [slots[i] for i in indices]
         for slots in vars(optimizer).values()

@@ -56,9 +56,15 @@ def missing_zeros(optimizer, variables=None):
         if zeros < promised:
             missing.append(
                 f"{', '.join(map(path_of, group))}: {zeros} of {promised} zeros at step "
-                f"{int(optimizer.iterations)}"
+                f"{steps_done(optimizer)}"
             )
     return missing
+
+
+def steps_done(optimizer):
+    """Returns how many updates an optimizer, or a `SavedPromise`, has behind it."""
+    # Not `int(...)`: under a strategy TensorFlow converts its variables to arrays only.
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def _promises_about(optimizer, variables):
@@ -91,12 +97,12 @@ class _Assets(keras.losses.Loss):
         indices = {id(variable): i for i, variable in enumerate(weights)}
         optimizers = promises_of(weights)
         promises = [
-            {"weights": [indices[id(variable)] for variable in group], "zeros": zeros}
+            {"weights": [indices[id(variable)] for variable in group], "zeros": int(zeros)}
             for optimizer in optimizers
             for group, zeros in _promises_about(optimizer, weights)
         ]
         if promises:
-            step = max(int(optimizer.iterations) for optimizer in optimizers)
+            step = max(map(steps_done, optimizers))
             content = json.dumps({"step": step, "promises": promises})
             (pathlib.Path(folder) / FILE).write_text(content)
 
