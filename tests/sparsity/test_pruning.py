@@ -191,6 +191,21 @@ def test_straight_through_trains_the_dense_weights():
     assert np.any(mask & ~old)  # a weight came back with what it had learned
 
 
+def test_straight_through_keeps_what_is_set_from_outside():
+    weight = keras.Variable(np.array([[1.0, 2.0, 3.0, 4.0]], "float32"), name="kernel")
+    technique = tfpeft.MagnitudePruning(
+        keras.optimizers.SGD(1.0), at(0.5, 1), straight_through=True
+    )
+    technique.apply([np.zeros((1, 4), "float32")], [weight])
+    np.testing.assert_array_equal(weight.numpy(), [[0.0, 0.0, 3.0, 4.0]])
+    weight.assign([[9.0, 9.0, 0.1, -1e-20]])
+    technique.apply([np.zeros((1, 4), "float32")], [weight])
+    np.testing.assert_array_equal(weight.numpy(), np.float32([[0.0, 0.0, 0.1, -1e-20]]))
+    np.testing.assert_array_equal(
+        technique._states["dense"][0].numpy(), np.float32([[1.0, 2.0, 0.1, -1e-20]])
+    )
+
+
 def test_random_pruning_nests_and_depends_on_the_seed_only():
     def masks_of(seed):
         technique = tfpeft.RandomPruning(

@@ -205,6 +205,20 @@ def test_static_sparse_counts_by_hand(distribution):
         np.testing.assert_array_equal(mask.numpy(), before)
 
 
+def test_masks_of_numbers_load_as_booleans():
+    """Files of 0.1.0 hold a mask as numbers of the kernel's dtype."""
+    technique = tfpeft.StaticSparse(keras.optimizers.SGD(), 0.5)
+    weight = variable(np.ones((4, 5)))
+    technique.build([weight])
+    mask = np.eye(4, 5, dtype="float32")
+    store = {str(i): each.numpy() for i, each in enumerate(technique._variables)}
+    [index] = [i for i, each in store.items() if each.dtype == bool]
+    technique.load_own_variables({**store, index: mask})
+    np.testing.assert_array_equal(technique._states["mask"][0].numpy(), mask == 1)
+    technique.apply([np.zeros((4, 5), "float32")], [weight])
+    np.testing.assert_array_equal(weight.numpy(), mask)
+
+
 def test_seeds_draw_the_masks():
     def drawn(seed):
         technique = tfpeft.StaticSparse(keras.optimizers.SGD(), 0.5, seed=seed)
