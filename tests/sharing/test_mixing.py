@@ -183,7 +183,11 @@ def test_texts_of_unknown_length_are_padded_with_zeros():
             {},
             r"data\['a'\]`, expected data with samples, one or more",
         ),
-        ({"a": (numbered(3)[0], [1, 2])}, {}, r"data\['a'\].*expected as many samples as labels. Received: a tuple, of 3 and 2"),
+        (
+            {"a": (numbered(3)[0], [1, 2])},
+            {},
+            r"data\['a'\].*expected as many samples as labels. Received: a tuple, of 3 and 2",
+        ),
         ({"a": numbered(3)[0]}, {}, r"data\['a'\]`, expected arrays \(x, y\)"),
         ({"a": (numbered(3)[0],)}, {}, r"data\['a'\]`, expected arrays \(x, y\)"),
         ({"a": numbered(3)}, {"sampling": "size"}, "`sampling`, expected one of 'proportional'"),
