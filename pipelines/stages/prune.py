@@ -9,6 +9,13 @@ from pipelines.common.flags import Flag
 from pipelines.stages import prune_rounds, sparsify
 from pipelines.stages.stage import Stage
 
+_CRITERIA = {
+    "magnitude": tfpeft.MagnitudePruning,
+    "gradient": tfpeft.GradientPruning,
+    "movement": tfpeft.MovementPruning,
+    "random": tfpeft.RandomPruning,
+}
+
 FINAL_SPARSITY = Flag(
     "final_sparsity", float, 0.5, "Fraction of zeros that pruning ends with.", at_least=0, below=1
 )
@@ -18,7 +25,7 @@ CRITERION = Flag(
     "magnitude",
     "What is pruned first: weights that are small, that matter little to the loss, that move "
     "towards zero, or any.",
-    choices=("magnitude", "gradient", "movement", "random"),
+    choices=tuple(_CRITERIA),
 )
 SCOPE = Flag(
     "scope",
@@ -76,12 +83,6 @@ FLAGS = (
     prune_rounds.ITERATIVE,
     *prune_rounds.FLAGS,
 )
-_CRITERIA = {
-    "magnitude": tfpeft.MagnitudePruning,
-    "gradient": tfpeft.GradientPruning,
-    "movement": tfpeft.MovementPruning,
-    "random": tfpeft.RandomPruning,
-}
 
 
 def check(settings):

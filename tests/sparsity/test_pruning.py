@@ -480,3 +480,23 @@ def test_files_of_other_models_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.delattr(keras.Model, "_tfpeft_promised_zeros")
     copy = keras.models.load_model(tmp_path / "pruned.keras", compile=False)
     np.testing.assert_array_equal(copy.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_a_criterion_that_asks_for_axes_needs_no_pattern():
+    class PerOutput(tfpeft.Pruning):
+        uses_axes = True
+
+        def calculate_scores(self, kernel):
+            axes = self.axes_of(self.sparse_variables[kernel.index])
+            weight = tf.abs(kernel.weight)
+            return weight / tf.reduce_mean(weight, axis=axes.inputs, keepdims=True)
+
+    # Of each output (row of this EinsumDense's kernel, whose equation puts outputs first) the
+    # larger weight stays, whatever the output's scale.
+    layer = keras.layers.EinsumDense("bi,oi->bo", output_shape=(2,))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.kernel.assign([[1.0, 3.0], [200.0, 100.0]])
+    schedule_ = tfpeft.constant_sparsity(0.5, begin=0.0, total_steps=1)
+    model.compile(PerOutput(keras.optimizers.SGD(0.0), schedule_), "mse")
+    model.fit(np.zeros((4, 2)), np.zeros((4, 2)), verbose=0)
+    np.testing.assert_array_equal(layer.kernel, [[0.0, 3.0], [200.0, 0.0]])

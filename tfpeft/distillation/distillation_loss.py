@@ -21,8 +21,8 @@ class DistillationLoss(keras.losses.Loss):
     the class decide what `call` receives:
 
     - `on_logits`: True if `call` compares logits of classes; probabilities are turned into logits
-      first. Such a loss is a subclass of `SoftLabels`, whose logits are divided by T and whose
-      value is multiplied by T^2.
+      first. For such a loss subclass `SoftLabels` (inside tfpeft, `LogitsLoss`), which divides
+      logits by T and multiplies the value by T^2.
     - `match_widths`: True for a linear projection of the student's features to as many channels
       as the teacher's, where the numbers differ. The projection is trained with the student and
       is not part of it.

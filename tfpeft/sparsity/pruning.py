@@ -134,7 +134,7 @@ class Pruning(MaskedOptimizer):
             self.remember(kernel)
 
     def _masks_of(self, scores, sparsity, indices):
-        if not self.uses_axes:
+        if not (self.block_size or self.n_m):
             return self._best(scores, sparsity, indices)
         axes = [self._kernel_axes[i] for i in indices]
         matrices = [each.to_matrix(score) for each, score in zip(axes, scores, strict=True)]
