@@ -7,11 +7,12 @@ import typing
 from collections.abc import Callable
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfpeft.core.arguments import invalid, unexpected
-from tfpeft.export.tflite_contents import Contents, Flatbuffer
 from tfpeft.export.tflite_signature import Signature
+
+if typing.TYPE_CHECKING:
+    from tfpeft.export.tflite_contents import Contents
 
 
 class TFLiteFile:
@@ -54,9 +55,9 @@ class TFLiteFile:
         self._opened = {}  # name of a signature -> Signature
 
     @functools.cached_property
-    def contents(self) -> Contents:
+    def contents(self) -> "Contents":
         """The `Contents` of the whole file; it need not be one that runs."""
-        return self._parsed(Flatbuffer.contents)
+        return self._parsed(lambda flatbuffer: flatbuffer.contents())
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -102,6 +103,8 @@ class TFLiteFile:
         if not self._parsed(lambda flatbuffer: flatbuffer.is_countable(graph)):
             return None
         # An interpreter of its own, as only this one keeps the shapes of all tensors.
+        from ai_edge_litert.interpreter import OpResolverType  # late: slow to import
+
         interpreter = self._load(
             experimental_preserve_all_tensors=True,
             # A delegate would take tensors out of the graph.
@@ -156,6 +159,8 @@ class TFLiteFile:
         return interpreter
 
     def _load(self, **options):
+        from ai_edge_litert.interpreter import Interpreter  # late: slow to import
+
         try:
             return Interpreter(model_content=self._content, num_threads=1, **options)
         except (ValueError, RuntimeError) as error:
@@ -166,6 +171,8 @@ class TFLiteFile:
 
     @functools.cached_property
     def _flatbuffer(self):
+        from tfpeft.export.tflite_contents import Flatbuffer  # late: LiteRT is slow to import
+
         return Flatbuffer(self._content)
 
     def _parsed(self, function):
