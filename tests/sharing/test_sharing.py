@@ -586,7 +586,12 @@ class TestBadInput:
         fitted(shared, batch_size=24)
 
     def test_xla_trains_without_the_check(self):
-        fitted(compiled(shared_model(), jit_compile=True), batch_size=24)
+        shared = compiled(shared_model(), jit_compile=True)
+        before = [variable.numpy() for variable in shared.trainable_variables]
+        fitted(shared, batch_size=24)
+        for values, variable in zip(before, shared.trainable_variables, strict=True):
+            assert np.all(np.isfinite(variable))
+            assert np.any(variable.numpy() != values)
 
     def test_one_of_several_outputs_must_be_named(self):
         inputs = keras.Input((4, 6))
