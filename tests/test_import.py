@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 import tfpeft
@@ -84,3 +86,12 @@ def test_old_names_warn(old, new):
         assert getattr(tfpeft, old) is new
     with pytest.raises(AttributeError, match="no_such_name"):
         tfpeft.no_such_name  # noqa: B018
+
+
+def test_files_are_predicted_by_the_name_of_before(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    tfpeft.export_tflite(model, tmp_path / "model.tflite")
+    x = np.ones((2, 3), "float32")
+    with pytest.warns(DeprecationWarning, match="TFLiteFile"):
+        outputs = tfpeft.tflite.predict(tmp_path / "model.tflite", x)
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), atol=1e-6)

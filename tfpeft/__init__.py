@@ -1,5 +1,6 @@
 """tfpeft: makes a trained Keras 3 model small, and proves on the exported file what that cost."""
 
+import types
 import warnings
 
 from tfpeft.adapters.adapted_model import AdaptedModel, add_adapters
@@ -133,7 +134,20 @@ _RENAMED = {  # in 0.2.0, of 2026-11-25; the old names go with 0.4.0
 }
 
 
+def _predict(path, x, signature=None):
+    """Returns the output of a .tflite file; see `TFLiteFile.predict`."""
+    return TFLiteFile(path).predict(x, signature)
+
+
 def __getattr__(name):
+    if name == "tflite":
+        warnings.warn(
+            "tfpeft.tflite.predict(path, x) is tfpeft.TFLiteFile(path).predict(x) since 0.2.0; "
+            "the old name goes with 0.4.0.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return types.SimpleNamespace(predict=_predict)
     if name not in _RENAMED:
         raise AttributeError(f"module 'tfpeft' has no attribute {name!r}")
     warnings.warn(
