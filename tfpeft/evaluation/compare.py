@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import invalid
+from tfpeft.core.graph import last_activation
 from tfpeft.core.macs import count_macs
 from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
@@ -144,8 +145,10 @@ def compare(
             its model, another file a dict of the names in its signature. y are class numbers
             (samples,) or one-hot rows (samples, classes).
         from_logits: Whether outputs are logits (True) or probabilities (False). None recognises
-            them: rows that are >= 0 and sum to 1 are probabilities, and so are the outputs of a
-            SOFTMAX in a file, where int8 rounds the sum away from 1.
+            them: by a last softmax or sigmoid, and where that cannot be read, numbers that are
+            all in [0, 1] are probabilities. Of sigmoids, one for each class, the loss is the mean
+            of their binary cross-entropies. One output is the second of two classes: a sigmoid,
+            or with `from_logits=True` a logit.
         signature: The signature that runs, for .tflite files of several, such as one per task.
             Quality, MACs and latency are of the signature; bytes and parameters are of the whole
             file. Keras models, and files of one signature, run as they are.
@@ -224,12 +227,11 @@ def _loaded(model):
 
 def _file_figures(file, x, y, from_logits, signature):
     """Returns the figures of a file, without the latency."""
-    if from_logits is None and file.is_softmax(signature):
-        from_logits = False
+    activation = "softmax" if file.is_softmax(signature) else None
     outputs = file.predict(x, signature)
     macs = file.macs(_first(x, 1), signature)
     return {
-        **classification_quality(outputs, y, from_logits, file.path),
+        **classification_quality(outputs, y, from_logits, file.path, activation),
         "parameters": file.contents.parameters,
         "nonzero_parameters": file.contents.nonzero_parameters,
         "macs": macs,
@@ -242,7 +244,8 @@ def _file_figures(file, x, y, from_logits, signature):
 def _model_figures(model, x, y, from_logits, path):
     """Returns the figures of a model, without the latency, and its file at `path`, or None."""
     outputs = model.predict(x, batch_size=256, verbose=0)
-    figures = classification_quality(outputs, y, from_logits, model.name)
+    activation = last_activation(model)
+    figures = classification_quality(outputs, y, from_logits, model.name, activation)
     weights = [weight.numpy() for weight in model.weights]
     notes = []
     try:

@@ -28,12 +28,11 @@ def read_classes(data):
 
 
 def _class_numbers(y):
-    is_numeric = isinstance(y, np.ndarray) and (
-        np.issubdtype(y.dtype, np.number) or np.issubdtype(y.dtype, np.bool_)
-    )
-    if not is_numeric:
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf":
         received = f"labels of type {y.dtype}" if isinstance(y, np.ndarray) else f"y of {type(y)}"
         raise _invalid("one array of numbers for y", received)
+    if not np.all(np.isfinite(y)):
+        raise _invalid("finite labels", "NaN or infinity in y")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     elif y.ndim == 2 and np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1):
@@ -41,7 +40,7 @@ def _class_numbers(y):
     if y.ndim != 1 or np.any(y != np.floor(y)) or y.min() < 0:
         raise _invalid(
             "labels that are whole numbers >= 0, or one-hot",
-            f"labels of shape {y.shape} and type {y.dtype} from {y.min()}",
+            f"labels of shape {y.shape} and type {y.dtype} from {y.min():g} to {y.max():g}",
         )
     return y.astype("int64")
 

@@ -5,24 +5,32 @@ import numpy as np
 from tfpeft.core.arguments import unexpected
 
 
-def classification_quality(outputs, y, from_logits, name):
+def classification_quality(outputs, y, from_logits, name, activation=None):
     """Returns {figure: value}: accuracy, and the means over classes, as scikit-learn defines them.
 
+    The loss is the cross-entropy of the classes; of sigmoids, one for each of several classes, it
+    is the mean of their binary cross-entropies.
+
     Args:
-        outputs: Logits or probabilities, (samples, classes).
+        outputs: (samples, classes): logits, probabilities or sigmoids; (samples, 1) is a logit, or
+            a sigmoid, of the second of two classes.
         y: Class numbers, (samples,).
-        from_logits: Whether outputs are logits; None to recognise them, see `are_logits`.
+        from_logits: Whether outputs are logits; None to recognise them, see `_recognised`.
         name: The model or file, for errors.
+        activation: The last activation, "softmax", "sigmoid" or "linear"; None if not known.
 
     Raises:
-        InputError: for outputs of another shape, or not finite, and for labels out of range.
+        InputError: for outputs of another shape, or not finite, and for labels out of range; for
+            one output of which it is not known that it is a class.
     """
     from sklearn import metrics  # late, as not every use of tfpeft needs it
 
     outputs = _checked(outputs, y, name)
-    if are_logits(outputs) if from_logits is None else from_logits:
-        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    probabilities = outputs / outputs.sum(axis=1, keepdims=True)
+    if from_logits is None:
+        from_logits = _recognised(outputs, activation, name)
+    if outputs.shape[1] == 1:
+        others = np.zeros_like(outputs) if from_logits else 1 - outputs
+        outputs = np.concatenate([others, outputs], axis=1)
     predictions = np.argmax(outputs, axis=1)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         y, predictions, average="macro", zero_division=0
@@ -32,8 +40,35 @@ def classification_quality(outputs, y, from_logits, name):
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "loss": float(metrics.log_loss(y, probabilities, labels=np.arange(outputs.shape[1]))),
+        "loss": _loss(metrics, outputs, y, from_logits, activation),
     }
+
+
+def _recognised(outputs, activation, name):
+    """Whether outputs are logits: without an activation that says it, by their numbers.
+
+    Rows that sum to 1 are a softmax; other numbers that are all in [0, 1] are sigmoids.
+    """
+    in_range = np.all((outputs >= 0) & (outputs <= 1))
+    if outputs.shape[1] == 1:
+        if activation != "sigmoid" and (activation == "linear" or not in_range):
+            expected = "outputs of shape (samples, classes) or of one sigmoid, or `from_logits`"
+            raise unexpected(expected, f"{name} with one output, which may be no class")
+        return False
+    if activation == "linear":
+        return are_logits(outputs)
+    return activation not in ("softmax", "sigmoid") and not in_range
+
+
+def _loss(metrics, outputs, y, from_logits, activation):
+    classes = np.arange(outputs.shape[1])
+    if from_logits:
+        outputs = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    elif activation != "softmax" and are_logits(outputs):  # int8 rounds a sum away from 1
+        probabilities = np.clip(np.where(y[:, None] == classes, outputs, 1 - outputs), 1e-7, 1)
+        return float(-np.mean(np.log(probabilities)))
+    probabilities = outputs / outputs.sum(axis=1, keepdims=True)
+    return float(metrics.log_loss(y, probabilities, labels=classes))
 
 
 def are_logits(outputs):
@@ -49,11 +84,11 @@ def _checked(outputs, y, name):
             f"{name} with {len(outputs)}",
         )
     outputs = np.asarray(outputs, "float64")
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+    if outputs.ndim != 2 or not outputs.shape[1]:
         raise unexpected("outputs of shape (samples, classes)", f"{name} with {outputs.shape}")
     if not np.all(np.isfinite(outputs)):
         raise unexpected("finite outputs", f"NaN or infinity from {name}")
-    classes = outputs.shape[1]
+    classes = max(outputs.shape[1], 2)
     if y.max() >= classes:
         expected = f"labels from 0 to {classes - 1}, the classes of {name}"
         raise unexpected(expected, f"the label {y.max()}")
