@@ -8,37 +8,44 @@ Quality, parameters, MACs, bytes, and latency on one thread, the files measured 
 import pathlib
 
 import tfpeft
-from pipelines.common import datasets, models
+from pipelines.common import classifiers, datasets, models
 from pipelines.common.flags import (
+    ALLOW_CHANCE,
     CUSTOM_OBJECTS,
-    DATA_DIR,
     DATA_FLAGS,
-    DATASET,
     FORMAT,
-    IMAGE_SIZE,
     MODEL_FLAGS,
+    READ_FLAGS,
     TRAIN_FLAGS,
 )
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
+from tfpeft.export.tflite_file import TFLiteFile
 
 
 def main(settings, paths):
     if not paths:
         raise unexpected("one or more .keras, .h5 or .tflite files", "none")
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    data = datasets.load(
-        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size
-    )
-    measured = {}
-    for path in paths:
-        if not pathlib.Path(path).is_file():
-            raise unexpected("a .keras, .h5 or .tflite file", path)
-        measured[path] = path
-        if not path.endswith(".tflite"):
-            measured[path] = models.load_model(path, "model", custom_objects)
-            data = data.for_model(measured[path])
-    comparison = tfpeft.compare(measured, data.test)
+    opened = {path: open_model(path, custom_objects) for path in paths}
+    data = datasets.load_given(settings, models.input_shape(opened[paths[0]]))
+    if settings.format == "table":  # others are read by programs
+        print(data, flush=True)
+    kinds = []
+    for path, model in opened.items():
+        before = data.test[0].shape
+        data, outputs = data.for_model(model, path)
+        if kinds and data.test[0].shape != before:
+            expected = f"models with inputs of one shape, {before[1:]} as {paths[0]}"
+            raise unexpected(expected, f"{path} with {data.test[0].shape[1:]}")
+        kinds.append(outputs)
+        classifiers.check_loss(path, outputs, path)
+        chance = classifiers.chance_of(model, data.test, outputs)
+        chance.check(path, settings.allow_chance)
+    measured = {
+        path: path if isinstance(model, TFLiteFile) else model for path, model in opened.items()
+    }
+    comparison = tfpeft.compare(measured, data.test, from_logits=classifiers.from_logits(kinds))
     if settings.format == "json":
         print(comparison.to_json())
     else:
@@ -46,15 +53,24 @@ def main(settings, paths):
     return 0
 
 
+def open_model(path, custom_objects):
+    """Returns the Keras model or the `TFLiteFile` at a path."""
+    if not pathlib.Path(path).is_file():
+        raise unexpected("a .keras, .h5 or .tflite file", path)
+    if path.endswith(".tflite"):
+        return TFLiteFile(path)
+    return models.load_model(path, "model", custom_objects)
+
+
 SCRIPT = Script(
     main,
     __doc__,
     groups={
-        "data": (DATASET, DATA_DIR, IMAGE_SIZE),
-        "models": (CUSTOM_OBJECTS,),
+        "data": READ_FLAGS,
+        "models": (CUSTOM_OBJECTS, ALLOW_CHANCE),
         "output": (FORMAT,),
     },
-    first=("dataset", "format", "data_dir", "custom_objects"),
+    first=("dataset", "pixel_range", "classes", "format", "custom_objects"),
     takes_files=True,
     others=(*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS),
 )

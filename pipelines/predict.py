@@ -1,11 +1,13 @@
-"""Runs the .tflite file of a run of pipelines.share, as a device would.
+"""Runs the .tflite file of a run, as a device would.
 
     python -m pipelines.predict --run=saved_models/minilm-share "a charming film" "dull"
     python -m pipelines.predict --run=saved_models/minilm-share --task=sentiment "a charming film"
     python -m pipelines.predict --run=saved_models/images-share --input=images.npy --format=json
+    python -m pipelines.predict --run=saved_models/photos-compress one.jpg two.jpg
 
 Prints a line for each sample and task: the task, the class, its probability and the sample. Texts
-become tokens as the run keeps it; arrays are used as they are.
+become tokens as the run keeps it, and images pixels, in the --pixel_range of the run; arrays are
+used as they are.
 """
 
 import json
@@ -16,27 +18,39 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.common import backbones
+from pipelines.common.classifiers import Outputs
+from pipelines.common.datasets import in_range
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import FORMAT, Flag
+from pipelines.common.images import read_images
+from pipelines.common.models import input_shape
 from pipelines.common.reports import read_json
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
-RUN = Flag("run", str, None, "Folder of a run of pipelines.share.")
+RUN = Flag("run", str, None, "Folder of a run of pipelines.share, or of any other script.")
 TASK = Flag(
     "task", str, (), "A task of the run, given once for each; by default all.", repeated=True
 )
 INPUT = Flag("input", str, None, "Samples of a run on arrays, (samples, ...), in a .npy file.")
 
+# What a run of a script other than pipelines.share leaves.
+_OF_CLASSES = {"model.tflite", "labels.txt", "report.json"}
+
 
 def main(settings, texts):
     folder = pathlib.Path(settings.run or "")
-    if not settings.run or not all((folder / n).is_file() for n in ("tasks.json", "model.tflite")):
+    files = {path.name for path in folder.glob("*")} if settings.run else set()
+    if not files >= {"model.tflite", "tasks.json"} and not files >= _OF_CLASSES:
         raise unexpected(
-            "the folder of a run of pipelines.share that has ended", f"--run={settings.run}"
+            "the folder of a run of pipelines.share that has ended, or of another script",
+            f"--run={settings.run}",
         )
+    if "tasks.json" not in files:
+        show(predict_classes(settings, folder, texts), settings.format)
+        return 0
     classes = read_json(folder / "tasks.json")
     unknown = sorted(set(settings.task) - set(classes))
     if unknown:
@@ -60,6 +74,34 @@ def main(settings, texts):
     return 0
 
 
+def predict_classes(settings, folder, files):
+    """Returns the rows of a run without tasks: of images, or of --input."""
+    if settings.task:
+        raise unexpected("no --task, as --run has none", f"--task={settings.task[0]}")
+    file, report = TFLiteFile(folder / "model.tflite"), read_json(folder / "report.json")
+    names = (folder / "labels.txt").read_text().splitlines()
+    outputs = Outputs(*report["outputs"])
+    if files and settings.input is None:
+        shape = input_shape(file)
+        if shape is None or len(shape) != 3:
+            expected = f"--input, as --run={settings.run} reads no images"
+            raise unexpected(expected, f"{files[0]} with inputs of shape {shape}")
+        samples, x = files, read_images(files, size=shape[:2], channels=shape[2])
+        if report["flags"]["pixel_range"]:
+            x = in_range(x, report["flags"]["pixel_range"], 255.0)
+    else:
+        samples, x = read_array(settings, files)
+    probabilities = outputs.probabilities(file.predict(x))
+    return [
+        {
+            "class": names[int(np.argmax(values))],
+            "probability": float(np.max(values)),
+            "sample": sample,
+        }
+        for sample, values in zip(samples, probabilities, strict=True)
+    ]
+
+
 def run_file(path, x, tasks):
     """Returns {task: logits} of the signatures of a file."""
     file = TFLiteFile(path)
@@ -73,6 +115,11 @@ def read_inputs(settings, folder, texts):
             received = f"--input={settings.input}" if settings.input is not None else "none"
             raise unexpected(f"texts, which --run={settings.run} reads", received)
         return texts, backbones.tokens(backbones.load_preprocessor(folder), texts)
+    return read_array(settings, texts)
+
+
+def read_array(settings, texts):
+    """Returns the numbers of the samples of --input, and the samples."""
     if settings.input is None or texts:
         received = f"texts, {texts[0]!r} first" if texts else "none"
         raise unexpected(f"--input, as --run={settings.run} reads arrays", received)
@@ -94,20 +141,19 @@ def show(rows, form):
     if form == "json":
         print(json.dumps(rows, indent=2))
         return
-    lines = [
-        (
-            row["task"],
-            row["class"],
-            f"{row['probability']:.3f}",
-            textwrap.shorten(str(row["sample"]), 60, placeholder="..."),
-        )
-        for row in rows
-    ]
+    lines = [tuple(map(_cell, row, row.values())) for row in rows]
+    header = tuple(rows[0])
     if form == "markdown":
-        header = ("task", "class", "probability", "sample")
-        print(markdown_table(header, lines, align=("left", "left", "right", "left")))
+        align = ["right" if name == "probability" else "left" for name in header]
+        print(markdown_table(header, lines, align=align))
     else:
-        print(text_table(None, lines, align=("left",) * 4))
+        print(text_table(None, lines, align=("left",) * len(header)))
+
+
+def _cell(name, value):
+    if name == "probability":
+        return f"{value:.3f}"
+    return textwrap.shorten(str(value), 60, placeholder="...") if name == "sample" else value
 
 
 SCRIPT = Script(

@@ -71,7 +71,9 @@ def weights_file(task):
 
 def run_steps(settings, folder, named, is_text):
     begin(settings, 1, f"backbone {settings.backbone}")
-    data, classes = tasks.read(named)
+    data = tasks.read(named)
+    for name, samples in data.items():
+        print(f"{name}: {samples}", flush=True)
     backbone, preprocessor = backbones.open_backbone(settings, folder, is_text=is_text)
     data = tasks.as_inputs(data, named, backbone, preprocessor)
     begin(settings, 2, f"training of {', '.join(named)}, adapter {settings.adapter}")
@@ -83,6 +85,7 @@ def run_steps(settings, folder, named, is_text):
         share.train(settings, shared, data)
         for task, file in files.items():
             folder.write(file, lambda path, task=task: shared.save_task(task, path))
+        classes = {task: samples.names for task, samples in data.items()}
         folder.write("tasks.json", json.dumps(classes, indent=2))
     for file in files.values():
         shared.load_task(folder / file)

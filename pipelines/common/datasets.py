@@ -1,43 +1,70 @@
-"""The datasets that --dataset and --task name: embedded, downloaded, .npz, images, functions."""
+"""The datasets that --dataset and --task name: embedded, downloaded, .npz, images, functions.
+
+Pixels come as they are stored, 0 to 255 in images, unless --pixel_range names another range.
+"""
 
 import pathlib
 
 import keras
 import numpy as np
 
-from pipelines.common import splits
-from pipelines.common.errors import first_line, invalid_flag
-from pipelines.common.models import call_function
-from tfpeft.core import data as core_data
+from pipelines.common import images, labels, returned, splits
+from pipelines.common.errors import invalid_flag, unread_flag
 from tfpeft.core.arguments import InputError, unexpected
 
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+IMAGE_SIZE = 64  # of a folder, where neither --image_size nor a model says otherwise
+_LARGEST_PIXELS = {"uint8": 255.0, "uint16": 65535.0}  # by the type of arrays
 
 
-def load(dataset, *, data_dir=None, image_size=64):
+def load_given(settings, shape=None):
+    """Loads what the flags of data name, for a model of the input shape (...), if there is one."""
+    return load(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        pixel_range=settings.pixel_range,
+        classes=settings.classes,
+        shape=shape,
+    )
+
+
+def load(dataset, *, data_dir=None, image_size=None, pixel_range=None, classes=None, shape=None):
     """Loads what --dataset names; --help of every script lists the forms.
 
-    Where there is no validation split, a tenth of the training data becomes one; where there is
-    no test split either, a fifth of all data. Both are the same in every run.
+    Splits that are not there are made of the others, the same in every run: see
+    `splits.checked`. `shape` is that of a model's input: images of a folder take its height, width
+    and channels.
     """
     path = pathlib.Path(dataset)
+    is_named = dataset == "digits" or dataset in IMAGES
+    if data_dir is not None and dataset not in IMAGES:
+        raise unread_flag("data_dir", f"--dataset={dataset}")
+    if image_size is not None and (is_named or not path.is_dir()):
+        raise unread_flag("image_size", f"--dataset={dataset}, which is no folder of images,")
+    names = labels.parse(classes)
+    largest = None  # of pixels; None: by the type of the arrays
     if dataset == "digits":
-        pairs = _digits()
+        pairs, largest = _digits(), 16.0
     elif dataset in IMAGES:
         pairs = _images(dataset, data_dir)
     elif path.suffix == ".npz":
         pairs = _npz(path)
     elif path.is_dir():
-        pairs = _image_folder(path, image_size)
+        height_width, channels = _image_shape(shape, image_size)
+        pairs = images.read_folder(path, size=height_width, channels=channels)
+        largest = 255.0
     elif ":" in dataset and not path.exists():
-        pairs = _returned(dataset)
+        pairs = returned.splits_of(dataset)
     else:
         expected = (
             f"digits, {', '.join(IMAGES)}, an .npz file, a folder with a folder of images per "
             "class, or module:function"
         )
         raise invalid_flag("dataset", expected, dataset)
-    return splits.checked(pairs, f"--dataset={dataset}")
+    if pixel_range is not None:
+        pairs = _scaled(pairs, pixel_range, largest, f"--dataset={dataset}")
+    return splits.checked(pairs, f"--dataset={dataset}", names)
 
 
 def load_arrays(path, flag, received):
@@ -49,11 +76,11 @@ def _digits():
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
-    return splits.with_test_split(digits.images[..., None] / 16.0, digits.target)
+    return {"train": (digits.images[..., None], digits.target)}
 
 
 def _images(name, data_dir):
-    """Returns one of keras.datasets, or NAME.npz in --data_dir; pixels become [0, 1]."""
+    """Returns one of keras.datasets, or NAME.npz in --data_dir."""
     if data_dir:
         pairs = _npz(pathlib.Path(data_dir) / f"{name}.npz")
     else:
@@ -65,11 +92,7 @@ def _images(name, data_dir):
                 f"--data_dir. Received: {error}"
             ) from error
         pairs = {"train": train, "test": test}
-    scaled = {}
-    for split, (x, y) in pairs.items():
-        x = np.asarray(x, "float32") / 255.0
-        scaled[split] = (x[..., None] if x.ndim == 3 else x, y)
-    return scaled
+    return {split: (x[..., None] if np.ndim(x) == 3 else x, y) for split, (x, y) in pairs.items()}
 
 
 def _npz(path, flag="dataset"):
@@ -79,14 +102,19 @@ def _npz(path, flag="dataset"):
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, pickle and format errors alike
-        raise InputError(f"Cannot read {path}, expected an .npz file. Received: {error}") from error
-    missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
+        raise InputError(
+            f"Cannot read {path}, expected an .npz file of numbers and texts. Received: {error}"
+        ) from error
+    names = {"train": "train", "validation": "val", "test": "test"}
+    wanted = [f"{axis}_{name}" for name in ("train", "test") for axis in "xy"]
+    if "x_val" in arrays or "y_val" in arrays:
+        wanted += ["x_val", "y_val"]
+    missing = sorted(set(wanted) - set(arrays))
     if missing:
         raise InputError(
-            "Received an .npz without all of x_train, y_train, x_test, y_test. "
-            f"Received: {path} without {', '.join(sorted(missing))}"
+            f"Received an .npz without all of {', '.join(wanted)}. "
+            f"Received: {path} without {', '.join(missing)}"
         )
-    names = {"train": "train", "validation": "val", "test": "test"}
     return {
         split: (arrays[f"x_{name}"], arrays[f"y_{name}"])
         for split, name in names.items()
@@ -94,40 +122,39 @@ def _npz(path, flag="dataset"):
     }
 
 
-def _image_folder(path, image_size):
+def _image_shape(shape, image_size):
+    """Returns (height, width) and channels of images, for a model's input shape (...) or None."""
+    channels, height_width = 3, (IMAGE_SIZE, IMAGE_SIZE)
+    if shape is not None and len(shape) == 3 and shape[-1] in (1, 3, 4):
+        channels = shape[-1]
+        if None not in shape[:2]:
+            height_width = shape[:2]
+    return (height_width if image_size is None else (image_size, image_size)), channels
+
+
+def _scaled(pairs, pixel_range, largest, received):
+    """Returns the pairs with pixels moved from 0 to `largest` to --pixel_range."""
+    moved = {}
+    for split, (x, y) in pairs.items():
+        x = np.asarray(x)
+        scale = largest or _LARGEST_PIXELS.get(str(x.dtype))
+        if scale is None:
+            raise unexpected(
+                "pixels of a known range for --pixel_range: images, or arrays of type uint8 or "
+                "uint16",
+                f"{received} of type {x.dtype}",
+            )
+        moved[split] = (in_range(x, pixel_range, scale), y)
+    return moved
+
+
+def in_range(x, pixel_range, largest):
+    """Returns pixels moved from 0 to `largest` to --pixel_range, two texts of numbers."""
     try:
-        dataset = keras.utils.image_dataset_from_directory(
-            path, image_size=(image_size, image_size), batch_size=64, shuffle=False, verbose=False
-        )
-        x, y, _ = core_data.read(dataset).arrays()
-    except Exception as error:  # decoding errors come from TensorFlow
-        raise InputError(
-            "Cannot read the images, expected one folder per class with .png, .jpg, .bmp or .gif "
-            f"files. Received: --dataset={path}: {first_line(error)}"
-        ) from error
-    return splits.with_test_split(x / 255.0, y)
-
-
-def _returned(reference):
-    """Returns the splits that a function returns, each in any form of data."""
-    received = f"--dataset={reference}"
-    returned = call_function(reference, "dataset")
-    if not isinstance(returned, (tuple, list)) or len(returned) != len(splits.SPLITS):
-        kind = type(returned).__name__
-        count = f" of {len(returned)}" if isinstance(returned, (tuple, list)) else ""
-        expected = "a function that returns train, validation and test data"
-        raise unexpected(expected, f"{received}, which returns a {kind}{count}")
-    pairs = zip(splits.SPLITS, returned, strict=True)
-    return {split: _pair(data, f"{received}, {split} data") for split, data in pairs}
-
-
-def _pair(data, received):
-    """Returns the arrays (x, y) of a pair, a tf.data.Dataset or a PyDataset."""
-    is_pair = isinstance(data, list) and len(data) == 2
-    try:
-        x, y, sample_weight = core_data.read(tuple(data) if is_pair else data).arrays()
-    except InputError as error:
-        raise InputError(f"{error} ({received})") from error
-    if isinstance(x, (dict, list, tuple)) or y is None or sample_weight is not None:
-        raise unexpected("samples (x, y), each an array", f"{received} in another form")
-    return x, y
+        low, high = map(float, pixel_range)
+    except ValueError:
+        low = high = 0.0
+    if not -np.inf < low < high < np.inf:
+        expected = "two numbers, the smaller one first, such as 0,1 or -1,1"
+        raise invalid_flag("pixel_range", expected, pixel_range)
+    return low + np.asarray(x, "float32") * np.float32((high - low) / largest)

@@ -114,14 +114,39 @@ DATASET = Flag(
     str,
     "digits",
     "What to train and measure on: digits (embedded, 1,797 images of 8x8); mnist, fashion_mnist, "
-    "cifar10 or cifar100 (downloaded by Keras, or NAME.npz in --data_dir), pixels scaled to "
-    "[0, 1]; an .npz of x_train, y_train, x_test, y_test and perhaps x_val, y_val, used as it is; "
-    "a folder with a folder of images per class; or package.module:function, returning train, "
-    "validation and test data, each (x, y), a tf.data.Dataset or a PyDataset.",
+    "cifar10 or cifar100 (downloaded by Keras, or NAME.npz in --data_dir); an .npz of x_train, "
+    "y_train, x_test, y_test and perhaps x_val, y_val; a folder with a folder of images per class, "
+    "or with such folders in train, validation and test; or package.module:function, which "
+    "returns data, or a tuple or dict of splits, each (x, y), a tf.data.Dataset or a PyDataset. "
+    "Values reach the model as they are stored, pixels from 0 to 255.",
 )
 DATA_DIR = Flag("data_dir", str, None, "Folder of NAME.npz for the datasets that have a name.")
 IMAGE_SIZE = Flag(
-    "image_size", int, 64, "Height and width of the images of a folder, in pixels.", at_least=8
+    "image_size",
+    int,
+    None,
+    "Height and width of the images of a folder, in pixels; by default the model's, or 64.",
+    at_least=8,
+)
+PIXEL_RANGE = Flag(
+    "pixel_range",
+    list,
+    None,
+    "low,high: the range that a model expects of pixels, such as 0,1 or -1,1, where it does not "
+    "scale them itself. By default they are as stored: 0 to 255, 0 to 16 in digits.",
+)
+CLASSES = Flag(
+    "classes",
+    list,
+    None,
+    "Names of the classes in the order of the model's outputs, or how many there are. By default "
+    "the names of folders and labels in alphabetical order, or class numbers from 0.",
+)
+ALLOW_CHANCE = Flag(
+    "allow_chance",
+    bool,
+    False,
+    "Whether a given model that does no better than chance on the data is used all the same.",
 )
 OUTPUT_DIR = Flag("output_dir", str, "saved_models", "Folder in which the folder of this run is.")
 NAME = Flag(
@@ -131,7 +156,8 @@ NAME = Flag(
     "Folder of this run in --output_dir; by default the dataset, or backbone, and the job.",
 )
 SEED = Flag("seed", int, 0, "Seed of all that is random.", at_least=0)
-DATA_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, OUTPUT_DIR, NAME, SEED)
+READ_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, PIXEL_RANGE, CLASSES)
+DATA_FLAGS = (*READ_FLAGS, OUTPUT_DIR, NAME, SEED)
 
 MODEL = Flag("model", str, None, "A trained model, a .keras or .h5 file.")
 CUSTOM_OBJECTS = Flag(
@@ -140,7 +166,7 @@ CUSTOM_OBJECTS = Flag(
     None,
     "Module, or .py file, that defines the classes which --model or --backbone needs.",
 )
-MODEL_FLAGS = (MODEL, CUSTOM_OBJECTS)
+MODEL_FLAGS = (MODEL, CUSTOM_OBJECTS, ALLOW_CHANCE)
 
 EPOCHS = Flag("epochs", int, 30, "Epochs of each stage that trains.", at_least=1)
 BATCH_SIZE = Flag("batch_size", int, 32, "Samples of a training step.", at_least=1)

@@ -8,7 +8,7 @@ from tfpeft.core.files import PARTIAL, ResumableFolder, remove
 
 RECORD = "run.json"
 # Where the folder is, and how strict its reader is, does not change what is in it.
-_NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop")
+_NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop", "allow_chance")
 
 
 class RunFolder(ResumableFolder):

@@ -2,14 +2,15 @@
 
 import importlib
 import importlib.util
+import json
 import pathlib
+import zipfile
 
+import h5py
 import keras
-import numpy as np
 
 from pipelines.common.errors import invalid_flag
 from tfpeft.core.arguments import InputError
-from tfpeft.evaluation.quality import are_logits
 from tfpeft.export.tflite_file import TFLiteFile
 
 KERAS_FILES = (".keras", ".h5")
@@ -59,20 +60,55 @@ def load_model(path, flag="model", custom_objects=None):
 
 
 def load_teacher(path, custom_objects):
-    """Loads what --teacher names: a Keras model; a .tflite file stays the path that it is."""
+    """Loads what --teacher names: a Keras model or a `TFLiteFile`."""
     if pathlib.Path(path).suffix == ".tflite":
-        TFLiteFile(path).signature()  # raises for a bad file
-        return path
+        file = TFLiteFile(path)
+        file.signature()  # raises for a bad file
+        return file
     return load_model(path, "teacher", custom_objects)
 
 
 def predict(model, x):
-    """Returns the outputs of a Keras model or of a .tflite file."""
-    if isinstance(model, str):
-        return TFLiteFile(model).predict(x)
-    return model.predict(x, verbose=0)
+    """Returns the outputs of a Keras model or of a `TFLiteFile`."""
+    return model.predict(x) if isinstance(model, TFLiteFile) else model.predict(x, verbose=0)
 
 
-def outputs_logits(model, x):
-    """Whether outputs of a model are logits; else they are probabilities."""
-    return are_logits(np.asarray(model(x, training=False)))
+def input_shape(model):
+    """Returns the shape (...) of a sample for a Keras model or a `TFLiteFile`.
+
+    Free sides are None. None if the model has several inputs, or does not know their shape.
+    """
+    if isinstance(model, TFLiteFile):
+        shape, *others = model.signature().inputs.values()
+        return None if others else tuple(None if side < 0 else side for side in shape[1:])
+    shape = getattr(model, "input_shape", None)
+    return shape[1:] if isinstance(shape, tuple) and not _is_nested(shape) else None
+
+
+def _is_nested(shape):
+    return any(isinstance(side, (tuple, list)) for side in shape)
+
+
+def compiled_loss(path):
+    """Returns the name of the loss that the model of a file was compiled with, or None.
+
+    It is read as text: the loss may be one of the user's code.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                config = json.loads(file.read("config.json")).get("compile_config") or {}
+        else:
+            with h5py.File(path, "r") as file:
+                config = json.loads(file.attrs.get("training_config", "{}"))
+    except (OSError, ValueError, KeyError):
+        return None
+    loss = config.get("loss")
+    if isinstance(loss, list) and len(loss) == 1:
+        loss = loss[0]
+    if isinstance(loss, dict) and "class_name" not in loss and len(loss) == 1:
+        loss = next(iter(loss.values()))
+    if isinstance(loss, dict):
+        is_function = loss.get("class_name") == "function"
+        loss = loss.get("config" if is_function else "class_name")
+    return loss if isinstance(loss, str) else None

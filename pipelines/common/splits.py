@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
-from pipelines.common.errors import first_line
+from pipelines.common.classifiers import outputs_of
+from pipelines.common.labels import class_numbers, shortened
+from pipelines.common.models import input_shape
 from tfpeft.core.arguments import InputError, unexpected
 
 SPLITS = ("train", "validation", "test")
@@ -13,12 +14,34 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Pairs (x, y): x float32 (samples, ...), y int64 (samples,) in [0, classes)."""
+    """Pairs (x, y): x float32 (samples, ...), y int64 (samples,) in [0, classes).
+
+    `names` are those of the classes, in the order of their numbers, by default the numbers; `kind`
+    says in words what the labels were.
+    """
 
     train: tuple
     validation: tuple
     test: tuple
     classes: int
+    names: tuple = ()
+    kind: str = "class numbers"
+
+    def __post_init__(self):
+        if not self.names:
+            object.__setattr__(self, "names", tuple(map(str, range(self.classes))))
+
+    def __str__(self):
+        """What the data was understood as, in one line."""
+        x, _ = self.train
+        sizes = ", ".join(f"{len(getattr(self, split)[1]):,} {split}" for split in SPLITS)
+        inputs = "texts"
+        if hasattr(x, "shape"):
+            inputs = f"shape {x.shape[1:]}, values {x.min():g} to {x.max():g}"
+        return (
+            f"Data: {sizes} samples of {inputs}; one class per sample ({self.kind}), "
+            f"{self.classes} classes: {shortened(self.names)}"
+        )
 
     def with_inputs(self, change):
         """Returns the data with `change(x)` for each x."""
@@ -26,41 +49,34 @@ class Data:
         changed = {split: (change(x), y) for split, (x, y) in pairs.items()}
         return dataclasses.replace(self, **changed)
 
-    def for_inputs(self, model, flag="model", received="--dataset"):
-        """Returns the data in the input shape of `model`.
+    def for_inputs(self, shape, model="--model", received="--dataset"):
+        """Returns the data in the shape (...) of a model's input; None is any.
 
-        An error names `flag` for the model, and `received` for the data.
+        `model` and `received` are what an error names for the model and for the data.
         """
-        shape = getattr(model, "input_shape", None)
-        if not isinstance(shape, tuple) or None in shape[1:]:
+        if shape is None or None in shape:
             return self
-        if not _same_but_for_ones(shape[1:], self.train[0].shape[1:]):
+        if not _same_but_for_ones(shape, self.train[0].shape[1:]):
             raise InputError(
-                f"Received a model and a dataset that do not fit: --{flag} expects inputs of "
-                f"shape {shape[1:]}. Received: {received} with {self.train[0].shape[1:]}"
+                f"Received a model and a dataset that do not fit: {model} expects inputs of "
+                f"shape {shape}. Received: {received} with {self.train[0].shape[1:]}"
             )
-        return self.with_inputs(lambda x: x.reshape(-1, *shape[1:]))
+        return self.with_inputs(lambda x: x.reshape(-1, *shape))
 
-    def for_model(self, model):
-        """Returns the data in the input shape of `model`, whose classes must be the data's."""
-        data = self.for_inputs(model)
-        try:
-            outputs = model(data.train[0][:1], training=False)
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    def for_model(self, model, name="--model"):
+        """Returns the data in the input shape of `model`, and the `Outputs` of the model.
+
+        Its classes must be the data's. `name` is what an error names.
+        """
+        data = self.for_inputs(input_shape(model), name)
+        outputs = outputs_of(model, data.train[0], name)
+        if outputs.classes != self.classes:
             raise InputError(
-                "Received a model and a dataset that do not fit: --model does not take inputs of "
-                f"shape {data.train[0].shape[1:]}. Received: --dataset with these: "
-                f"{first_line(error)}"
-            ) from error
-        if not hasattr(outputs, "shape"):
-            received = f"--model with outputs in a {type(outputs).__name__}"
-            raise unexpected("a model with one output", received)
-        if outputs.shape[-1] != self.classes:
-            raise InputError(
-                "Received a model and a dataset that do not fit: --model has outputs of "
-                f"{outputs.shape[-1]} classes. Received: --dataset with {self.classes}"
+                f"Received a model and a dataset that do not fit: {name} has outputs of "
+                f"{outputs.classes} classes. Received: --dataset with {self.classes}: "
+                f"{shortened(self.names)}; --classes names all classes of a model in their order"
             )
-        return data
+        return data, outputs
 
 
 def _same_but_for_ones(shape, other):
@@ -70,28 +86,45 @@ def _same_but_for_ones(shape, other):
     return np.prod(shape) == np.prod(other) and (flat or dense == other_dense)
 
 
-def checked(splits, received):
-    """Returns `Data` of split -> (x, y), with a validation split if there was none.
+def checked(pairs, received, names=None):
+    """Returns `Data` of split -> (x, y), of which "train" must be one.
 
-    `received` is what an error names.
+    Where test data is missing, a fifth of the training data becomes it, and where validation data
+    is, a tenth of the rest; both have the same share of every class.
+
+    Args:
+        pairs: {split: (x, y)}.
+        received: What an error names.
+        names: Names of the classes in their order; None for what the labels say.
     """
-    splits = {split: _arrays(*pair, f"{received}, {split} data") for split, pair in splits.items()}
-    classes = _count_classes(splits, received)
-    if "validation" not in splits:
-        try:
-            splits["train"], splits["validation"] = stratified(*splits["train"], 0.1)
-        except InputError as error:
-            raise InputError(f"{error}. Received: {received}") from error
-    else:
+    inputs = {split: _inputs(*pair, f"{received}, {split} data") for split, pair in pairs.items()}
+    shapes = {split: x.shape[1:] for split, x in inputs.items()}
+    if len(set(shapes.values())) > 1:
+        raise unexpected("samples of one shape in all splits", f"{received} with {shapes}")
+    labels = {split: y for split, (_, y) in pairs.items()}
+    y, names, kind = class_numbers(labels, received, names)
+    if len(names) < 2:
+        raise unexpected("at least 2 classes", f"{received} with one")
+    found = {split: (inputs[split], y[split]) for split in pairs}
+    try:
+        if "test" not in found:
+            found["train"], found["test"] = stratified(*found["train"], 0.2)
+        if "validation" not in found:
+            found["train"], found["validation"] = stratified(*found["train"], 0.1)
+    except InputError as error:
+        raise InputError(f"{error}. Received: {received}") from error
+    if "validation" in pairs:
         # Sorted by class, the first samples, which calibrate int8, would be of one class.
-        x, y = splits["train"]
+        x, y = found["train"]
         order = np.random.default_rng(0).permutation(len(y))
-        splits["train"] = (x[order], y[order])
-    return Data(**{split: splits[split] for split in SPLITS}, classes=classes)
+        found["train"] = (x[order], y[order])
+    return Data(
+        **{split: found[split] for split in SPLITS}, classes=len(names), names=names, kind=kind
+    )
 
 
-def _arrays(x, y, received):
-    """Returns x as float32 and y as int64, of finite numbers and whole ones."""
+def _inputs(x, y, received):
+    """Returns x as float32, of finite numbers, as many as labels."""
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
         counts = [len(array) if array.ndim else "no" for array in (x, y)]
@@ -99,37 +132,19 @@ def _arrays(x, y, received):
             f"Received invalid data, expected as many samples as labels, and one or more. "
             f"Received: {received} with {counts[0]} samples and {counts[1]} labels"
         )
-    if y.ndim == 2:
-        y = np.argmax(y, axis=1) if y.shape[1] > 1 else y[:, 0]
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.number) or np.any(y != np.floor(y)):
-        raise InputError(
-            "Received invalid labels, expected whole numbers, one per sample, or one-hot rows. "
-            f"Received: {received} with labels of shape {y.shape} and type {y.dtype}"
-        )
-    if not np.issubdtype(x.dtype, np.number) and x.dtype != bool:
+    if x.dtype.kind not in "biuf":
         raise unexpected("numbers as inputs", f"{received} of type {x.dtype}")
-    x = x.astype("float32")
+    if x.ndim == 1:
+        x = x[:, None]
+    with np.errstate(over="ignore"):
+        x = x.astype("float32")
     if not np.all(np.isfinite(x)):
         bad = int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1)))
         raise InputError(
             "Received invalid data, expected finite numbers. "
             f"Received: {received} with NaN or infinity in {bad} of {len(x)} samples"
         )
-    return x, y.astype("int64")
-
-
-def _count_classes(splits, received):
-    """Returns the number of classes of the training data, which all splits must have."""
-    classes = int(splits["train"][1].max()) + 1
-    for split, (_, y) in splits.items():
-        if y.min() < 0 or y.max() >= classes:
-            raise InputError(
-                f"Received labels out of range, expected 0 to {classes - 1} as in the training "
-                f"data. Received: {received}, {split} data with {y.min()} to {y.max()}"
-            )
-    if classes < 2:
-        raise unexpected("at least 2 classes", f"{received} with one")
-    return classes
+    return x
 
 
 def stratified(x, y, fraction):
@@ -143,9 +158,3 @@ def stratified(x, y, fraction):
     except ValueError as error:
         raise InputError(f"Cannot set samples of every class aside: {error}") from error
     return (x, y), (x_second, y_second)
-
-
-def with_test_split(x, y):
-    """Returns split -> (x, y) of training data and test data, a fifth of all."""
-    train, test = stratified(x, y, 0.2)
-    return {"train": train, "test": test}

@@ -9,7 +9,7 @@ import keras
 from pipelines.common import backbones, datasets, texts
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
-from pipelines.common.models import KERAS_FILES
+from pipelines.common.models import KERAS_FILES, input_shape
 from tfpeft.core.arguments import InputError, unexpected
 
 TASK = Flag(
@@ -79,15 +79,13 @@ def check(settings, tasks):
 
 
 def read(tasks):
-    """Returns {name: data}, texts as they are, and {name: names of its classes}."""
-    data, classes = {}, {}
-    for name, task in tasks.items():
-        if task.columns:
-            data[name], classes[name] = texts.load_texts(task.path, *task.columns, task.given)
-        else:
-            data[name] = datasets.load_arrays(task.path, "task", task.given)
-            classes[name] = [str(number) for number in range(data[name].classes)]
-    return data, classes
+    """Returns {name: data}, texts as they are."""
+    return {
+        name: texts.load_texts(task.path, *task.columns, task.given)
+        if task.columns
+        else datasets.load_arrays(task.path, "task", task.given)
+        for name, task in tasks.items()
+    }
 
 
 def as_inputs(data, tasks, backbone, preprocessor):
@@ -98,7 +96,7 @@ def as_inputs(data, tasks, backbone, preprocessor):
             for name, texts_ in data.items()
         }
     return {
-        name: arrays.for_inputs(backbone, "backbone", tasks[name].given)
+        name: arrays.for_inputs(input_shape(backbone), "--backbone", tasks[name].given)
         for name, arrays in data.items()
     }
 

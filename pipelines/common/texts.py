@@ -10,7 +10,7 @@ from tfpeft.core.arguments import InputError, unexpected
 
 
 def load_texts(path, text_column, label_column, received):
-    """Loads a CSV with a header: returns data whose x are lists of texts, and names of classes.
+    """Loads a CSV with a header as `Data` whose x are lists of texts.
 
     The rows are split as the samples of other datasets are; `received` is what an error names.
     """
@@ -23,15 +23,15 @@ def load_texts(path, text_column, label_column, received):
     numbers = {name: number for number, name in enumerate(names)}
     y = np.array([numbers[label] for label in labels])
     try:
-        pairs = splits.with_test_split(texts, y)
-        pairs["train"], pairs["validation"] = splits.stratified(*pairs["train"], 0.1)
+        train, test = splits.stratified(texts, y, 0.2)
+        train, validation = splits.stratified(*train, 0.1)
     except InputError as error:
         least = min(names, key=counts.get)
         raise InputError(
             f"{error}. Expected more rows. Received: {received} with {len(texts)}, and of the "
             f"class {least!r} with {counts[least]}"
         ) from error
-    return splits.Data(**pairs, classes=len(names)), names
+    return splits.Data(train, validation, test, len(names), tuple(names), "names")
 
 
 def _csv_columns(path, text_column, label_column, received):

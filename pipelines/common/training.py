@@ -30,14 +30,14 @@ def verbosity():
     return 1 if sys.stdout.isatty() else 2
 
 
-def fit(settings, model, data, *, from_logits, train=None, sparsify=None, first_step=0):
+def fit(settings, model, data, outputs, *, train=None, sparsify=None, first_step=0):
     """Compiles and trains `model`, and leaves it with the weights of its best epoch.
 
     Args:
         settings: Has the settings of `flags.TRAIN_FLAGS`.
         model: A `keras.Model`.
         data: The `Data`.
-        from_logits: Whether the model's outputs are logits.
+        outputs: The `Outputs` of the model, which have a loss.
         train: What a Distiller trains on, instead of the data's own pair.
         sparsify: A function that wraps the optimizer in a `SparseOptimizer`.
         first_step: The update after which epochs can be the best one.
@@ -46,8 +46,8 @@ def fit(settings, model, data, *, from_logits, train=None, sparsify=None, first_
     optimizer = keras.optimizers.Adam(decay(settings.learning_rate, total_steps(settings, data)))
     model.compile(
         optimizer=sparsify(optimizer) if sparsify else optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
-        metrics=["accuracy"],
+        loss=outputs.loss(),
+        metrics=[outputs.accuracy()],
     )
     best = tfpeft.KeepBest("val_accuracy", first_step=first_step)
     with _gradients_checked(settings):

@@ -1,7 +1,7 @@
 """Runs stages one after the other in the folder of a run, exports the model, and reports."""
 
 import tfpeft
-from pipelines.common import datasets, models, reports, training
+from pipelines.common import classifiers, datasets, models, reports, training
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
@@ -94,16 +94,23 @@ def check(settings, names):
 def run_stages(settings, folder, names):
     """Runs the stages whose files are not there, and writes the report."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    data = datasets.load(
-        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size
-    )
+
+    def load(name):
+        return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
+
+    model = None
+    if (folder / teacher.STAGE.file).exists():
+        model = load(teacher.STAGE.name)
+    elif settings.model is not None:
+        model = models.load_model(settings.model, "model", custom_objects)
+    data = datasets.load_given(settings, models.input_shape(model))
+    print(data, flush=True)
+    if model is not None and settings.model is not None:
+        data = check_model(settings, model, data)
     if "quantize" not in names:
         settings = with_value(settings, "quantization", "none")
     stages = [teacher.STAGE, *(STAGES[name] for name in names if name != "quantize")]
     stages.append(quantize.STAGE)
-
-    def load(name):
-        return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
 
     done = []
     for number, stage in enumerate(stages, 1):
@@ -115,26 +122,46 @@ def run_stages(settings, folder, names):
                 data=data,
                 folder=folder,
                 teacher=load(done[done.index("distill") - 1]) if trains else None,
-                model=load(done[-1]) if done else None,
+                model=load(done[-1]) if done else model,
                 custom_objects=custom_objects,
             )
             folder.write(stage.file, stage.run(settings, inputs))
         if stage is teacher.STAGE:
-            data = data.for_model(load(stage.name))
+            model = load(stage.name)
+            data, outputs = data.for_model(model)
+            if settings.model is None:
+                chance = classifiers.chance_of(model, data.train, outputs)
+                if not chance.is_better:
+                    print(f"The trained teacher is no better than chance: {chance}", flush=True)
+            folder.write("labels.txt", "".join(f"{name}\n" for name in data.names))
         done.append(stage.name)
     measured = {name: load(name) for name in done[:-1]}
+    last = classifiers.outputs_of(measured[done[-2]], data.train[0])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
-    write_report(folder, tfpeft.compare(measured, data.test), len(data.test[1]))
+    comparison = tfpeft.compare(measured, data.test, from_logits=classifiers.from_logits([last]))
+    write_report(folder, comparison, len(data.test[1]), last)
 
 
-def write_report(folder, comparison, samples):
-    """Writes report.md, report.json and the plot."""
+def check_model(settings, model, data):
+    """Returns the data in the shape of --model; raises for a model that does not know them."""
+    received = f"--model={settings.model}"
+    data, outputs = data.for_model(model)
+    classifiers.check_loss(settings.model, outputs, received)
+    chance = classifiers.chance_of(model, data.train, outputs)
+    chance.check(received, settings.allow_chance)
+    print(f"Model: {outputs}, {chance}", flush=True)
+    return data
+
+
+def write_report(folder, comparison, samples, outputs):
+    """Writes report.md, report.json and the plot; `outputs` are the `Outputs` of the file."""
     rows = {name: row.as_dict() for name, row in comparison.rows.items()}
     first, last = rows["teacher"], rows["model.tflite"]
     result = {
         "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
         "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
         "test_samples": samples,
+        "outputs": [outputs.kind, outputs.units],
         "rows": rows,
         "flags": folder.flags,
         "versions": reports.versions(),

@@ -6,11 +6,12 @@ import keras
 
 import tfpeft
 from pipelines.common import models, training
+from pipelines.common.classifiers import chance_of, check_loss, outputs_of
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
 from tfpeft.core.arguments import InputError, unexpected
-from tfpeft.evaluation.quality import are_logits
+from tfpeft.export.tflite_file import TFLiteFile
 
 FLAGS = (
     Flag(
@@ -113,11 +114,13 @@ def check(settings):
 def run(settings, inputs):
     """Returns the student, trained on labels and on the teachers."""
     student = make_student(settings, inputs)
-    data = inputs.data
-    data.for_model(student)
+    data, outputs = inputs.data.for_model(student, "--student")
+    shape = inputs.data.train[0].shape[1:]
+    if data.train[0].shape[1:] != shape:
+        received = f"--student={settings.student} with inputs of {data.train[0].shape[1:]}"
+        raise unexpected(f"a student with inputs of shape {shape}, as the model has", received)
     distiller, train = make_distiller(settings, inputs, inputs.model, student)
-    from_logits = models.outputs_logits(student, data.train[0][:256])
-    training.fit(settings, distiller, data, train=train, from_logits=from_logits)
+    training.fit(settings, distiller, inputs.data, outputs, train=train)
     return student
 
 
@@ -125,7 +128,10 @@ def make_student(settings, inputs):
     """Returns what --student names: a file, a function, or a width of the teacher."""
     value = settings.student
     if pathlib.Path(value).suffix in models.KERAS_FILES:
-        return models.load_model(value, "student", inputs.custom_objects)
+        student = models.load_model(value, "student", inputs.custom_objects)
+        received = f"--student={value}"
+        check_loss(value, outputs_of(student, inputs.data.train[0], received), received)
+        return student
     if ":" in value:
         model = models.call_function(value, "student")
         if not isinstance(model, keras.Model):
@@ -144,12 +150,13 @@ def make_student(settings, inputs):
 
 def make_distiller(settings, inputs, model, student):
     """Returns a Distiller of the student, by --teacher or `model`, and what it trains on."""
-    data, x = inputs.data, inputs.data.train[0][:256]
-    teachers = [models.load_teacher(path, inputs.custom_objects) for path in settings.teacher] or [
-        model
-    ]
-    outputs = [models.predict(teacher, x) for teacher in teachers]
+    data, x = inputs.data, inputs.data.train[0]
+    teachers = [model]
+    if settings.teacher:
+        teachers = [_load_teacher(settings, inputs, path) for path in settings.teacher]
     losses = _distillation_losses(settings)
+    from_logits = [_from_logits(settings, "a teacher", each, x) for each in teachers]
+    teachers = [str(each.path) if isinstance(each, TFLiteFile) else each for each in teachers]
     distiller = tfpeft.Distiller(
         teachers,
         student,
@@ -157,8 +164,8 @@ def make_distiller(settings, inputs, model, student):
         temperature=_annealed(settings, "temperature", data),
         distillation_losses=losses,
         teacher_weights=_teacher_weights(settings),
-        teacher_from_logits=[are_logits(output) for output in outputs],
-        student_from_logits=models.outputs_logits(student, x),
+        teacher_from_logits=from_logits,
+        student_from_logits=_from_logits(settings, "the student", student, x),
     )
     if settings.precompute == "no":
         return distiller, data.train
@@ -170,6 +177,29 @@ def make_distiller(settings, inputs, model, student):
         float16=settings.float16,
     )
     return distiller, precomputed.join(data.train)
+
+
+def _from_logits(settings, role, model, x):
+    """Returns whether outputs are logits; raises for those that no --soft_loss compares."""
+    outputs = outputs_of(model, x, role)
+    if settings.soft_loss != "none" and not outputs.is_softmax:
+        raise unexpected(
+            "outputs of a softmax or its logits, which --soft_loss compares",
+            f"{role} with {outputs}; --stages=prune,quantize needs no teacher",
+        )
+    return outputs.from_logits
+
+
+def _load_teacher(settings, inputs, path):
+    """Returns the model of --teacher, whose classes must be the data's."""
+    received = f"--teacher={path}"
+    teacher = models.load_teacher(path, inputs.custom_objects)
+    outputs = outputs_of(teacher, inputs.data.train[0], received)
+    if outputs.classes != inputs.data.classes:
+        expected = f"a teacher of {inputs.data.classes} classes, as --dataset has"
+        raise unexpected(expected, f"{received} with {outputs}")
+    chance_of(teacher, inputs.data.train, outputs).check(received, settings.allow_chance)
+    return teacher
 
 
 def _teacher_weights(settings):

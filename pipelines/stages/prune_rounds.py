@@ -3,7 +3,7 @@
 import keras
 
 import tfpeft
-from pipelines.common import models
+from pipelines.common.classifiers import outputs_of
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from tfpeft.core.arguments import BudgetError
@@ -50,12 +50,9 @@ def check(settings):
 def run(settings, inputs):
     """Returns the last model that held validation accuracy, as `prune_iteratively` returns it."""
     model, data = inputs.model, inputs.data
-    from_logits = models.outputs_logits(model, data.train[0][:256])
-    model.compile(
-        keras.optimizers.Adam(settings.learning_rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
-        metrics=["accuracy"],
-    )
+    outputs = outputs_of(model, data.train[0])
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    model.compile(optimizer, outputs.loss(), metrics=[outputs.accuracy()])
     pruned = tfpeft.prune_iteratively(
         model,
         data.train,

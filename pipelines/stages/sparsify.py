@@ -3,7 +3,8 @@
 import numpy as np
 
 import tfpeft
-from pipelines.common import models, training
+from pipelines.common import training
+from pipelines.common.classifiers import outputs_of
 from pipelines.common.flags import Flag
 from pipelines.stages.distill import make_distiller
 from tfpeft.sparsity.kernels import select_kernels
@@ -35,8 +36,8 @@ def fit(settings, inputs, sparsify, *, first_step):
         settings,
         trained,
         data,
+        outputs_of(model, data.train[0]),
         train=train,
-        from_logits=models.outputs_logits(model, data.train[0][:256]),
         sparsify=wrap,
         first_step=first_step,
     )

@@ -16,7 +16,7 @@ class Inputs:
     Attributes:
         data: The `Data` of the run, in the input shape of the model.
         folder: The `RunFolder`, for files beside the stage's own.
-        model: The result of the stage before; None for the first stage.
+        model: The result of the stage before; for the first stage, what --model names, or None.
         teacher: The model that an earlier stage distilled `model` from; None without such a stage.
         custom_objects: Name -> class of --custom_objects.
     """

@@ -2,23 +2,31 @@
 
 import keras
 
-from pipelines.common import models, training
+from pipelines.common import training
 from pipelines.common.flags import MODEL_FLAGS
 from pipelines.stages.stage import Stage
+from tfpeft.core.arguments import unexpected
 
 
 def run(settings, inputs):
     """Returns the model of --model; without it a small CNN, or an MLP for flat data."""
-    if settings.model:
-        return models.load_model(settings.model, "model", inputs.custom_objects)
+    if inputs.model is not None:
+        return inputs.model
     model = default_model(inputs.data)
-    training.fit(settings, model, inputs.data.for_model(model), from_logits=True)
+    data, outputs = inputs.data.for_model(model)
+    training.fit(settings, model, data, outputs)
     return model
 
 
 def default_model(data):
-    """Returns an untrained model for the data: three convolutions for images, then two layers."""
+    """Returns an untrained model for the data: three convolutions for images, then two layers.
+
+    It holds the normalization of its inputs, so that it reads pixels as they are stored.
+    """
     x, _ = data.train
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[-1] > 4:
+        expected = "images with channels last, (height, width, channels), without --model"
+        raise unexpected(expected, f"--dataset with {x.shape[1:]}")
     if x.ndim == 3:
         x = x[..., None]
     normalization = keras.layers.Normalization()

@@ -21,6 +21,7 @@ from tfpeft.core.arguments import InputError
 from tfpeft.export.tflite_file import TFLiteFile
 
 QUICK = ["--epochs=1", "--batch_size=128"]
+MINE = ["--dataset=mine.npz", "--model=mine.keras"]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,7 @@ def test_compress_writes_everything_that_it_lists(digits_run):
     assert sorted(path.name for path in folder.iterdir()) == [
         "accuracy_size.png",
         "distill.keras",
+        "labels.txt",
         "model.tflite",
         "prune.keras",
         "report.json",
@@ -247,8 +249,16 @@ def main(tmp_path, monkeypatch):
         ),
         (["--dataset=mine.npz"], {"y_test": np.full(30, 10)}, "0 to 9.*test data with 10 to 10"),
         (["--dataset=mine.npz"], {"y_test": np.full(30, -1)}, "0 to 9.*test data with -1 to -1"),
-        (["--dataset=mine.npz"], {"y_train": np.linspace(0, 9, 150)}, "labels, expected whole"),
-        (["--dataset=mine.npz"], {"y_train": np.full(150, "cat")}, "labels, expected whole"),
+        (
+            ["--dataset=mine.npz"],
+            {"y_train": np.linspace(0, 9, 150)},
+            "one class per sample.*numbers such as",
+        ),
+        (
+            ["--dataset=mine.npz"],
+            {"y_train": np.full(150, "cat")},
+            "of one kind.*names and numbers",
+        ),
         (["--model=none.keras"], {}, "missing file.*--model=none.keras"),
         (["--model=mine.npz"], {}, "unreadable file.*--model=mine.npz"),
         (["--model=mine.keras", "--student=mine.npz"], {}, "--student, expected.*mine.npz"),
@@ -289,7 +299,7 @@ def main(tmp_path, monkeypatch):
             "--prune_end, expected.*--prune_begin=0.0",
         ),
         (
-            ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--learning_rate=1e38"],
+            [*MINE, "--allow_chance", "--stages=prune", "--learning_rate=1e38"],
             {},
             "gradient that is NaN.*--learning_rate=1e.38",
         ),

@@ -1,10 +1,12 @@
 """What `--dataset` can name, and how it becomes train, validation and test data."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 
-from pipelines.common import datasets
+from pipelines.common import datasets, returned
 from tfpeft.core.arguments import InputError
 
 
@@ -14,19 +16,48 @@ def test_digits_and_their_splits():
     assert sizes == [1293, 144, 360]
     assert splits.classes == 10
     assert splits.train[0].shape[1:] == (8, 8, 1)
-    assert splits.train[0].max() == 1.0
-    again = datasets.load("digits")
-    np.testing.assert_array_equal(splits.test[0], again.test[0])
+    assert splits.train[0].max() == 16.0
+    again = datasets.load("digits", pixel_range=["0", "1"])
+    np.testing.assert_array_equal(splits.test[0] / 16.0, again.test[0])
 
 
-def test_named_images_are_scaled_and_get_a_channel(tmp_path):
+def test_named_images_are_raw_pixels_with_a_channel(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (40, 5, 5)).astype("uint8")
     y = np.arange(40) % 2
     np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     splits = datasets.load("mnist", data_dir=tmp_path)
-    np.testing.assert_allclose(splits.test[0], x[..., None] / 255.0, rtol=1e-6)
+    np.testing.assert_array_equal(splits.test[0], x[..., None])
     raw = datasets.load(str(tmp_path / "mnist.npz"))
     np.testing.assert_array_equal(raw.test[0], x)
+    with pytest.raises(InputError, match="--data_dir, which --dataset=digits does not read"):
+        datasets.load("digits", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "expected"),
+    [("uint8", 255, [-1, 1]), ("uint16", 65535, [-1, 1]), ("uint8", 51, [-1, -0.6])],
+)
+def test_pixels_in_the_range_of_the_flag(tmp_path, dtype, largest, expected):
+    x = np.zeros((40, 3), dtype)
+    x[:, 0] = largest
+    y = np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    splits = datasets.load(str(tmp_path / "a.npz"), pixel_range=["-1", "1"])
+    x, _ = splits.test
+    np.testing.assert_allclose([x.min(), x.max()], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("given", ["1", "1,0", "0,0", "a,b", "0,inf", "nan,1", "0,1,2"])
+def test_ranges_that_are_none(given):
+    with pytest.raises(InputError, match=f"--pixel_range, expected two.*--pixel_range={given}"):
+        datasets.load("digits", pixel_range=given.split(","))
+
+
+def test_the_range_of_floats_is_not_known(tmp_path):
+    x, y = np.ones((40, 3)), np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(InputError, match="--pixel_range.*uint8.*a.npz of type float64"):
+        datasets.load(str(tmp_path / "a.npz"), pixel_range=["0", "1"])
 
 
 def test_own_validation_data_is_used(tmp_path):
@@ -48,17 +79,132 @@ def test_training_data_sorted_by_class_is_mixed(tmp_path):
     np.testing.assert_array_equal(y_train, x_train[:, 0] >= 200)  # each with its own label
 
 
-def test_a_folder_of_images(tmp_path):
+COLOURS = {"dark": 20, "light": 220}
+
+
+def save_photos(folder, count=20, ending="png"):
+    """Writes a folder per class of images of noise, 12 high and 10 wide."""
     rng = np.random.default_rng(0)
-    for name, brightness in (("dark", 20), ("light", 220)):
-        (tmp_path / name).mkdir()
-        for i in range(20):
+    for name, brightness in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
             pixels = np.clip(rng.normal(brightness, 5, (12, 10, 3)), 0, 255)
-            keras.utils.save_img(tmp_path / name / f"{i}.png", pixels, scale=False)
+            keras.utils.save_img(folder / name / f"{i}.{ending}", pixels, scale=False)
+
+
+def of_keras(folder, size, color_mode="rgb"):
+    dataset = keras.utils.image_dataset_from_directory(
+        folder, image_size=size, color_mode=color_mode, shuffle=False, verbose=False
+    )
+    return [np.concatenate(parts) for parts in zip(*dataset.as_numpy_iterator(), strict=True)]
+
+
+def in_order(x):
+    return x.reshape(len(x), -1)[np.lexsort(x.reshape(len(x), -1)[:, :3].T)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "color_mode"),
+    [((8, 9, 3), "rgb"), ((8, 9, 1), "grayscale"), ((8, 9, 4), "rgba"), (None, "rgb")],
+)
+def test_a_folder_of_images_is_that_of_keras(tmp_path, shape, color_mode):
+    save_photos(tmp_path)
+    splits = datasets.load(str(tmp_path), shape=shape)
+    x, y = of_keras(tmp_path, (64, 64) if shape is None else shape[:2], color_mode)
+    assert [len(getattr(splits, s)[1]) for s in ("train", "validation", "test")] == [28, 4, 8]
+    parts = [splits.train, splits.validation, splits.test]
+    found = np.concatenate([part[0] for part in parts])
+    np.testing.assert_array_equal(in_order(found), in_order(x))
+    for pixels, labels in parts:
+        np.testing.assert_array_equal(pixels.mean(axis=(1, 2, 3)) > 128, labels == 1)
+    assert (splits.names, splits.train[0].max() > 200) == (("dark", "light"), True)
+    x, y = datasets.load(str(tmp_path), image_size=8, classes=["light", "dark"]).test
+    np.testing.assert_array_equal(x.mean(axis=(1, 2, 3)) < 128, y == 1)
+
+
+@pytest.mark.parametrize(
+    "names", ["train val test", "Training VALID Testing", "train dev", "train test"]
+)
+def test_folders_of_splits(tmp_path, names):
+    names = names.split()
+    for count, name in zip((20, 3, 4), names, strict=False):
+        save_photos(tmp_path / name, count)
     splits = datasets.load(str(tmp_path), image_size=8)
-    assert splits.test[0].shape == (8, 8, 8, 3)
-    means = splits.train[0].mean(axis=(1, 2, 3))
-    np.testing.assert_array_equal(means > 0.5, splits.train[1] == 1)
+    sizes = [len(getattr(splits, s)[1]) for s in ("train", "validation", "test")]
+    expected = {"train dev": [32, 6, 8], "train test": [36, 4, 6]}
+    assert sizes == expected.get(" ".join(names), [40, 6, 8])
+    assert splits.names == ("dark", "light")
+
+
+def test_what_is_no_image_is_left_out(tmp_path):
+    save_photos(tmp_path)
+    (tmp_path / "dark" / "day").mkdir()
+    (tmp_path / "dark" / "1.png").rename(tmp_path / "dark" / "day" / "one.PNG")
+    for name in (".DS_Store", "dark/._1.png", "dark/notes.txt", "light/Thumbs.db"):
+        (tmp_path / name).write_bytes(b"no image")
+    for name in (".git", "__MACOSX"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"no image")
+    splits = datasets.load(str(tmp_path), image_size=8)
+    assert sum(len(getattr(splits, s)[1]) for s in ("train", "validation", "test")) == 40
+    assert splits.names == ("dark", "light")
+
+
+def break_photos(folder, what):
+    path = folder / "light" / "7.png"
+    if what == "empty":
+        path.write_bytes(b"")
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif what == "text":
+        path.write_text("no image")
+    elif what == "loose":
+        path.rename(folder / "7.png")
+    elif what == "empty class":
+        (folder / "grey").mkdir()
+    elif what == "one class":
+        shutil.rmtree(folder / "dark")
+    elif what == "no image":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif what in ("no train", "others"):
+        move_photos(folder, "validation" if what == "no train" else "train")
+        (folder / "more").mkdir()
+
+
+def move_photos(folder, split):
+    (folder / split).mkdir()
+    for name in COLOURS:
+        (folder / name).rename(folder / split / name)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("empty", "an image that can be read.*light/7.png: Input is empty"),
+        ("cut", "an image that can be read.*light/7.png: "),
+        ("text", "an image that can be read.*light/7.png: Unknown image file format"),
+        ("loose", "a folder per class.*photos with 1 in itself, 7.png first"),
+        ("empty class", "a folder per class.*photos/grey, which has none"),
+        ("one class", "at least 2 classes.*photos with one"),
+        ("no image", "a folder per class.*photos, which has none"),
+        ("no train", "train among them.*photos with more, validation"),
+        ("others", "train among them and no others.*photos with more, train"),
+    ],
+)
+def test_folders_that_cannot_be_read(tmp_path, what, message):
+    save_photos(tmp_path / "photos", 8)
+    break_photos(tmp_path / "photos", what)
+    with pytest.raises(InputError, match=message) as raised:
+        datasets.load(str(tmp_path / "photos"), image_size=8)
+    assert "\n" not in str(raised.value)
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path):
+    save_photos(tmp_path)
+    (tmp_path / "dark").rename(tmp_path / "train")
+    (tmp_path / "light").rename(tmp_path / "test")
+    assert datasets.load(str(tmp_path), image_size=8).names == ("test", "train")
 
 
 FUNCTIONS = """
@@ -76,6 +222,10 @@ class Halves(keras.utils.PyDataset):
         return x[4 * i : 4 * i + 4], y[4 * i : 4 * i + 4]
 
 
+pair, few = (x, y), ((x[:2], y[:2]), (x[:4], y[:4]))
+inputs = tf.data.Dataset.from_tensor_slices(x).batch(3)
+
+
 def load():
     return batches, (x[:2], y[:2]), [x[:4], y[:4]]
 
@@ -85,23 +235,96 @@ def halves():
 
 
 def two():
-    return (x, y), (x, y)
-
-
-def endless():
-    return batches.repeat(), (x, y), (x, y)
-
-
-def weighted():
-    return (x, y, y), (x, y), (x, y)
-
-
-def unlabelled():
-    return batches.map(lambda x, y: x), (x, y), (x, y)
+    return pair, (x[:4], y[:4])
 
 
 def named():
-    return ({"a": x}, y), (x, y), (x, y)
+    return {"train": batches, "val": (x[:2], y[:2]), "test": (x[:4], y[:4])}
+
+
+def unbatched():
+    return tuple(tf.data.Dataset.from_tensor_slices(part) for part in (pair, *few))
+
+
+def lists():
+    return tuple((part.tolist(), labels.tolist()) for part, labels in (pair, *few))
+
+
+def one_input():
+    return ({"image": x}, y), (x[:2], y[:2]), ([x[:4]], y[:4])
+
+
+def features():
+    rows = [{"image": part, "label": labels} for part, labels in (pair, *few)]
+    return tuple(map(tf.data.Dataset.from_tensor_slices, rows))
+
+
+def feature_arrays():
+    return {"train": {"image": x, "label": y}, "validation": (x[:2], y[:2]), "test": (x[:4], y[:4])}
+
+
+def generators():
+    return ((batch for batch in [(x[:n], y[:n])]) for n in (8, 2, 4))
+
+
+def all_data():
+    return np.repeat(x, 5, 0), np.repeat(y, 5, 0)
+
+
+def all_batches():
+    return tf.data.Dataset.from_tensor_slices(all_data())
+
+
+def endless():
+    return batches.repeat(), pair, pair
+
+
+def unknown_end():
+    def forever():
+        while True:
+            yield x, y
+
+    return forever, pair, pair
+
+
+def weighted():
+    return (x, y, y), pair, pair
+
+
+def weighted_all():
+    return x, y, y
+
+
+def unlabelled():
+    return inputs, pair, pair
+
+
+def two_inputs():
+    return ({"a": x, "b": x}, y), pair, pair
+
+
+def other_names():
+    return {"train": pair, "holdout": pair}
+
+
+def more_features():
+    return tf.data.Dataset.from_tensor_slices({"image": x, "label": y, "id": y})
+
+
+def four():
+    return pair, pair, pair, pair
+
+
+def no_samples():
+    return (x[:0], y[:0]), pair, pair
+
+
+def a_number():
+    return 3
+
+
+def nothing():
+    pass
 """
 
 
@@ -112,8 +335,15 @@ def functions(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("load", [8, 2, 4]), ("halves", [8, 8, 8])])
-def test_a_function_may_return_datasets(functions, name, counts):
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        *[("load", [8, 2, 4]), ("halves", [8, 8, 8]), ("named", [8, 2, 4])],
+        *[("unbatched", [8, 2, 4]), ("lists", [8, 2, 4]), ("one_input", [8, 2, 4])],
+        *[("features", [8, 2, 4]), ("feature_arrays", [8, 2, 4]), ("generators", [8, 2, 4])],
+    ],
+)
+def test_a_function_may_return_splits(functions, name, counts):
     splits = datasets.load(f"my_data:{name}")
     assert [len(getattr(splits, s)[1]) for s in ("train", "validation", "test")] == counts
     x, y = splits.train
@@ -122,24 +352,40 @@ def test_a_function_may_return_datasets(functions, name, counts):
 
 
 @pytest.mark.parametrize(
+    ("name", "counts"), [("all_data", [28, 4, 8]), ("all_batches", [28, 4, 8])]
+)
+def test_a_function_may_return_all_data(functions, name, counts):
+    splits = datasets.load(f"my_data:{name}")
+    assert [len(getattr(splits, s)[1]) for s in ("train", "validation", "test")] == counts
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("two", "train, validation and test data.*=my_data:two, which returns a tuple of 2"),
         ("endless", r"repeats without an end.*=my_data:endless, train data"),
-        ("weighted", r"samples \(x, y\).*=my_data:weighted, train data"),
+        ("unknown_end", r"data whose end is known.*not ended after 5\d\d samples.*train data"),
+        ("weighted", r"without sample weights.*=my_data:weighted, train data"),
+        ("weighted_all", r"without sample weights.*=my_data:weighted_all, train data"),
         ("unlabelled", r"samples \(x, y\).*=my_data:unlabelled, train data"),
-        ("named", r"samples \(x, y\).*=my_data:named, train data"),
+        ("two_inputs", r"samples \(x, y\).*=my_data:two_inputs, train data"),
+        ("more_features", r"samples \(x, y\).*=my_data:more_features, train data"),
+        ("other_names", "a dict of them.*=my_data:other_names, which returns a dict of train, hol"),
+        ("four", "a function that returns data.*=my_data:four, which returns a tuple of 4"),
+        ("no_samples", "one or more.*=my_data:no_samples, train data"),
+        ("a_number", "a function that returns data.*=my_data:a_number, which returns a int"),
+        ("nothing", "a function that returns data.*=my_data:nothing, which returns a NoneType"),
         ("none", "module:function.*my_data:none"),
     ],
 )
-def test_what_a_function_may_not_return(functions, name, message):
+def test_what_a_function_may_not_return(functions, monkeypatch, name, message):
+    monkeypatch.setattr(returned, "_MOST_SAMPLES", 500)
     with pytest.raises(InputError, match=message):
         datasets.load(f"my_data:{name}")
 
 
 def test_data_takes_the_shape_of_the_model():
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
-    assert datasets.load("digits").for_model(model).test[0].shape == (360, 64)
+    assert datasets.load("digits").for_model(model)[0].test[0].shape == (360, 64)
     swapped = keras.Sequential(
         [keras.Input((4, 16)), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
@@ -164,7 +410,7 @@ class Flat(keras.Model):
 
 def test_models_that_do_not_take_the_data():
     data = datasets.load("digits")
-    with pytest.raises(InputError, match="one output.*outputs in a list"):
+    with pytest.raises(InputError, match="one output.*outputs in a list of 2"):
         data.for_model(TwoOutputs())
     with pytest.raises(InputError, match=r"does not take inputs of shape \(8, 8, 1\)"):
         data.for_model(Flat())

@@ -153,7 +153,7 @@ def test_the_report_is_of_the_files(folder, text_run):
     file = run_folder / "model.tflite"
     for task, columns in (("sentiment", ("text", "label")), ("topic", ("body", "about"))):
         shared.load_task(run_folder / f"{task}.weights.h5")
-        loaded, _ = load_texts(folder / f"{task}.csv", *columns, "")
+        loaded = load_texts(folder / f"{task}.csv", *columns, "")
         x, y = backbones.tokens(preprocessor, loaded.test[0]), loaded.test[1]
         assert x["token_ids"].shape == (len(y), 12)
         accuracy = np.mean(shared.task(task).predict(x, verbose=0).argmax(-1) == y)

@@ -1,0 +1,230 @@
+"""What a classifier outputs, how it is trained and read, and whether it beats chance."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines.common.errors import first_line
+from pipelines.common.models import compiled_loss, predict
+from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.graph import last_activation
+from tfpeft.export.tflite_file import TFLiteFile
+
+_SAMPLES = 32  # that show what the outputs are, where no activation does
+_CHANCE_SAMPLES = 1000
+# Losses of Keras for targets that are numbers, by any of their names, in lower case without "_".
+_REGRESSION = {
+    *("mse", "mae", "mape", "msle", "meansquarederror", "meanabsoluteerror", "huber", "logcosh"),
+    *("meanabsolutepercentageerror", "meansquaredlogarithmicerror", "poisson", "tweedie"),
+    *("cosinesimilarity",),
+}
+_BINARY = {"binarycrossentropy", "binaryfocalcrossentropy", "bce"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model outputs for a sample: (units,) logits, softmax probabilities or sigmoids.
+
+    One unit is the second of two classes.
+    """
+
+    kind: str
+    units: int
+
+    def __str__(self):
+        if self.units == 1:
+            return f"one {self.kind[: None if self.kind == 'sigmoid' else -1]} for 2 classes"
+        return f"{self.kind} of {self.units} classes"
+
+    @property
+    def classes(self):
+        """How many classes there are."""
+        return max(self.units, 2)
+
+    @property
+    def from_logits(self):
+        """Whether outputs are logits."""
+        return self.kind == "logits"
+
+    @property
+    def is_softmax(self):
+        """Whether outputs are those of a softmax, or its logits: one class excludes the others."""
+        return self.kind != "sigmoid" and self.units > 1
+
+    def loss(self):
+        """Returns the cross-entropy of these outputs, for class numbers as labels."""
+        if self.units == 1:
+            return keras.losses.BinaryCrossentropy(from_logits=self.from_logits)
+        if self.is_softmax:
+            return keras.losses.SparseCategoricalCrossentropy(from_logits=self.from_logits)
+        return _sigmoid_loss
+
+    def accuracy(self):
+        """Returns the metric "accuracy", for class numbers as labels."""
+        if self.units == 1:
+            threshold = 0.0 if self.from_logits else 0.5
+            return keras.metrics.BinaryAccuracy(name="accuracy", threshold=threshold)
+        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+    def probabilities(self, outputs):
+        """Returns the probability of every class, (samples, classes); of sigmoids, as they are."""
+        if self.units == 1:
+            second = 1 / (1 + np.exp(-outputs)) if self.from_logits else outputs
+            return np.concatenate([1 - second, second], axis=1)
+        if not self.from_logits:
+            return outputs
+        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def class_numbers(self, outputs):
+        """Returns the predicted classes (samples,) of outputs (samples, units)."""
+        if self.units == 1:
+            return (outputs[:, 0] > (0.0 if self.from_logits else 0.5)).astype("int64")
+        return np.argmax(outputs, axis=1)
+
+
+def _sigmoid_loss(y, outputs):
+    """Binary cross-entropy of each class against the others, for class numbers (samples,)."""
+    y = keras.ops.one_hot(keras.ops.reshape(y, (-1,)), outputs.shape[-1])
+    return keras.losses.binary_crossentropy(y, outputs)
+
+
+def outputs_of(model, x, received="--model"):
+    """Returns the `Outputs` of a Keras model, or of a .tflite file, for inputs x.
+
+    The last activation says what they are; where there is none to be read, numbers do: rows that
+    sum to 1 are a softmax, numbers in [0, 1] of one unit, or of a model without a graph, sigmoids.
+
+    Raises:
+        InputError: for several inputs or outputs, other shapes, and inputs that it does not take.
+    """
+    inputs = getattr(model, "inputs", None)
+    if isinstance(inputs, list) and len(inputs) > 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        raise unexpected("a model with one input", f"{received} with {len(inputs)}: {names}")
+    x = x[:_SAMPLES]
+    if isinstance(model, TFLiteFile):
+        outputs, activation = model.predict(x), "softmax" if model.is_softmax() else None
+    else:
+        outputs, activation = _call(model, x, received), last_activation_of(model)
+    if not hasattr(outputs, "shape"):
+        keys = f" of {len(outputs)}" if hasattr(outputs, "__len__") else ""
+        raise unexpected(
+            "a model with one output",
+            f"{received} with outputs in a {type(outputs).__name__}{keys}",
+        )
+    outputs = np.asarray(outputs, "float32")
+    if outputs.ndim != 2 or (outputs.shape[1] == 1 and activation == "softmax"):
+        raise unexpected(
+            "a classifier with outputs of shape (samples, classes), or of one sigmoid",
+            f"{received} with outputs of shape {outputs.shape[1:]} a sample",
+        )
+    return Outputs(_kind(activation, outputs), outputs.shape[1])
+
+
+def _call(model, x, received):
+    try:
+        return model(x, training=False)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise InputError(
+            f"Received a model and a dataset that do not fit: {received} does not take inputs of "
+            f"shape {x.shape[1:]}. Received: --dataset with these: {first_line(error)}"
+        ) from error
+
+
+def last_activation_of(model):
+    """Returns the name of the last activation; None if it cannot be read."""
+    try:
+        return last_activation(model)
+    except (KeyError, AttributeError):
+        return None
+
+
+def _kind(activation, outputs):
+    if activation in ("softmax", "sigmoid"):
+        return activation
+    if outputs.shape[1] > 1 and np.all(outputs >= 0) and np.allclose(outputs.sum(1), 1, atol=1e-2):
+        return "softmax"
+    is_known = activation in ("linear", "dense", "log_softmax")
+    if not is_known and np.all((outputs >= 0) & (outputs <= 1)):
+        return "sigmoid"
+    return "logits"
+
+
+def from_logits(kinds):
+    """Returns the argument of `tfpeft.compare` for several `Outputs`: True for single logits."""
+    single = [outputs for outputs in kinds if outputs.units == 1 and outputs.from_logits]
+    if single and len(single) < len(kinds):
+        received = " and ".join(sorted(set(map(str, kinds))))
+        raise unexpected("models whose outputs are alike, where one has a single logit", received)
+    return True if single else None
+
+
+def check_loss(path, outputs, received):
+    """Raises if the model of a file was compiled for targets that are no classes."""
+    name = compiled_loss(path)
+    plain = (name or "").lower().replace("_", "")
+    is_number = plain in _REGRESSION and outputs.kind == "logits"
+    is_binary = plain in _BINARY and outputs.kind == "logits" and outputs.units > 1
+    if is_number or is_binary:
+        expected = "a classifier that is compiled with a cross-entropy of classes"
+        if is_binary:
+            expected = "a sigmoid after the last layer of a model with several labels per sample"
+        raise unexpected(expected, f"{received}, compiled with {name}, with {outputs}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """Whether predictions are better than chance.
+
+    Chance is to predict the most frequent class always, or a class at random. A model is better
+    if its accuracy is above the share of that class, or its mean recall above 1 / classes, by
+    more than two standard errors. Mean recall is for data in which one class is nearly all.
+    """
+
+    accuracy: float
+    majority: float
+    samples: int
+    is_better: bool
+
+    def check(self, received, allowed):
+        """Raises unless the predictions are better, or `allowed`."""
+        if not self.is_better and not allowed:
+            raise unexpected(
+                "a model that does better than chance on its own data",
+                f"{received} with {self}. Does it expect pixels in another range (--pixel_range), "
+                "or classes in another order (--classes)? --allow_chance goes on",
+            )
+
+    def __str__(self):
+        return (
+            f"accuracy {self.accuracy:.1%} on {self.samples} samples, of which {self.majority:.1%} "
+            "are of the most frequent class"
+        )
+
+
+def compare_with_chance(predictions, y):
+    """Returns the `Chance` of predicted classes and labels, (samples,)."""
+    recalls = [np.mean(predictions[y == number] == number) for number in np.unique(y)]
+    return _chance(np.mean(predictions == y), np.mean(recalls), y)
+
+
+def _chance(accuracy, recall, y):
+    _, counts = np.unique(y, return_counts=True)
+    samples, one = len(y), 1 / len(counts)
+    majority = counts.max() / samples
+    error = np.sqrt(majority * (1 - majority) / samples)
+    recall_error = one * np.sqrt(np.sum(one * (1 - one) / counts))
+    is_better = accuracy > majority + 2 * error or recall > one + 2 * recall_error
+    is_better = is_better or accuracy == 1.0  # of few samples, or of one class
+    return Chance(float(accuracy), float(majority), int(samples), bool(is_better))
+
+
+def chance_of(model, pair, outputs):
+    """Returns the `Chance` of a model or a .tflite file, on up to 1000 samples of (x, y)."""
+    count = len(pair[1])
+    spread = np.linspace(0, count - 1, min(count, _CHANCE_SAMPLES)).astype(int)
+    x, y = (part[spread] for part in pair)
+    return compare_with_chance(outputs.class_numbers(predict(model, x)), y)
