@@ -18,9 +18,10 @@ import tensorflow as tf
 from pipelines.common import backbones
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import FORMAT, Flag
-from pipelines.common.reports import read_json
 from pipelines.common.script import Script
+from pipelines.common.tasks import CLASSES
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.json_files import read_json
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
@@ -37,7 +38,7 @@ def main(settings, texts):
         raise unexpected(
             "the folder of a run of pipelines.share that has ended", f"--run={settings.run}"
         )
-    classes = read_json(folder / "tasks.json")
+    classes = read_json(folder / "tasks.json", CLASSES)
     unknown = sorted(set(settings.task) - set(classes))
     if unknown:
         raise invalid_flag("task", f"{' or '.join(classes)}, as --run has", unknown[0])
@@ -46,6 +47,10 @@ def main(settings, texts):
         task: tf.nn.softmax(logits).numpy()
         for task, logits in run_file(folder / "model.tflite", x, settings.task or classes).items()
     }
+    for task, values in probabilities.items():
+        if values.shape[1:] != (len(classes[task]),):
+            expected = f"the name of every class of {task}, as {folder / 'model.tflite'} has them"
+            raise unexpected(expected, f"{len(classes[task])} in {folder / 'tasks.json'}")
     rows = [
         {
             "task": task,
@@ -79,7 +84,7 @@ def read_inputs(settings, folder, texts):
     expected, received = "samples in a .npy file", f"--input={settings.input}"
     try:
         x = np.load(settings.input, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         raise unexpected(expected, f"{received}: {error}") from error
     is_array = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.number)
     if not is_array or x.ndim < 2 or not len(x):

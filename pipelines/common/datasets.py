@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from pipelines.common import splits
-from pipelines.common.errors import first_line, invalid_flag
+from pipelines.common.errors import failed, first_line, invalid_flag
 from pipelines.common.models import call_function
 from tfpeft.core import data as core_data
 from tfpeft.core.arguments import InputError, unexpected
@@ -128,6 +128,8 @@ def _pair(data, received):
         x, y, sample_weight = core_data.read(tuple(data) if is_pair else data).arrays()
     except InputError as error:
         raise InputError(f"{error} ({received})") from error
+    except Exception as error:  # of a generator, or of a PyDataset
+        raise failed(received, error) from error
     if isinstance(x, (dict, list, tuple)) or y is None or sample_weight is not None:
         raise unexpected("samples (x, y), each an array", f"{received} in another form")
     return x, y

@@ -28,7 +28,14 @@ FLAGS = (
         "outputs. By default the model itself.",
         repeated=True,
     ),
-    Flag("teacher_weights", list, (), "Weight of each --teacher, above 0; by default equal ones."),
+    Flag(
+        "teacher_weights",
+        list,
+        (),
+        "Weight of each --teacher; by default equal ones.",
+        items=float,
+        above=0.0,
+    ),
     Flag(
         "alpha",
         float,
@@ -177,11 +184,8 @@ def _teacher_weights(settings):
     if not settings.teacher_weights:
         return None
     count = len(settings.teacher) or 1
-    try:
-        weights = [float(weight) for weight in settings.teacher_weights]
-    except ValueError:
-        weights = []
-    if len(weights) != count or min(weights) <= 0:
+    weights = [float(weight) for weight in settings.teacher_weights]
+    if len(weights) != count:
         expected = f"{count} positive numbers, one per --teacher"
         raise invalid_flag("teacher_weights", expected, settings.teacher_weights)
     return weights if count > 1 else None
@@ -210,4 +214,4 @@ def _distillation_losses(settings):
     return losses
 
 
-STAGE = Stage("distill", FLAGS, run, check=check)
+STAGE = Stage("distill", FLAGS, run, check=check, folders=("outputs",))

@@ -41,7 +41,7 @@ def test_bad_flags_are_one_line_and_status_1(tmp_path):
         ("--epochs=0", "--epochs, expected an integer of at least 1. Received: --epochs=0"),
         ("--epochs", "Missing value for flag --epochs"),
         ("--scope=all", "--scope, expected one of layer, global, erk. Received: --scope=all"),
-        ("--l1=nan", "--l1, expected a number in (0, inf). Received: --l1=nan"),
+        ("--l1=nan", "--l1, expected a number above 0. Received: --l1=nan"),
         ("--stages=prune,melt", "--stages, expected some of distill, sparse_train, prune"),
         ("file.keras", "Expected flags only. Received: file.keras"),
     ],
@@ -138,9 +138,9 @@ def test_settings_are_values_by_name_and_what_was_given():
     [
         ({"at_least": 0, "below": 1}, "a number in [0, 1)", [0, 0.99], [-0.1, 1, math.nan]),
         ({"above": 0, "at_most": 1}, "a number in (0, 1]", [0.01, 1], [0, 1.1]),
-        ({"above": 0}, "a number above 0", [0.1, math.inf], [0, -1, math.nan]),
+        ({"above": 0}, "a number above 0", [0.1, 1e300], [0, -1, math.nan, math.inf]),
         ({"at_least": 2}, "a number of at least 2", [2], [1.9]),
-        ({}, "", [-1, math.nan], []),
+        ({}, "", [-1, 0], [math.nan, -math.inf, "1", True]),
     ],
 )
 def test_a_flag_takes_the_numbers_of_its_range(bounds, expected, inside, outside):
