@@ -130,7 +130,7 @@ class ResumableFolder:
             saved = json.loads((self.path / self.record).read_text(encoding="utf-8"))
             before = {key: saved.pop(key, None) for key in self.settings}
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise self._unusable(f"whose {self.record} is damaged") from error
+            raise self._damaged() from error
         changed = [self.prefix + text for text in _differences(before, self.settings)]
         if changed:
             raise InputError(
@@ -139,8 +139,12 @@ class ResumableFolder:
             )
         found = mismatch(saved, progress)
         if found:
-            raise self._unusable(f"whose {self.record} is damaged: {found} is missing")
+            raise self._damaged(f", without {found}")
         self.progress = saved
+
+    def _damaged(self, why=""):
+        why = f"whose {self.record} is damaged{why}: remove the folder, or name another"
+        return self._unusable(why)
 
     def _unusable(self, why):
         return InputError(
