@@ -1,5 +1,6 @@
 """The stage in which a student learns from teachers."""
 
+import math
 import pathlib
 
 import keras
@@ -115,6 +116,7 @@ def check(settings):
     if settings.soft_loss == "none" and not needs_layers:
         raise invalid_flag("soft_loss", "another value, or a --feature_loss", "none")
     _teacher_weights(settings)
+    _width(settings.student)
 
 
 def run(settings, inputs):
@@ -139,14 +141,23 @@ def make_student(settings, inputs):
             raise unexpected(f"--student={value} to return a keras.Model", repr(model))
         return model
     try:
-        width = float(value)
-    except ValueError:
-        expected = "a .keras or .h5 file, module:function, or a width such as 0.5"
-        raise invalid_flag("student", expected, value) from None
-    try:
-        return tfpeft.scale_width(inputs.model, width)
+        return tfpeft.scale_width(inputs.model, _width(value))
     except ValueError as error:  # a width that a layer cannot have is an error of Keras
         raise InputError(f"Cannot make --student={value} of the teacher: {error}") from error
+
+
+def _width(value):
+    """Returns the width that --student is; None for a file or a function."""
+    if pathlib.Path(value).suffix in models.KERAS_FILES or ":" in value:
+        return None
+    try:
+        width = float(value)
+    except ValueError:
+        width = math.nan
+    if not 0 < width < math.inf:
+        expected = "a .keras or .h5 file, module:function, or a width such as 0.5"
+        raise invalid_flag("student", expected, value)
+    return width
 
 
 def make_distiller(settings, inputs, model, student):
