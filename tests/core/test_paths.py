@@ -2,9 +2,13 @@
 
 import os
 import pathlib
+import re
 
+import keras
+import numpy as np
 import pytest
 
+import tfpeft
 from tfpeft.core.arguments import InputError
 from tfpeft.core.paths import as_path, file_to_read, file_to_write, folder_to_write
 
@@ -88,3 +92,53 @@ def test_the_argument_is_named_as_the_user_wrote_it():
     with pytest.raises(InputError) as error:
         file_to_read(pathlib.Path("none"), "`directory`")
     assert str(error.value).endswith("Received: directory='none', which is not there")
+
+
+@pytest.fixture(scope="module")
+def public():
+    """Public name -> a function of a path that reads or writes there."""
+    x, y = np.ones((4, 6), "float32"), np.arange(4) % 3
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, name="out")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    adapted = tfpeft.add_adapters(model, tfpeft.LoRA(target="out", rank=1))
+    shared = tfpeft.SharedModel(
+        keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]), {"a": 2}
+    )
+    sensitivity = tfpeft.layer_sensitivity(model, (x, y), (0.5,))
+    pruning = {"target_sparsity": 0.5, "tolerance": 9.0}
+    return {
+        "export_tflite": lambda path: tfpeft.export_tflite(model, path),
+        "TFLiteFile": tfpeft.TFLiteFile,
+        "save_adapter": adapted.save_adapter,
+        "load_adapter": adapted.load_adapter,
+        "save_task": lambda path: shared.save_task("a", path),
+        "load_task": shared.load_task,
+        "plot": sensitivity.plot,
+        "precompute": lambda path: tfpeft.precompute(model, x, path),
+        "prune_iteratively": lambda path: tfpeft.prune_iteratively(
+            model, (x, y), (x, y), directory=path, **pruning
+        ),
+        "evaluate": lambda path: tfpeft.evaluate(path, (x, y)),
+        "compare": lambda path: tfpeft.compare({"a": path}, (x, y)),
+        "Distiller": lambda path: tfpeft.Distiller(path, model),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["export_tflite", "TFLiteFile", "save_adapter", "load_adapter", "save_task", "load_task"]
+    + ["plot", "precompute", "prune_iteratively", "evaluate", "compare", "Distiller"],
+)
+def test_public_functions_name_a_bad_path_and_write_nothing(public, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    for path in (b"a", BytesPath(), 3, "", " ", "a\0b", "folder", "file/a", "a" * 300, "\ud800"):
+        with pytest.raises(InputError) as error:
+            public[name](path)
+        argument = "directory" if name == "prune_iteratively" else "(path|model|teacher|models)"
+        assert re.search(f"for `{argument}`|invalid `{argument}`", str(error.value)), error.value
+        assert "\n" not in str(error.value)
+        written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+        assert written == ["file", "folder", "folder/file"]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfpeft.core.arguments import invalid
 from tfpeft.core.macs import count_macs
 from tfpeft.core.model_files import load_model
+from tfpeft.core.paths import as_path
 from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import classification_quality
@@ -199,7 +200,9 @@ def compare(
 
 
 def _is_tflite(model):
-    return isinstance(model, (str, os.PathLike)) and pathlib.Path(model).suffix == ".tflite"
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    return as_path(model, "`model`", "a .keras, .h5 or .tflite file").suffix == ".tflite"
 
 
 def _check_signature(files, signature):
