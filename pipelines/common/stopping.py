@@ -27,7 +27,7 @@ class _Handler:
 
     Inside `stoppable` the first one raises `Stopped`, so that temporary files are removed and the
     folder is given back. Anything else ends the process: a second signal, a signal during the
-    imports, and code that keeps `Stopped` to itself.
+    imports, and code that keeps `Stopped` to itself. Then locks alone are removed.
     """
 
     def __init__(self):
@@ -49,6 +49,9 @@ class _Handler:
         """Ends the process without another line of Python."""
         with contextlib.suppress(Exception):
             sys.stdout.flush()
+        with contextlib.suppress(Exception):
+            if "tfpeft.core.locks" in sys.modules:  # it takes long to import
+                sys.modules["tfpeft.core.locks"].release_all()
         with contextlib.suppress(Exception):
             print(line(number), file=sys.stderr, flush=True)
         os._exit(128 + number)

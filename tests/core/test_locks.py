@@ -36,6 +36,16 @@ def test_a_lock_names_its_process_and_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_ends_in_the_middle_can_remove_all_its_locks(tmp_path):
+    held = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        held.append(FolderLock(tmp_path / name, "`path`"))
+    locks.release_all()
+    assert list(tmp_path.glob("*/*")) == []
+    assert len(held) == 2
+
+
 def test_another_thread_is_kept_out_until_the_release(tmp_path):
     lock, errors = FolderLock(tmp_path, "`path`"), []
 

@@ -452,7 +452,7 @@ def test_bad_models_raise(tmp_path):
         (tmp_path / "m.tflite", "m.tflite, which is something else"),
         (
             tmp_path / "none.keras",
-            "`model`, expected a .keras or .h5 model.*none.keras', which is not there",
+            "`model`, expected a .keras or .h5 .*none.keras', which is not",
         ),
         (
             keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]),

@@ -17,6 +17,7 @@ from tfpeft.core.json_files import mismatch
 
 LOCK = "tfpeft-lock.json"
 """Name of the file that says which process uses a folder."""
+_held = weakref.WeakSet()
 _WRITTEN_WITHIN = 5.0  # seconds after which a lock without content was left by a kill
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -62,6 +63,7 @@ class FolderLock:
             self._release = lambda: None
             return True
         self._release = weakref.finalize(self, _remove, self._file, content, os.getpid())
+        _held.add(self)
         with os.fdopen(descriptor, "w") as file:
             file.write(content)
         return True
@@ -106,6 +108,12 @@ _HOLDER = {
     **dict.fromkeys(("process", "thread"), int),
     "started": (str, None),
 }
+
+
+def release_all():
+    """Removes the locks of this process, which is about to end without another line of Python."""
+    for lock in list(_held):
+        lock.release()
 
 
 def _this_process():
