@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+from pipelines.common import stopping
+
 
 def quiet_native_logs():
     """Keeps what TensorFlow's native code logs, other than fatal errors, from the terminal.
@@ -13,7 +15,7 @@ def quiet_native_logs():
     descriptor 2 whatever Python does with `sys.stderr`. So that descriptor becomes a pipe to
     grep, and Python goes on writing to the terminal itself.
     """
-    if shutil.which("grep") is None:
+    if shutil.which("grep") is None or sys.stderr is None:
         return
     terminal = os.dup(2)
     noise = r"^([IWE][0-9]{4} |WARNING: All log messages before absl|INFO: Created TensorFlow"
@@ -33,4 +35,5 @@ def quiet_native_logs():
 # "-m" is what Python has here while it looks for the module of `python -m pipelines.compress`;
 # who imports the package from elsewhere keeps the terminal as it is.
 if sys.argv[0] == "-m":
+    stopping.install()
     quiet_native_logs()

@@ -24,9 +24,10 @@ from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import FORMAT, Flag
 from pipelines.common.images import read_images
 from pipelines.common.models import input_shape
-from pipelines.common.reports import read_json
 from pipelines.common.script import Script
+from pipelines.common.tasks import CLASSES
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.json_files import read_json
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
@@ -38,6 +39,7 @@ INPUT = Flag("input", str, None, "Samples of a run on arrays, (samples, ...), in
 
 # What a run of a script other than pipelines.share leaves.
 _OF_CLASSES = {"model.tflite", "labels.txt", "report.json"}
+_REPORT = {"outputs": {"kind": str, "units": int}, "flags": {str: object}}
 
 
 def main(settings, texts):
@@ -51,7 +53,7 @@ def main(settings, texts):
     if "tasks.json" not in files:
         show(predict_classes(settings, folder, texts), settings.format)
         return 0
-    classes = read_json(folder / "tasks.json")
+    classes = read_json(folder / "tasks.json", CLASSES)
     unknown = sorted(set(settings.task) - set(classes))
     if unknown:
         raise invalid_flag("task", f"{' or '.join(classes)}, as --run has", unknown[0])
@@ -60,6 +62,10 @@ def main(settings, texts):
         task: tf.nn.softmax(logits).numpy()
         for task, logits in run_file(folder / "model.tflite", x, settings.task or classes).items()
     }
+    for task, values in probabilities.items():
+        if values.shape[1:] != (len(classes[task]),):
+            expected = f"the name of every class of {task}, as {folder / 'model.tflite'} has them"
+            raise unexpected(expected, f"{len(classes[task])} in {folder / 'tasks.json'}")
     rows = [
         {
             "task": task,
@@ -78,20 +84,24 @@ def predict_classes(settings, folder, files):
     """Returns the rows of a run without tasks: of images, or of --input."""
     if settings.task:
         raise unexpected("no --task, as --run has none", f"--task={settings.task[0]}")
-    file, report = TFLiteFile(folder / "model.tflite"), read_json(folder / "report.json")
+    file = TFLiteFile(folder / "model.tflite")
+    report = read_json(folder / "report.json", _REPORT)
     names = (folder / "labels.txt").read_text().splitlines()
-    outputs = Outputs(*report["outputs"])
+    outputs = Outputs(**report["outputs"])
     if files and settings.input is None:
         shape = input_shape(file)
         if shape is None or len(shape) != 3:
             expected = f"--input, as --run={settings.run} reads no images"
             raise unexpected(expected, f"{files[0]} with inputs of shape {shape}")
         samples, x = files, read_images(files, size=shape[:2], channels=shape[2])
-        if report["flags"]["pixel_range"]:
+        if report["flags"].get("pixel_range"):
             x = in_range(x, report["flags"]["pixel_range"], 255.0)
     else:
         samples, x = read_array(settings, files)
     probabilities = outputs.probabilities(file.predict(x))
+    if probabilities.shape[1:] != (len(names),):
+        expected = f"the names of {probabilities.shape[1]} classes in {folder / 'labels.txt'}"
+        raise unexpected(expected, f"{len(names)}")
     return [
         {
             "class": names[int(np.argmax(values))],
@@ -126,7 +136,7 @@ def read_array(settings, texts):
     expected, received = "samples in a .npy file", f"--input={settings.input}"
     try:
         x = np.load(settings.input, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         raise unexpected(expected, f"{received}: {error}") from error
     is_array = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.number)
     if not is_array or x.ndim < 2 or not len(x):

@@ -50,6 +50,18 @@ GROUPS = {
     "training": (EPOCHS.with_default(3), BATCH_SIZE, LEARNING_RATE.with_default(2e-3)),
     "export": (QUANTIZATION.with_default("dynamic_range"),),
 }
+REPORT = {
+    **dict.fromkeys(("size_bytes", "separate_size_bytes"), int),
+    **dict.fromkeys(("parameters", "separate_parameters"), int),
+    "tasks": {
+        str: {
+            **dict.fromkeys(("classes", "size_bytes", "trained_parameters"), int),
+            "samples": {str: int},
+        }
+    },
+    "rows": reports.ROWS,
+}
+"""The form of report.json."""
 FLAGS = tuple(flag for flags in GROUPS.values() for flag in flags)
 
 
@@ -57,11 +69,12 @@ def main(settings):
     named = tasks.parse(settings)
     is_text = tasks.check(settings, named)
     share.check(settings)
-    folder = RunFolder("share", settings, FLAGS, named_after="backbone")
-    files = [*map(weights_file, named), "tasks.json", "model.tflite", "report.json"]
-    if not all((folder / name).exists() for name in files):
-        run_steps(settings, folder, named, is_text)
-    reports.show(folder, headline)
+    with RunFolder("share", settings, FLAGS, named_after="backbone") as folder:
+        forms = {"tasks.json": tasks.CLASSES, "report.json": REPORT}
+        files = [*map(weights_file, named), "tasks.json", "model.tflite", "report.json"]
+        if not all([folder.has(name, forms.get(name, object)) for name in files]):
+            run_steps(settings, folder, named, is_text)
+        reports.show(folder, headline, REPORT)
     return 0
 
 

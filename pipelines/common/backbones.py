@@ -35,7 +35,7 @@ def open_backbone(settings, folder, *, is_text):
     if not settings.backbone.endswith(KERAS_FILES):
         _keras_hub()  # registers the classes that are in the file
     names = ["backbone.keras", *([_TOKENIZER] if is_text else [])]
-    if not all((folder / name).exists() for name in names):
+    if not all(folder.has(n) if n.endswith(KERAS_FILES) else (folder / n).exists() for n in names):
         model, preprocessor = _load(settings, is_text, custom_objects)
         if is_text and not (folder / _TOKENIZER).exists():
             folder.write(_TOKENIZER, lambda path: _save_preprocessor(preprocessor, model, path))
@@ -112,7 +112,8 @@ def load_preprocessor(folder):
         raise _not_installed(error) from error
     except Exception as error:  # files, JSON and Keras each have their own
         raise InputError(
-            f"Received an unreadable tokenizer: {path}: {first_line(error)}"
+            f"Expected a whole tokenizer; without it the run writes it anew. Received: {path}: "
+            f"{first_line(error)}"
         ) from error
 
 

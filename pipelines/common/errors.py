@@ -1,5 +1,8 @@
 """Errors about flags, in the form of tfpeft's own: what was expected, and what was received."""
 
+import contextlib
+import sys
+
 from tfpeft.core.arguments import InputError
 
 
@@ -21,3 +24,28 @@ def unread_flag(name, reader):
 def first_line(error):
     """Returns the first line of what another library reports, or the name of its error."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def user_code(received):
+    """Runs code that a flag names: what it raises becomes one line, what it prints goes to stderr.
+
+    Ctrl-C remains what it is, whose code runs at that moment.
+
+    Args:
+        received: The flag, such as "--dataset=module:function".
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        raise failed(received, error) from error
+
+
+def failed(received, error):
+    """Returns the error for user code that raised `error`."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = ": ".join([type(error).__name__, *lines[:1]])
+    return InputError(
+        f"Expected code that runs; --debug prints its traceback. Received: {received}: {reason}"
+    )

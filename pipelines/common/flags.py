@@ -5,6 +5,8 @@ plain object that stages take. Only `script.py` knows absl, which reads a comman
 """
 
 import dataclasses
+import numbers
+import sys
 import types
 import typing
 
@@ -18,7 +20,7 @@ class Flag:
 
     Attributes:
         name: The name without "--", which is also that of the setting.
-        kind: `str`, `int`, `float`, `bool`, or `list` for texts with commas between them.
+        kind: `str`, `int`, `float`, `bool`, or `list` for values with commas between them.
         default: The value where the flag is not given.
         help: What it is, with its unit. The range and the choices are added to it.
         choices: The values of a text; () for any.
@@ -27,6 +29,7 @@ class Flag:
         at_most: The largest value of a number.
         below: A number that every value is below.
         repeated: Whether the flag is given once for each of several texts.
+        items: What a list holds: `str`, `int` or `float`. Choices and ranges are those of items.
     """
 
     name: str
@@ -39,41 +42,82 @@ class Flag:
     at_most: float | None = None
     below: float | None = None
     repeated: bool = False
+    items: type = str
 
     @property
     def expected(self):
         """The values that the flag takes, in words; "" for any."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        noun = "an integer" if self.kind is int else "a number"
+        number = self.items if self.kind is list else self.kind
+        if number not in (int, float):
+            return ""
+        if self.kind is list:
+            noun = "integers" if number is int else "numbers"
+        else:
+            noun = "an integer" if number is int else "a number"
         low = self.at_least if self.above is None else self.above
         high = self.at_most if self.below is None else self.below
         if low is not None and high is not None:
             brackets = "[("[self.above is not None], "])"[self.below is not None]
-            return f"{noun} in {brackets[0]}{low:g}, {high:g}{brackets[1]}"
+            return f"{noun} in {brackets[0]}{low:.10g}, {high:.10g}{brackets[1]}"
         if low is not None:
             return f"{noun} {'of at least' if self.above is None else 'above'} {low:g}"
         return ""
 
     def check(self, value):
-        """Raises unless the flag takes `value`; None is "not given"."""
-        if value is None or not self.expected:
+        """Raises unless the flag takes `value`; None is "not given".
+
+        No flag takes a text without a letter, as of a variable that is not set, or a number that
+        is NaN, infinite or of more than 31 bits.
+        """
+        if value is None:
             return
-        if self.choices:
-            taken = value in self.choices
+        if self.kind is list or self.repeated:
+            if isinstance(value, str) or not value:
+                raise invalid_flag(self.name, "one value or more", value)
+            for item in value:
+                self._check(_parsed(item, self.items), self.items, value)
         else:
-            taken = (
-                (self.at_least is None or value >= self.at_least)
-                and (self.above is None or value > self.above)
-                and (self.at_most is None or value <= self.at_most)
-                and (self.below is None or value < self.below)
-            )
-        if not taken:
-            raise invalid_flag(self.name, self.expected, value)
+            self._check(value, self.kind, value)
+
+    def _check(self, value, kind, given):
+        if kind is str:
+            is_taken = isinstance(value, str) and value.strip() and "\0" not in value
+            if not is_taken or (self.choices and value not in self.choices):
+                raise invalid_flag(self.name, self.expected or "a text that is not empty", given)
+        elif kind is bool:
+            if not isinstance(value, bool):
+                raise invalid_flag(self.name, "true or false", given)
+        elif not self._in_range(value, kind):
+            nouns = {int: "an integer of at most 31 bits", float: "a finite number"}
+            raise invalid_flag(self.name, self.expected or nouns[kind], given)
+
+    def _in_range(self, value, kind):
+        largest = 2**31 - 1 if kind is int else sys.float_info.max
+        return (
+            isinstance(value, numbers.Integral if kind is int else numbers.Real)
+            and not isinstance(value, bool)
+            and -largest <= value <= largest
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
 
     def with_default(self, default):
         """Returns the flag as a script has it that starts from another value."""
         return dataclasses.replace(self, default=default)
+
+
+def _parsed(item, kind):
+    """Returns an item of a list as a number, if it is the text of one."""
+    if kind is str or not isinstance(item, str):
+        return item
+    try:
+        return kind(item)
+    except ValueError:
+        return item
 
 
 def settings_of(flags, given=None):
@@ -127,6 +171,7 @@ IMAGE_SIZE = Flag(
     None,
     "Height and width of the images of a folder, in pixels; by default the model's, or 64.",
     at_least=8,
+    at_most=8192,
 )
 PIXEL_RANGE = Flag(
     "pixel_range",
@@ -134,6 +179,7 @@ PIXEL_RANGE = Flag(
     None,
     "low,high: the range that a model expects of pixels, such as 0,1 or -1,1, where it does not "
     "scale them itself. By default they are as stored: 0 to 255, 0 to 16 in digits.",
+    items=float,
 )
 CLASSES = Flag(
     "classes",
@@ -175,7 +221,7 @@ LEARNING_RATE = Flag(
     float,
     1e-3,
     "Adam's, at the start of each stage; it falls to 0 as a cosine.",
-    at_least=0.0,
+    above=0.0,
 )
 TRAIN_FLAGS = (EPOCHS, BATCH_SIZE, LEARNING_RATE)
 
@@ -189,3 +235,4 @@ QUANTIZATION = Flag(
 FORMAT = Flag(
     "format", str, "table", "How the result is printed.", choices=("table", "markdown", "json")
 )
+DEBUG = Flag("debug", bool, False, "Print the traceback of an error as well.")

@@ -4,7 +4,12 @@ import pathlib
 
 import keras
 
-from tfpeft.core.files import PARTIAL, ResumableFolder, remove
+from pipelines.common.errors import invalid_flag
+from tfpeft.core import model_files, weight_files
+from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.files import ResumableFolder, remove
+from tfpeft.core.json_files import read_json
+from tfpeft.export.tflite_file import TFLiteFile
 
 RECORD = "run.json"
 # Where the folder is, and how strict its reader is, does not change what is in it.
@@ -26,12 +31,13 @@ class RunFolder(ResumableFolder):
 
     def __init__(self, job, settings, flags, *, named_after="dataset"):
         stem = pathlib.Path(getattr(settings, named_after)).stem.replace(":", ".")
-        path = pathlib.Path(settings.output_dir) / (settings.name or f"{stem}-{job}")
+        name = settings.name or f"{stem}-{job}"
+        if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
+            raise invalid_flag("name", "the name of a folder in --output_dir", name)
         names = dict.fromkeys(flag.name for flag in flags if flag.name not in _NOT_RECORDED)
         self.flags = {name: getattr(settings, name) for name in names}
-        _forget_unstarted(path)
         super().__init__(
-            path,
+            pathlib.Path(settings.output_dir) / name,
             RECORD,
             {"job": job, "flags": self.flags},
             kind="results of a script",
@@ -41,14 +47,53 @@ class RunFolder(ResumableFolder):
         if self.progress is None:
             self.save()
 
+    def _open(self, progress):
+        """Also removes the record of a run that ended before its first stage did."""
+        if self.names() == {RECORD}:
+            remove(self / RECORD)
+        super()._open(progress)
+
+    def has(self, name, schema=object):
+        """Returns whether the file `name` is there and whole.
+
+        A file that is damaged is removed, and a line says so: the stage that wrote it runs again.
+
+        Args:
+            name: The file.
+            schema: The form of a JSON file, for `mismatch`.
+        """
+        path = self / name
+        if path.is_dir():
+            raise unexpected("a file, or none", f"{path}, which is a folder: remove it")
+        if not path.exists():
+            return False
+        try:
+            _check(path, schema)
+        except InputError as error:
+            print(f"{path} is damaged, so what it holds is computed again: {error}", flush=True)
+            remove(path)
+            return False
+        return True
+
+    def discard(self, names):
+        """Removes files of stages that have to run again."""
+        for name in names:
+            remove(self / name)
+
     def write(self, name, content):
         """Writes the file `name`: a text, a `keras.Model`, or what a function of a path writes."""
         super().write(name, content.save if isinstance(content, keras.Model) else content)
 
 
-def _forget_unstarted(path):
-    """Removes the record of a run that ended before its first stage did."""
-    if path.is_dir():
-        names = {file.name for file in path.iterdir() if not file.name.startswith(PARTIAL)}
-        if names == {RECORD}:
-            remove(path / RECORD)
+def _check(path, schema):
+    """Raises an InputError for a damaged file."""
+    if path.suffix == ".json":
+        read_json(path, schema)
+    elif path.suffix == ".tflite":
+        TFLiteFile(path).signatures  # noqa: B018
+    elif path.name.endswith((".weights.h5", ".safetensors")):
+        weight_files.read(path)
+    elif path.suffix in model_files.SUFFIXES:
+        damage = model_files.damage_of(path, whole=True)
+        if damage:
+            raise InputError(damage)

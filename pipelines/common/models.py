@@ -9,11 +9,12 @@ import zipfile
 import h5py
 import keras
 
-from pipelines.common.errors import invalid_flag
-from tfpeft.core.arguments import InputError
+from pipelines.common.errors import invalid_flag, user_code
+from tfpeft.core import model_files
+from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
 
-KERAS_FILES = (".keras", ".h5")
+KERAS_FILES = model_files.SUFFIXES
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
 
 
@@ -21,16 +22,16 @@ def import_custom_objects(reference):
     """Imports the module or file of --custom_objects; returns its Keras classes by name."""
     if reference is None:
         return {}
-    try:
-        if reference.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(pathlib.Path(reference).stem, reference)
+    is_file = reference.endswith(".py")
+    if is_file:
+        path = file_to_read(reference, "--custom_objects", "a module or a .py file")
+    with user_code(f"--custom_objects={reference}"):
+        if is_file:
+            spec = importlib.util.spec_from_file_location(path.stem, path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(reference)
-    except (ImportError, OSError, SyntaxError) as error:
-        received = f"{reference}: {error}"
-        raise invalid_flag("custom_objects", "a module or a .py file", received) from error
     return {
         name: value
         for name, value in vars(module).items()
@@ -40,23 +41,21 @@ def import_custom_objects(reference):
 
 def call_function(reference, flag):
     """Calls the `package.module:function` that --`flag` names, without arguments."""
-    module, _, function = reference.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty name
-        raise invalid_flag(flag, "module:function", f"{reference}: {error}") from error
-    return function()
+    module, _, name = reference.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise invalid_flag(flag, "module:function", reference)
+    with user_code(f"--{flag}={reference}"):
+        function = getattr(importlib.import_module(module), name)
+    if not callable(function):
+        received = f"{reference}, which is a {type(function).__name__}"
+        raise invalid_flag(flag, "module:function", received)
+    with user_code(f"--{flag}={reference}"):
+        return function()
 
 
 def load_model(path, flag="model", custom_objects=None):
     """Loads a .keras or .h5 model without its optimizer; `flag` is the one an error names."""
-    expected = f"expected a readable .keras or .h5 model. Received: --{flag}={path}"
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"Received a missing file, {expected}")
-    try:
-        return keras.models.load_model(path, custom_objects=custom_objects, compile=False)
-    except Exception as error:  # zip, h5py, JSON and Keras each have their own
-        raise InputError(f"Received an unreadable file, {expected}: {error}") from error
+    return model_files.load_model(path, f"--{flag}", custom_objects)
 
 
 def load_teacher(path, custom_objects):

@@ -1,12 +1,18 @@
 """What reports of runs have in common: versions, the machine, how they are written and printed."""
 
+import dataclasses
 import importlib.metadata
 import json
+import numbers
 import platform
 
-from tfpeft.core.arguments import InputError
+from tfpeft.core.json_files import read_json
+from tfpeft.evaluation.compare import Evaluation
 from tfpeft.evaluation.tables import evaluations_text
 
+_FIGURES = {field.name: (numbers.Real, None) for field in dataclasses.fields(Evaluation)}
+ROWS = {str: {**_FIGURES, "notes": [str]}}
+"""The form of the rows of a report, for `mismatch`."""
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
 
@@ -26,17 +32,9 @@ def write(folder, result, paragraphs):
     folder.write("report.json", json.dumps(result, indent=2))
 
 
-def show(folder, headline):
-    """Prints the report of a run that has ended, and returns its figures."""
-    result = read_json(folder / "report.json")
+def show(folder, headline, schema):
+    """Prints the report of a run that has ended, and returns its figures; `schema` is its form."""
+    result = read_json(folder / "report.json", schema)
     print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     print(f"Report: {folder / 'report.md'}")
     return result
-
-
-def read_json(path):
-    """Returns the content of a JSON file that a script wrote."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"Received a damaged file, expected JSON. Received: {path}") from error

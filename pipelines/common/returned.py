@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipelines.common.errors import failed, user_code
 from pipelines.common.images import SPLIT_NAMES
 from pipelines.common.models import call_function
 from tfpeft.core import data as core_data
@@ -35,7 +36,8 @@ def splits_of(reference):
 def _named(value, received):
     """Returns {split: data}."""
     if inspect.isgenerator(value):
-        value = tuple(part for part, _ in zip(value, range(4), strict=False))
+        with user_code(received):
+            value = tuple(part for part, _ in zip(value, range(4), strict=False))
     is_features = isinstance(value, dict) and any(name in value for name in _LABELS)
     if isinstance(value, _DATASETS) or is_features or _is_pair(value):
         return {"train": value}
@@ -71,6 +73,8 @@ def _pair(data, received):
         x, y, sample_weight = _arrays(data)
     except InputError as error:
         raise InputError(f"{error} ({received})") from error
+    except Exception as error:  # of a generator, or of a PyDataset
+        raise failed(received, error) from error
     if sample_weight is not None:
         expected = "samples (x, y) without sample weights, which the scripts do not use"
         raise unexpected(expected, f"{received} with sample weights")

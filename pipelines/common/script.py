@@ -1,7 +1,9 @@
 """A script: parses its flags, runs its `main`, and makes one line of bad input."""
 
 import dataclasses
+import os
 import sys
+import traceback
 import typing
 import warnings
 
@@ -10,11 +12,13 @@ from absl import flags as absl_flags
 from absl import logging
 
 from pipelines.common import help as help_texts
+from pipelines.common import stopping
 from pipelines.common.errors import unread_flag
-from pipelines.common.flags import settings_of
+from pipelines.common.flags import DEBUG, settings_of
 from tfpeft.core.arguments import InputError
 
 _HELP = {"help", "helpshort", "?", "helpfull"}
+_CLOSED_PIPE = 141  # the exit status of programs that write to a pipe which nobody reads
 _DEFINE = {
     str: absl_flags.DEFINE_string,
     int: absl_flags.DEFINE_integer,
@@ -32,7 +36,7 @@ class Script:
         main: Called with the settings, and with the list of the files or texts named after the
             flags if the script takes any. It returns the exit status.
         doc: Docstring of the module, which --help shows.
-        groups: Title -> flags that the script reads.
+        groups: Title -> flags that the script reads; --debug is added.
         first: Names of the flags that matter most, ten at most.
         takes_files: Whether there may be arguments that are no flags.
         others: Flags of other scripts, for which the error is that this script does not read them.
@@ -45,6 +49,9 @@ class Script:
     takes_files: bool = False
     others: tuple = ()
 
+    def __post_init__(self):
+        object.__setattr__(self, "groups", {**self.groups, "errors": (DEBUG,)})
+
     @property
     def flags(self):
         """All flags that the script reads, each once."""
@@ -52,7 +59,19 @@ class Script:
 
     def run(self):
         """Runs the script with the arguments of this process, and ends the process."""
-        sys.exit(self.status(sys.argv[1:]))
+        try:
+            with stopping.stoppable():
+                status = self.status(sys.argv[1:])
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except stopping.Stopped as stopped:
+            print(stopping.line(stopped.status - 128), file=sys.stderr, flush=True)
+            status = stopped.status
+        except BrokenPipeError:
+            # Python flushes once more when it ends, and would print an error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = _CLOSED_PIPE
+        sys.exit(status)
 
     def status(self, arguments):
         """Runs the script; returns its exit status: 1 for bad input, which is one line."""
@@ -65,7 +84,11 @@ class Script:
         warnings.filterwarnings("ignore", module="tensorflow")
         try:
             return self.call(arguments)
+        except BrokenPipeError:
+            raise
         except (InputError, OSError) as error:
+            if "--debug" in arguments:
+                traceback.print_exception(error)
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
 

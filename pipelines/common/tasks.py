@@ -22,6 +22,10 @@ TASK = Flag(
 )
 
 
+CLASSES = {str: [str]}
+"""The form of tasks.json: the names of the classes of each task."""
+
+
 class Task(typing.NamedTuple):
     """What a --task names; `columns` are those of texts and labels, none for arrays."""
 

@@ -1,5 +1,7 @@
 """Runs stages one after the other in the folder of a run, exports the model, and reports."""
 
+import dataclasses
+
 import tfpeft
 from pipelines.common import classifiers, datasets, models, reports, training
 from pipelines.common.errors import invalid_flag
@@ -28,7 +30,15 @@ MAX_ACCURACY_DROP = Flag(
     float,
     None,
     "Percentage points of test accuracy that the file may be below the teacher; else status 2.",
+    at_least=-100,
+    at_most=100,
 )
+_REPORT = {
+    "rows": reports.ROWS,
+    "size_ratio": (float, None),
+    "accuracy_drop": float,
+    "test_samples": int,
+}
 RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, MAX_ACCURACY_DROP)
 
 
@@ -59,10 +69,12 @@ def run(job, settings, names, *, own_flags=()):
     check(settings, names)
     stage_flags = [flag for name in names for flag in STAGES[name].flags]
     settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags])
-    folder = RunFolder(job, settings, [*RUN_FLAGS, *own_flags, *stage_flags])
-    if not (folder / "report.json").exists():
-        run_stages(settings, folder, names)
-    drop = reports.show(folder, headline)["accuracy_drop"]
+    with RunFolder(job, settings, [*RUN_FLAGS, *own_flags, *stage_flags]) as folder:
+        files = [stage.file for stage in with_teacher(names)]
+        whole = [folder.has(file) for file in files]
+        if not all([folder.has("report.json", _REPORT), *whole]):
+            run_stages(settings, folder, names)
+        drop = reports.show(folder, headline, _REPORT)["accuracy_drop"]
     if settings.max_accuracy_drop is not None and drop > settings.max_accuracy_drop:
         print(
             f"{folder / 'model.tflite'} is {drop:.2f} points of accuracy below the teacher, "
@@ -70,6 +82,12 @@ def run(job, settings, names, *, own_flags=()):
         )
         return 2
     return 0
+
+
+def with_teacher(names):
+    """Returns the stages that a run of the stages `names` has: a teacher first, a file last."""
+    between = (STAGES[name] for name in names if name != quantize.STAGE.name)
+    return [teacher.STAGE, *between, quantize.STAGE]
 
 
 def check(settings, names):
@@ -99,7 +117,7 @@ def run_stages(settings, folder, names):
         return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
 
     model = None
-    if (folder / teacher.STAGE.file).exists():
+    if folder.has(teacher.STAGE.file):
         model = load(teacher.STAGE.name)
     elif settings.model is not None:
         model = models.load_model(settings.model, "model", custom_objects)
@@ -109,14 +127,16 @@ def run_stages(settings, folder, names):
         data = check_model(settings, model, data)
     if "quantize" not in names:
         settings = with_value(settings, "quantization", "none")
-    stages = [teacher.STAGE, *(STAGES[name] for name in names if name != "quantize")]
-    stages.append(quantize.STAGE)
+    stages = with_teacher(names)
 
     done = []
     for number, stage in enumerate(stages, 1):
         print(f"[{number}/{len(stages)}] {stage.heading(settings)}", flush=True)
         training.seed_everything(settings.seed + number)
-        if not (folder / stage.file).exists():
+        if not folder.has(stage.file):
+            # What comes later is of a model that will be no more.
+            folder.discard([n for later in stages[number:] for n in (later.file, *later.folders)])
+            folder.discard(["report.json"])
             trains = "distill" in done and stage is not quantize.STAGE
             inputs = Inputs(
                 data=data,
@@ -161,7 +181,7 @@ def write_report(folder, comparison, samples, outputs):
         "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
         "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
         "test_samples": samples,
-        "outputs": [outputs.kind, outputs.units],
+        "outputs": dataclasses.asdict(outputs),
         "rows": rows,
         "flags": folder.flags,
         "versions": reports.versions(),

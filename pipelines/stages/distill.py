@@ -1,5 +1,6 @@
 """The stage in which a student learns from teachers."""
 
+import math
 import pathlib
 
 import keras
@@ -29,7 +30,14 @@ FLAGS = (
         "outputs. By default the model itself.",
         repeated=True,
     ),
-    Flag("teacher_weights", list, (), "Weight of each --teacher, above 0; by default equal ones."),
+    Flag(
+        "teacher_weights",
+        list,
+        (),
+        "Weight of each --teacher; by default equal ones.",
+        items=float,
+        above=0.0,
+    ),
     Flag(
         "alpha",
         float,
@@ -109,6 +117,7 @@ def check(settings):
     if settings.soft_loss == "none" and not needs_layers:
         raise invalid_flag("soft_loss", "another value, or a --feature_loss", "none")
     _teacher_weights(settings)
+    _width(settings.student)
 
 
 def run(settings, inputs):
@@ -138,14 +147,23 @@ def make_student(settings, inputs):
             raise unexpected(f"--student={value} to return a keras.Model", repr(model))
         return model
     try:
-        width = float(value)
-    except ValueError:
-        expected = "a .keras or .h5 file, module:function, or a width such as 0.5"
-        raise invalid_flag("student", expected, value) from None
-    try:
-        return tfpeft.scale_width(inputs.model, width)
+        return tfpeft.scale_width(inputs.model, _width(value))
     except ValueError as error:  # a width that a layer cannot have is an error of Keras
         raise InputError(f"Cannot make --student={value} of the teacher: {error}") from error
+
+
+def _width(value):
+    """Returns the width that --student is; None for a file or a function."""
+    if pathlib.Path(value).suffix in models.KERAS_FILES or ":" in value:
+        return None
+    try:
+        width = float(value)
+    except ValueError:
+        width = math.nan
+    if not 0 < width < math.inf:
+        expected = "a .keras or .h5 file, module:function, or a width such as 0.5"
+        raise invalid_flag("student", expected, value)
+    return width
 
 
 def make_distiller(settings, inputs, model, student):
@@ -207,11 +225,8 @@ def _teacher_weights(settings):
     if not settings.teacher_weights:
         return None
     count = len(settings.teacher) or 1
-    try:
-        weights = [float(weight) for weight in settings.teacher_weights]
-    except ValueError:
-        weights = []
-    if len(weights) != count or min(weights) <= 0:
+    weights = [float(weight) for weight in settings.teacher_weights]
+    if len(weights) != count:
         expected = f"{count} positive numbers, one per --teacher"
         raise invalid_flag("teacher_weights", expected, settings.teacher_weights)
     return weights if count > 1 else None
@@ -240,4 +255,4 @@ def _distillation_losses(settings):
     return losses
 
 
-STAGE = Stage("distill", FLAGS, run, check=check)
+STAGE = Stage("distill", FLAGS, run, check=check, folders=("outputs",))

@@ -1,7 +1,5 @@
 """The stage that prunes a model while it is tuned: by a schedule, or in rounds."""
 
-import math
-
 import tfpeft
 from pipelines.common import training
 from pipelines.common.errors import invalid_flag, unread_flag
@@ -60,17 +58,22 @@ SCHEDULE_FLAGS = (
         at_most=1,
     ),
     Flag("prune_updates", int, 20, "How often masks change in between.", at_least=1),
+    Flag("power", float, 3.0, "Of the schedule: 3 prunes fast first, 1 evenly.", above=0),
     Flag(
-        "power",
-        float,
-        3.0,
-        "Of the schedule: 3 prunes fast first, 1 evenly.",
-        above=0,
-        below=math.inf,
+        "block_size",
+        list,
+        None,
+        "height,width: whole blocks are pruned.",
+        items=int,
+        at_least=1,
     ),
-    Flag("block_size", list, None, "height,width: whole blocks are pruned."),
     Flag(
-        "n_m", list, None, "n,m: n of each m weights are kept; --final_sparsity is then 1 - n / m."
+        "n_m",
+        list,
+        None,
+        "n,m: n of each m weights are kept; --final_sparsity is then 1 - n / m.",
+        items=int,
+        at_least=1,
     ),
     Flag("straight_through", bool, False, "Whether pruned weights are trained on behind zeros."),
 )
@@ -148,9 +151,9 @@ def _two_integers(name, values):
     """Returns the integers of --block_size or --n_m; None without the flag."""
     if values is None:
         return None
-    if len(values) != 2 or not all(value.isdecimal() and int(value) for value in values):
+    if len(values) != 2:
         raise invalid_flag(name, "two integers such as 2,4, of at least 1", values)
     return tuple(map(int, values))
 
 
-STAGE = Stage("prune", FLAGS, run, check=check)
+STAGE = Stage("prune", FLAGS, run, check=check, folders=("rounds",))

@@ -1,7 +1,5 @@
 """The stage that trains a model sparse from its first step."""
 
-import math
-
 import tfpeft
 from pipelines.common import training
 from pipelines.common.errors import unread_flag
@@ -54,7 +52,6 @@ FLAGS = (
         0.1,
         "Fraction of each of Adam's steps that is taken back; more gives more zeros.",
         above=0,
-        below=math.inf,
     ),
 )
 _CHANGING = 0.75  # the fraction of the stage in which masks change

@@ -50,6 +50,7 @@ class Stage:
         title: A function of the settings that returns what is printed when the stage begins; by
             default its name.
         file: Name of the file that the stage writes; by default NAME.keras.
+        folders: Names of the folders from which the stage resumes.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Stage:
     check: typing.Callable = _accept
     title: typing.Callable | None = None
     file: str = ""
+    folders: tuple = ()
 
     def __post_init__(self):
         if not self.file:

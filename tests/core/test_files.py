@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from tfpeft.core import weight_files
 from tfpeft.core.arguments import InputError
 from tfpeft.core.files import PARTIAL, ResumableFolder, remove, replacing
 
@@ -43,7 +42,7 @@ class TestReplacing:
     def test_a_body_that_writes_nothing_raises(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("old")
-        with pytest.raises(FileNotFoundError), replacing(path):
+        with pytest.raises(FileNotFoundError, match="Cannot write"), replacing(path):
             pass
         assert path.read_text() == "old"
 
@@ -63,6 +62,26 @@ class TestReplacing:
             partial.mkdir()
         assert list((tmp_path / "folder").iterdir()) == []
         assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_link_stays_and_what_it_leads_to_is_replaced(self, tmp_path, exists):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link.txt").symlink_to("real/a.txt")
+        if exists:
+            (tmp_path / "real" / "a.txt").write_text("old")
+        with replacing(tmp_path / "link.txt") as partial:
+            assert partial.parent == tmp_path / "real"
+            partial.write_text("new")
+        assert (tmp_path / "link.txt").is_symlink()
+        assert (tmp_path / "real" / "a.txt").read_text() == "new"
+        assert [path.name for path in (tmp_path / "real").iterdir()] == ["a.txt"]
+
+    def test_the_longest_name_of_a_file_can_be_written(self, tmp_path):
+        path = tmp_path / ("a" * 251 + ".txt")
+        with replacing(path) as partial:
+            assert partial.suffix == ".txt"
+            partial.write_text("new")
+        assert list(tmp_path.iterdir()) == [path]
 
     def test_what_is_not_there_is_removed_without_an_error(self, tmp_path):
         remove(tmp_path / "none")
@@ -121,9 +140,22 @@ class TestResumableFolder:
         with pytest.raises(InputError, match="invalid `path`, .*which holds other files"):
             resumable(tmp_path)
         for path in (tmp_path / "notes.txt", None):
-            with pytest.raises(InputError, match="invalid `path`, expected a folder"):
+            with pytest.raises(InputError, match="`path`, expected a folder"):
                 resumable(path)
         assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+    @pytest.mark.parametrize("shards", [None, [1, "2"], {}])
+    def test_a_record_with_progress_of_another_form_raises(self, tmp_path, shards):
+        resumable(tmp_path).save(shards=shards)
+        with pytest.raises(InputError, match="damaged, without .* for shards.*: remove the folder"):
+            ResumableFolder(
+                tmp_path,
+                "run.json",
+                {"seed": 1, "model": {"name": "a", "sizes": (1, 2)}},
+                kind="outputs",
+                argument="`path`",
+                progress={"shards": [int]},
+            )
 
     def test_half_written_files_are_removed(self, tmp_path):
         resumable(tmp_path).save(shards=[])
@@ -142,6 +174,7 @@ class TestResumableFolder:
         folder.write("a.txt", "text")
         folder.write("b.npy", lambda path: np.save(path, np.arange(3)))
         folder.write("c", lambda path: (path.mkdir(), (path / "d").write_text("inside")))
+        folder.close()
         assert (tmp_path / "a.txt").read_text() == "text"
         np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), np.arange(3))
         assert (tmp_path / "c" / "d").read_text() == "inside"
@@ -155,28 +188,3 @@ class TestResumableFolder:
 
         with pytest.raises(OSError, match=r"Cannot write .*a.txt \(`path`\): no space left"):
             folder.write("a.txt", full)
-
-
-@pytest.mark.parametrize("name", ["a.weights.h5", "a.safetensors"])
-def test_weight_files_keep_arrays_and_metadata(tmp_path, name):
-    arrays = {"dense/kernel": np.arange(6.0).reshape(2, 3), "bias": np.ones(3, "float16").T}
-    weight_files.write(tmp_path / name, arrays, {"task": "a", "rank": 2})
-    found, about = weight_files.read(tmp_path / name)
-    assert about == {"task": "a", "rank": 2}
-    assert set(found) == set(arrays)
-    for key, array in arrays.items():
-        np.testing.assert_array_equal(found[key], array)
-        assert found[key].dtype == array.dtype
-    assert [file.name for file in tmp_path.iterdir()] == [name]
-
-
-def test_weight_files_that_cannot_be_used(tmp_path):
-    with pytest.raises(InputError, match=r"`path`, expected a name that ends in .*a\.bin"):
-        weight_files.write(tmp_path / "deep" / "a.bin", {}, {})
-    assert list(tmp_path.iterdir()) == []
-    for name in ("a.weights.h5", "a.safetensors"):
-        with pytest.raises(InputError, match="`path`, expected a file of `save_adapter`"):
-            weight_files.read(tmp_path / name)
-        (tmp_path / name).write_bytes(b"something else")
-        with pytest.raises(InputError, match=r"`path`, expected a file of .* \(\w+\)"):
-            weight_files.read(tmp_path / name)

@@ -450,7 +450,10 @@ def test_bad_models_raise(tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"nothing of the kind")
     for model, message in [
         (tmp_path / "m.tflite", "m.tflite, which is something else"),
-        (tmp_path / "none.keras", "expected a keras.Model.*none.keras"),
+        (
+            tmp_path / "none.keras",
+            "`model`, expected a .keras or .h5 .*none.keras', which is not",
+        ),
         (
             keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()]),
             "Expected labels from 0",

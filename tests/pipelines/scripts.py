@@ -14,7 +14,7 @@ import sys
 import keras
 
 import pipelines
-from pipelines.common import training
+from pipelines.common import stopping, training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -74,6 +74,7 @@ def _run_as_main(script, arguments, cwd, output, errors, max_file_size):
         os.dup2(file, descriptor)
         os.close(file)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    stopping.install()
     pipelines.quiet_native_logs()
     if max_file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, max_file_size))

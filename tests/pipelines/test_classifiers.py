@@ -269,7 +269,7 @@ def test_predict_reads_images_as_the_run_did(tmp_path, monkeypatch, capsys, pixe
     model = keras.Sequential([keras.Input((4, 5, 1)), *layers])
     model.set_weights([np.array([[-1.0, 1.0]]), np.array([bias, -bias])])
     tfpeft.export_tflite(model, "run/model.tflite")
-    report = {"outputs": ["logits", 2], "flags": {"pixel_range": pixel_range}}
+    report = {"outputs": {"kind": "logits", "units": 2}, "flags": {"pixel_range": pixel_range}}
     (tmp_path / "run/report.json").write_text(json.dumps(report))
     (tmp_path / "run/labels.txt").write_text("dark\nlight\n")
     for name, pixel in (("a", 30), ("b", 250)):

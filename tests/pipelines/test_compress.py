@@ -1,6 +1,7 @@
 """pipelines.compress and the scripts of a single stage, as a user runs them."""
 
 import json
+import os
 import random
 import runpy
 import shutil
@@ -135,17 +136,22 @@ def test_killed_at_random_moments_it_ends_in_the_same_report(plain, plain_runs, 
     expected = read_report(plain_runs("functional.keras"))
     flags = [*plain_flags("functional.keras"), f"--output_dir={tmp_path}"]
     folder = tmp_path / "functional.keras"
-    log = tmp_path / "log"
+    log, errors = tmp_path / "log", tmp_path / "errors"
     kills = 0
-    for stage in (1, 2, 2, 3, 4):
+    for stage, number in ((1, 9), (2, 9), (2, signal.SIGINT), (3, signal.SIGTERM), (4, 9)):
         log.write_text("")
-        process = start("pipelines.compress", *flags, cwd=plain, output=log, errors=log)
+        process = start("pipelines.compress", *flags, cwd=plain, output=log, errors=errors)
         while process.is_alive() and f"[{stage}/4]" not in log.read_text():
             time.sleep(0.02)
         time.sleep(moments.uniform(0.0, 0.8))
-        process.kill()
+        os.kill(process.pid, number)
         process.join()
-        kills += process.exitcode == -signal.SIGKILL
+        kills += process.exitcode == (-9 if number == 9 else 128 + number)
+        if process.exitcode > 0:
+            name = signal.Signals(number).name
+            line = f"stopped by {name}: the same command goes on after the last stage that is "
+            assert errors.read_text() == f"{line}finished\n"
+            assert not list(folder.glob("tfpeft-*"))
         assert not (folder / "report.json").exists() or kills < 5
     assert kills >= 3
     status, _, errors = run("pipelines.compress", *flags, cwd=plain)
@@ -259,11 +265,11 @@ def main(tmp_path, monkeypatch):
             {"y_train": np.full(150, "cat")},
             "of one kind.*names and numbers",
         ),
-        (["--model=none.keras"], {}, "missing file.*--model=none.keras"),
-        (["--model=mine.npz"], {}, "unreadable file.*--model=mine.npz"),
+        (["--model=none.keras"], {}, "--model=none.keras, which is not there"),
+        (["--model=mine.npz"], {}, "--model, expected a .keras or .h5.*=mine.npz"),
         (["--model=mine.keras", "--student=mine.npz"], {}, "--student, expected.*mine.npz"),
         (["--model=mine.keras", "--student=0.5"], {}, "--student=0.5.*`units`"),
-        (["--model=mine.keras", "--student=none.h5"], {}, "missing file.*--student=none.h5"),
+        (["--model=mine.keras", "--student=none.h5"], {}, "--student=none.h5, which is not there"),
         (["--model=mine.keras", "--custom_objects=none.py"], {}, "--custom_objects=none.py"),
         (["--stages=quantize,prune"], {}, "--stages.*quantize last.*quantize,prune"),
         (["--stages=prune,prune"], {}, "--stages.*each once"),
@@ -286,7 +292,7 @@ def main(tmp_path, monkeypatch):
         (
             ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2,x"],
             {},
-            "--n_m, expected two integers.*--n_m=2,x",
+            "--n_m, expected integers of at least 1.*--n_m=2,x",
         ),
         (
             ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--n_m=2"],
@@ -319,6 +325,21 @@ def test_bad_input_names_the_flag(main, tmp_path, arguments, arrays, message):
     with pytest.raises(InputError, match=message):
         main(*arguments, "--epochs=1", **arrays)
     assert not list(tmp_path.glob("**/*.tflite"))
+
+
+def test_damaged_files_of_a_run_are_computed_again(plain, plain_runs, tmp_path):
+    """The stage, those after it, and the report: equal to those of the run that was whole."""
+    expected = read_report(plain_runs("functional.keras"))
+    folder = tmp_path / "functional.keras"
+    shutil.copytree(plain_runs("functional.keras"), folder)
+    flags = [*plain_flags("functional.keras"), f"--output_dir={tmp_path}"]
+    for name, content in [("report.json", b"{}"), ("model.tflite", b""), ("prune.keras", b"PK")]:
+        (folder / name).write_bytes(content)
+        status, output, errors = run("pipelines.compress", *flags, cwd=plain)
+        assert (status, errors) == (0, "")
+        assert output.count("is damaged, so what it holds is computed again") == 1
+        assert ("Epoch" in output) == (name == "prune.keras")
+        assert read_report(folder) == expected
 
 
 def test_another_run_in_the_same_folder_is_an_error(digits_run):

@@ -1,6 +1,7 @@
 """Flags, help, and what a script makes of bad input."""
 
 import math
+import sys
 
 import pytest
 
@@ -41,9 +42,23 @@ def test_bad_flags_are_one_line_and_status_1(tmp_path):
         ("--epochs=0", "--epochs, expected an integer of at least 1. Received: --epochs=0"),
         ("--epochs", "Missing value for flag --epochs"),
         ("--scope=all", "--scope, expected one of layer, global, erk. Received: --scope=all"),
-        ("--l1=nan", "--l1, expected a number in (0, inf). Received: --l1=nan"),
+        ("--l1=nan", "--l1, expected a number above 0. Received: --l1=nan"),
         ("--stages=prune,melt", "--stages, expected some of distill, sparse_train, prune"),
         ("file.keras", "Expected flags only. Received: file.keras"),
+        ("--model=", "--model, expected a text that is not empty. Received: --model="),
+        ("--output_dir=  ", "--output_dir, expected a text that is not empty"),
+        ("--stages=", "--stages, expected one value or more. Received: --stages="),
+        (
+            "--exclude=a,,b",
+            "--exclude, expected a text that is not empty. Received: --exclude=a,,b",
+        ),
+        ("--max_accuracy_drop=nan", "--max_accuracy_drop, expected a number in [-100, 100]"),
+        ("--teacher_weights=1,nan", "--teacher_weights, expected numbers above 0"),
+        ("--n_m=2,inf", "--n_m, expected integers of at least 1. Received: --n_m=2,inf"),
+        ("--temperature=inf", "--temperature, expected a number above 0. Received: --tempera"),
+        ("--seed=2147483648", "--seed, expected an integer of at least 0. Received: --seed=21474"),
+        ("--student=nan", "--student, expected a .keras or .h5 file, module:function, or a width"),
+        ("--name=../up", "--name, expected the name of a folder in --output_dir"),
     ],
 )
 def test_bad_flags_in_this_process(flag, message, tmp_path, monkeypatch, capsys):
@@ -73,9 +88,44 @@ def test_errors_of_files_are_one_line_and_bugs_keep_their_traceback(capsys):
     for error in (InputError("of\ninput"), OSError("of a file")):
         assert script(error).status([]) == 1
     assert capsys.readouterr().err == "error: of input\nerror: of a file\n"
+    assert script(InputError("of input")).status(["--debug"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("Traceback (most recent call last):\n")
+    assert errors.endswith("\nerror: of input\n")
     for bug in (ValueError("of Keras"), KeyError("name")):
         with pytest.raises(type(bug)):
             script(bug).status([])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_no_flag_takes_an_empty_value_or_a_number_that_is_none(script):
+    floats = ["nan", "NaN", "inf", "-inf", "1e999", "", " "]
+    integers = [*floats, str(2**31), str(-(2**31))]
+    texts = ["", " ", "\t", "\n"]
+    items = {str: [], int: integers, float: floats}
+    for flag in script.SCRIPT.flags:
+        values = {
+            **{str: texts, int: integers, float: floats, bool: ["", "nan", "2"]},
+            list: ["", " ", ",", "a,,b", "a, ,b", *items[flag.items]],
+        }
+        for value in values[flag.kind]:
+            with pytest.raises(InputError, match=f"--{flag.name}\\b"):
+                script.SCRIPT.parse([f"--{flag.name}={value}"])
+
+
+def test_a_pipe_that_nobody_reads_ends_the_script_in_silence(tmp_path, monkeypatch, capsys):
+    """As of `| head`: the exit status is that of programs that SIGPIPE ends."""
+
+    def main(settings):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with open(tmp_path / "output", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as error:
+            Script(main, "", {}, ()).run()
+    assert error.value.code == 141
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
@@ -138,9 +188,9 @@ def test_settings_are_values_by_name_and_what_was_given():
     [
         ({"at_least": 0, "below": 1}, "a number in [0, 1)", [0, 0.99], [-0.1, 1, math.nan]),
         ({"above": 0, "at_most": 1}, "a number in (0, 1]", [0.01, 1], [0, 1.1]),
-        ({"above": 0}, "a number above 0", [0.1, math.inf], [0, -1, math.nan]),
+        ({"above": 0}, "a number above 0", [0.1, 1e300], [0, -1, math.nan, math.inf]),
         ({"at_least": 2}, "a number of at least 2", [2], [1.9]),
-        ({}, "", [-1, math.nan], []),
+        ({}, "", [-1, 0], [math.nan, -math.inf, "1", True]),
     ],
 )
 def test_a_flag_takes_the_numbers_of_its_range(bounds, expected, inside, outside):

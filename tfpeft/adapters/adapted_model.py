@@ -225,7 +225,8 @@ class AdaptedModel(keras.Model):
         weights, about = weight_files.read(path)
         if about.get("model") != weight_files.fingerprint(self.model):
             raise invalid("path", "an adapter of this model, with these weights", str(path))
-        adapter = self._adapter(keras.saving.deserialize_keras_object(about["method"]), name)
+        method = weight_files.rebuild(about.get("method"), AdapterMethod, path)
+        adapter = self._adapter(method, name)
         weight_files.assign(adapter.arrays(), weights, path, "save_adapter")
         self._put(adapter)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
+from tfpeft.core.paths import as_path
 from tfpeft.core.registration import register
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -30,8 +31,10 @@ def as_frozen_model(model, argument):
         if isinstance(model, keras.Model) and not model.built:
             raise invalid(argument, "a model that is built, and trained", model)
         return model
-    if isinstance(model, (str, os.PathLike)) and os.fspath(model).endswith(".tflite"):
-        return TFLiteLayer(file=os.fspath(model))
+    if isinstance(model, (str, os.PathLike)):
+        path = as_path(model, f"`{argument}`", "a .tflite file")
+        if path.suffix == ".tflite":
+            return TFLiteLayer(file=str(path))
     if callable(model):
         return FunctionLayer(function=model)
     expected = "a keras.Model, a layer, a .tflite file, or a function of a batch"

@@ -12,6 +12,7 @@ from tfpeft.core.files import ResumableFolder
 
 SHARD_SAMPLES = 4096
 """How many samples a kill loses at most."""
+_CHECKSUMS = (np.dtype("uint32"), ())  # the type of a column of checksums, and its other sides
 
 
 class Store(abc.ABC):
@@ -115,20 +116,35 @@ class FolderStore(Store):
 
     def __init__(self, path, settings):
         self._folder = ResumableFolder(
-            path, "about.json", settings, kind="precomputed outputs", argument="`path`"
+            path,
+            "about.json",
+            settings,
+            kind="precomputed outputs",
+            argument="`path`",
+            progress={"structure": {"outputs": (list, dict, int), "features": dict}},
         )
         self._pending = _Pending()
         self._read = functools.lru_cache(maxsize=64)(self._map)  # each one is an open file
         self._sizes = []
         if self._folder.progress is not None:
-            self._resume(self._folder.progress)
+            self._resume(self._folder.progress["structure"])
 
-    def _resume(self, progress):
-        if "structure" not in progress:
+    def _resume(self, structure):
+        leaves = keras.tree.flatten(structure)
+        if leaves != list(range(len(leaves))):
             raise self._damaged(self._folder / "about.json")
-        self.structure = progress["structure"]
+        self.structure = structure
+        first = None
         while (self._folder / _shard_name(len(self._sizes))).is_dir():
-            self._sizes.append(len(self._map(len(self._sizes), 0)))
+            shard = len(self._sizes)
+            columns = [self._map(shard, column) for column in range(1 + len(leaves))]
+            forms = [(column.dtype, column.shape[1:]) for column in columns]
+            first = first or forms
+            for column, array in enumerate(columns):
+                is_whole = array.ndim > 0 and len(array) == len(columns[0]) > 0
+                if not is_whole or forms[column] != first[column] or first[0] != _CHECKSUMS:
+                    raise self._damaged(self._folder / _shard_name(shard) / f"{column}.npy")
+            self._sizes.append(len(columns[0]))
         self.samples = sum(self._sizes)
 
     def check_outputs(self, outputs):
@@ -136,7 +152,7 @@ class FolderStore(Store):
         for stored, current in zip(expected, keras.tree.flatten(outputs), strict=True):
             # Tolerant, as batches of other sizes round differently.
             stored, current = (np.asarray(array, "float64") for array in (stored, current))
-            scale = np.max(np.abs(stored), initial=1e-3)
+            scale = np.max(np.abs(stored), initial=1e-3, where=np.isfinite(stored))
             if not np.allclose(stored, current, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
                 expected = "an empty folder, or one of outputs that the model still returns"
                 raise invalid("path", expected, str(self._folder.path))
@@ -149,6 +165,7 @@ class FolderStore(Store):
     def close(self, samples):
         if self._pending.samples:
             self._write()
+        self._folder.close()
         if samples != self.samples:
             raise invalid("data", f"the {self.samples} samples in {self._folder.path}", samples)
 
@@ -181,11 +198,12 @@ class FolderStore(Store):
         file = self._folder / _shard_name(shard) / f"{column}.npy"
         try:
             return np.load(file, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise self._damaged(file) from error
 
     def _damaged(self, file):
-        return invalid("path", f"whole files ({file} is damaged)", str(self._folder.path))
+        expected = f"whole files ({file} is damaged: remove the folder that it is in)"
+        return invalid("path", expected, str(self._folder.path))
 
 
 class _Pending:

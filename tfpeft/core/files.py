@@ -7,32 +7,47 @@ import pathlib
 import shutil
 
 from tfpeft.core.arguments import InputError
+from tfpeft.core.json_files import mismatch
+from tfpeft.core.locks import LOCK, FolderLock
+from tfpeft.core.paths import folder_to_write
 
 PARTIAL = "tfpeft-partial."
 """How the name of a file begins while it is being written."""
+_LONGEST = 60  # characters of a name that are kept then: file systems take 255 bytes
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, argument="`path`"):
     """Yields a path beside `path` to write a file or folder to, and renames it to `path`.
 
-    If the body raises, its files are removed, and an older file or folder at `path` stays.
+    If the body raises, its files are removed, and an older file or folder at `path` stays. A
+    link stays as well: what it leads to is replaced.
 
     Args:
-        path: The file or folder to write; missing parent folders are created.
+        path: The file or folder to write, as `core/paths.py` returns it; missing parent folders
+            are created.
+        argument: What names the path in the user's call, for errors.
+
+    Raises:
+        OSError: if the path cannot be written, also by the body.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target = pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
     # The ending stays last, as Keras and NumPy read the format from it.
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    remove(partial)
+    partial = target.with_name(f"{PARTIAL}{target.name[-_LONGEST:]}")
     try:
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            remove(path)  # a folder replaces an empty one only
-        os.replace(partial, path)
-    finally:
+        target.parent.mkdir(parents=True, exist_ok=True)
         remove(partial)
+        try:
+            yield partial
+            if partial.is_dir() and target.is_dir():
+                remove(target)  # a folder replaces an empty one only
+            os.replace(partial, target)
+        finally:
+            remove(partial)
+    except OSError as error:
+        reason = error.strerror or error
+        raise type(error)(f"Cannot write {path} ({argument}): {reason}") from error
 
 
 def remove(path):
@@ -48,7 +63,8 @@ class ResumableFolder:
 
     The record is a JSON file, `{**settings, **progress}`. A folder that is opened again with the
     same settings resumes; with other settings it raises, so that no folder holds parts of two
-    jobs. Files that an interrupted job left half-written are removed.
+    jobs. Files that an interrupted job left half-written are removed. From here to `close`, the
+    end of a `with`, or the end of the object, no other process can open the folder.
 
     Args:
         path: The folder; it is created.
@@ -57,44 +73,78 @@ class ResumableFolder:
         kind: What the folder holds, in words, for errors: "precomputed outputs".
         argument: What names the folder in the user's call: "`path`" or "--output_dir".
         prefix: What stands before the name of a setting in errors: "--" of flags.
+        progress: The form of what the record holds beside the settings, for `mismatch`.
 
     Attributes:
         path: The folder, a `pathlib.Path`.
         progress: What the record holds beside the settings; None in a new folder.
 
     Raises:
-        InputError: if `path` is a file, or the folder holds other files, another job's settings,
-            or a record that cannot be read.
+        InputError: if `path` is a file, or the folder is in use, holds other files, another job's
+            settings, or a record that cannot be read.
     """
 
-    def __init__(self, path, record, settings, *, kind, argument, prefix=""):
-        if not isinstance(path, (str, os.PathLike)) or pathlib.Path(path).is_file():
-            raise InputError(f"Received an invalid {argument}, expected a folder. Received: {path}")
-        self.path = pathlib.Path(path)
+    def __init__(self, path, record, settings, *, kind, argument, prefix="", progress=object):
+        self.path = folder_to_write(path, argument)
         self.record, self.kind, self.argument, self.prefix = record, kind, argument, prefix
         self.settings = json.loads(json.dumps(settings))
         self.progress = None
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.path, argument)
+        except OSError as error:
+            reason = error.strerror or error
+            raise type(error)(f"Cannot write {self.path} ({argument}): {reason}") from error
+        try:
+            self._open(progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, progress):
+        """Removes what is half-written, and reads the record."""
         for leftover in self.path.glob(f"{PARTIAL}*"):
             remove(leftover)
-        if (self.path / record).is_file():
-            self._read()
-        elif any(self.path.iterdir()):
+        if (self.path / self.record).is_file():
+            self._read(progress)
+        elif self.names():
             raise self._unusable("which holds other files")
 
-    def _read(self):
+    def close(self):
+        """Lets other processes use the folder."""
+        self._lock.release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def names(self):
+        """Returns the names of the whole files and folders in it."""
+        others = (LOCK, PARTIAL)
+        return {file.name for file in self.path.iterdir() if not file.name.startswith(others)}
+
+    def _read(self, progress):
         try:
-            saved = json.loads((self.path / self.record).read_text())
+            saved = json.loads((self.path / self.record).read_text(encoding="utf-8"))
             before = {key: saved.pop(key, None) for key in self.settings}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise self._unusable(f"whose {self.record} is damaged") from error
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise self._damaged() from error
         changed = [self.prefix + text for text in _differences(before, self.settings)]
         if changed:
             raise InputError(
                 f"{self.path} ({self.argument}) holds other {self.kind}, expected the same "
                 f"settings, or another folder. Received: {'; '.join(changed)}"
             )
+        found = mismatch(saved, progress)
+        if found:
+            raise self._damaged(f", without {found}")
         self.progress = saved
+
+    def _damaged(self, why=""):
+        why = f"whose {self.record} is damaged{why}: remove the folder, or name another"
+        return self._unusable(why)
 
     def _unusable(self, why):
         return InputError(
@@ -117,14 +167,11 @@ class ResumableFolder:
             name: The file.
             content: A text, or a function that writes a file or a folder to the path it gets.
         """
-        try:
-            with replacing(self.path / name) as partial:
-                if isinstance(content, str):
-                    partial.write_text(content)
-                else:
-                    content(partial)
-        except OSError as error:
-            raise OSError(f"Cannot write {self.path / name} ({self.argument}): {error}") from error
+        with replacing(self.path / name, self.argument) as partial:
+            if isinstance(content, str):
+                partial.write_text(content)
+            else:
+                content(partial)
 
 
 def _differences(before, now):

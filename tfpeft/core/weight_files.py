@@ -1,23 +1,33 @@
 """Files of named arrays and metadata: .weights.h5 and .safetensors."""
 
 import json
-import pathlib
 import zlib
 
 import h5py
+import keras
 import numpy as np
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.files import replacing
+from tfpeft.core.hdf5 import check_hdf5, float_like
+from tfpeft.core.paths import file_to_read, file_to_write, invalid_path
 
 _ABOUT = "tfpeft"
 """Key of the metadata in a file."""
+_EXPECTED = "a file of `save_adapter` or `save_task`"
 
 
 def write(path, arrays, about):
-    """Writes {name: array} and `about`, a dict that JSON can hold, to a file."""
-    path = pathlib.Path(path)
+    """Writes {name: array} and `about`, a dict that JSON can hold, to a file.
+
+    Raises:
+        InputError: for numbers that are not finite, and a path that is no such file.
+    """
+    path = file_to_write(path)
     is_safetensors, text = _is_safetensors(path), json.dumps(about)
+    name = _not_finite(arrays)
+    if name:
+        raise unexpected("finite weights", f"NaN or infinity in {name}")
     with replacing(path) as partial:
         if is_safetensors:
             from safetensors.numpy import save_file
@@ -28,51 +38,82 @@ def write(path, arrays, about):
         with h5py.File(partial, "w") as file:
             file.attrs[_ABOUT] = text
             for name, array in arrays.items():
-                file[name] = array
+                # HDF5 has no bfloat16; float32 holds the same numbers.
+                file[name] = array.astype("float32") if array.dtype.kind == "V" else array
 
 
 def read(path):
     """Returns the arrays and the metadata of a file that `write` wrote.
 
+    No more is read than the file holds: nothing of other files, and nothing that grows.
+
     Raises:
         InputError: if there is no such file, or its content is another one.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise invalid("path", "a file of `save_adapter` or `save_task`", str(path))
+    path = file_to_read(path, expected=_EXPECTED)
     try:
         if _is_safetensors(path):
             from safetensors import safe_open
 
             with safe_open(path, "numpy") as file:
                 about = json.loads(file.metadata()[_ABOUT])
-                return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-        arrays = {}
-        with h5py.File(path, "r") as file:
-            about = json.loads(file.attrs[_ABOUT])
-            file.visititems(
-                lambda name, item: (
-                    arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-                )
-            )
-        return arrays, about
-    except ImportError:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            with h5py.File(path, "r") as file:
+                about = json.loads(file.attrs[_ABOUT])
+                datasets = check_hdf5(file, path.stat().st_size, expansion=1)
+                arrays = {dataset.name[1:]: dataset[()] for dataset in datasets}
+        if not isinstance(about, dict):
+            raise TypeError("metadata of another form")
+    except (ImportError, InputError):
         raise
     except Exception as error:  # h5py, safetensors and JSON raise classes of their own
-        expected = "a file of `save_adapter` or `save_task`"
-        raise invalid("path", f"{expected} ({type(error).__name__})", str(path)) from error
+        why = f", which is damaged ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise invalid_path("`path`", _EXPECTED, path, why) from error
+    name = _not_finite(arrays)
+    if name:
+        raise invalid_path("`path`", "finite weights", path, f", with NaN or infinity in {name}")
+    return arrays, about
+
+
+def rebuild(config, kind, path):
+    """Returns the object that a configuration in the metadata of the file `path` describes.
+
+    Args:
+        config: What `keras.saving.serialize_keras_object` returned.
+        kind: Its class.
+        path: The file, for errors.
+    """
+    try:
+        found = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # whatever a configuration that is damaged leads to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        why = f", which is damaged, or needs a class to be registered with Keras: {reason}"
+        raise invalid_path("`path`", _EXPECTED, path, why) from error
+    if not isinstance(found, kind):
+        why = f", which is damaged: it has a {type(found).__name__} for a {kind.__name__}"
+        raise invalid_path("`path`", _EXPECTED, path, why)
+    return found
 
 
 def assign(variables, arrays, path, writer):
     """Assigns {name: array} of a file to {name: variable}.
 
     Raises:
-        InputError: if names or shapes differ; no variable is then changed. The message names the
-            `path`, and the method `writer` that writes such files.
+        InputError: if names, shapes or kinds of numbers differ; no variable is then changed. The
+            message names the `path`, and the method `writer` that writes such files.
     """
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    if shapes != {name: array.shape for name, array in arrays.items()}:
-        raise invalid("path", f"a whole file of `{writer}`", str(path))
+    for name in sorted({*variables, *arrays}):
+        if name not in arrays or name not in variables:
+            why = f", {'without' if name in variables else 'with another array,'} {name}"
+            raise invalid_path("`path`", f"a whole file of `{writer}`", path, why)
+        variable, array = variables[name], arrays[name]
+        types = variable.dtype, array.dtype
+        same_kind = all(map(float_like, types)) or len({np.dtype(t).kind for t in types}) == 1
+        if tuple(variable.shape) != array.shape or not same_kind:
+            expected = f"a whole file of `{writer}` with {name} of shape {tuple(variable.shape)}"
+            why = f", where it has shape {array.shape} and type {array.dtype}"
+            raise invalid_path("`path`", expected, path, why)
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
@@ -85,9 +126,17 @@ def fingerprint(model):
     return f"{checksum:08x}"
 
 
+def _not_finite(arrays):
+    """Returns the name of an array with NaN or infinity; None if there is none."""
+    for name, array in arrays.items():
+        if float_like(array.dtype) and not np.all(np.isfinite(array)):
+            return name
+    return None
+
+
 def _is_safetensors(path):
     if path.name.endswith(".safetensors"):
         return True
     if path.name.endswith(".weights.h5"):
         return False
-    raise invalid("path", "a name that ends in .weights.h5 or .safetensors", str(path))
+    raise invalid_path("`path`", "a name that ends in .weights.h5 or .safetensors", path)

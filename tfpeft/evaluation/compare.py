@@ -13,6 +13,8 @@ import tensorflow as tf
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import last_activation
 from tfpeft.core.macs import count_macs
+from tfpeft.core.model_files import load_model
+from tfpeft.core.paths import as_path
 from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import classification_quality
@@ -201,7 +203,9 @@ def compare(
 
 
 def _is_tflite(model):
-    return isinstance(model, (str, os.PathLike)) and pathlib.Path(model).suffix == ".tflite"
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    return as_path(model, "`model`", "a .keras, .h5 or .tflite file").suffix == ".tflite"
 
 
 def _check_signature(files, signature):
@@ -219,10 +223,9 @@ def _first(x, count):
 def _loaded(model):
     if isinstance(model, keras.Model):
         return model
-    path = pathlib.Path(model) if isinstance(model, (str, os.PathLike)) else None
-    if path is None or not path.is_file() or path.suffix not in (".keras", ".h5"):
+    if not isinstance(model, (str, os.PathLike)):
         raise invalid("model", "a keras.Model or a .keras, .h5 or .tflite file", model)
-    return keras.models.load_model(path, compile=False)
+    return load_model(model)
 
 
 def _file_figures(file, x, y, from_logits, signature):

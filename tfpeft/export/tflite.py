@@ -10,6 +10,7 @@ from tfpeft.core.arguments import ExportError, invalid, unexpected
 from tfpeft.core.arrays import check_numbers
 from tfpeft.core.data import read
 from tfpeft.core.files import replacing
+from tfpeft.core.paths import file_to_write
 from tfpeft.export.conversion import (
     SIGNATURE,
     convert,
@@ -124,6 +125,7 @@ def export_tflite(
         )
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
+    path = file_to_write(path)
     data = None if representative_data is None else _first_inputs(representative_data)
     specs = input_specs(model, data)
     samples = flat_samples(data, keras.tree.flatten(specs))

@@ -2,13 +2,13 @@
 
 import functools
 import os
-import pathlib
 import typing
 from collections.abc import Callable
 
 import numpy as np
 
 from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_signature import Signature
 
 if typing.TYPE_CHECKING:
@@ -46,9 +46,7 @@ class TFLiteFile:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
-        if not self.path.is_file():
-            raise unexpected("a .tflite file", f"{path}, which is not there")
+        self.path = file_to_read(path, expected="a .tflite file")
         self._content = self.path.read_bytes()
         if self._content[4:8] != b"TFL3":
             raise unexpected("a .tflite file", f"{path}, which is something else")

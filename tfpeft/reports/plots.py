@@ -1,6 +1,7 @@
 """Plots of points and lines, as PNG files."""
 
 from tfpeft.core.files import replacing
+from tfpeft.core.paths import file_to_write
 
 
 def line_plot(path, lines, *, x_label, y_label, baseline=None):
@@ -48,7 +49,7 @@ def path_plot(path, points, *, x_label, y_label):
 
 def save_figure(figure, path):
     """Writes a matplotlib figure as a PNG."""
-    with replacing(path) as partial:
+    with replacing(file_to_write(path)) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 

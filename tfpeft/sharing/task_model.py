@@ -12,6 +12,7 @@ from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import weight_files
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import flatten_layers
+from tfpeft.core.json_files import mismatch
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -135,17 +136,18 @@ def read_task(path, about_encoder):
         InputError: for a file of another encoder, and other files.
     """
     arrays, about = weight_files.read(path)
-    if "head" not in about:
-        raise invalid("path", "a file of `save_task`", str(path))
+    found = mismatch(about, {"task": str, "head": dict, "method": (dict, None), "model": str})
+    if found:
+        raise invalid("path", f"a file of `save_task`, with {found}", str(path))
     if about["model"] != about_encoder["model"]:
         expected = f"a task of this backbone, whose weights are {about_encoder['model']}"
         raise invalid("path", expected, f"{path} for {about['model']}")
     for key, here in about_encoder.items():
-        if about[key] != here:
-            raise invalid("path", f"a task of {key}={here!r}", f"{path} with {about[key]!r}")
-    deserialize = keras.saving.deserialize_keras_object
-    objects = {key: about[key] and deserialize(about[key]) for key in ("head", "method")}
-    return {**about, **objects}, arrays
+        if about.get(key) != here:
+            raise invalid("path", f"a task of {key}={here!r}", f"{path} with {about.get(key)!r}")
+    head = weight_files.rebuild(about["head"], keras.layers.Layer, path)
+    method = about["method"] and weight_files.rebuild(about["method"], AdapterMethod, path)
+    return {**about, "head": head, "method": method}, arrays
 
 
 def encode(encoder, part, inputs, training):

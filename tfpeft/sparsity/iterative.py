@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import check_choice, check_positive_integer, check_rate, invalid
+from tfpeft.core.model_files import damage_of
 from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, within_tolerance
+from tfpeft.core.paths import file_to_read, invalid_path
 from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity.compiled import (
     check_model,
@@ -220,6 +222,10 @@ def prune_iteratively(
 
 def _load_weights(model, path, original):
     """Gives a model the weights of a saved copy of `original`, whatever classes it is made of."""
+    damage = damage_of(file_to_read(path, "`directory`", "the model of the last round"), whole=True)
+    if damage:
+        expected = "a folder of whole files: remove it, to begin again"
+        raise invalid_path("`directory`", expected, path, f", which is damaged: {damage}")
     saved = clone.rebuild(original, lambda config, parents: config)
     saved.load_weights(path)
     model.set_weights(saved.get_weights())

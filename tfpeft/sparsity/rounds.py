@@ -1,10 +1,16 @@
 """The rounds of `prune_iteratively`: their history, and the folder from which they resume."""
 
 import json
+import numbers
 
 from tfpeft.core.files import ResumableFolder, remove
 
 RECORD = "history.json"
+_PROGRESS = {
+    "monitor": str,
+    "baseline": numbers.Real,
+    "history": [{"sparsity": float, "metric": numbers.Real, "held": bool}],
+}
 
 
 class Rounds:
@@ -36,6 +42,7 @@ class Rounds:
             {"settings": json.loads(json.dumps(settings))},
             kind="rounds of pruning",
             argument="`directory`",
+            progress=_PROGRESS,
         )
         if self.folder.progress is not None:
             progress = self.folder.progress

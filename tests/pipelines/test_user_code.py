@@ -1,0 +1,141 @@
+"""Code that flags name: whatever it does, one line says which code it was."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipelines import compress, train
+from pipelines.common import datasets, models
+from tfpeft.core.arguments import InputError
+
+CODE = """
+import sys, numpy as np, keras
+DATA = (np.ones((4, 3)), np.array([0, 1, 0, 1]))
+def column(): return {}["column"]
+def returns_none(): pass
+def takes_arguments(path): return DATA, DATA, DATA
+def exits(): sys.exit(3)
+def exits_silently(): sys.exit()
+def asserts(): assert False
+def lines(): raise RuntimeError("first\\nsecond")
+def generators():
+    def batches():
+        yield DATA
+        raise OSError("gone")
+    return batches, batches, batches
+def good():
+    print("loading")
+    return DATA, DATA, DATA
+class Broken(keras.utils.PyDataset):
+    def __len__(self): return 2
+    def __getitem__(self, index): raise KeyError(index)
+def broken(): return Broken(), Broken(), Broken()
+number = 3
+class Layer(keras.layers.Layer): pass
+"""
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """Modules in the current folder, under names that no other test imports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"users_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(CODE)
+    for kind, text in [
+        ("syntax", "def f(:\n"),
+        ("raises", "raise ValueError('at import')\n"),
+        ("exits", "import sys; sys.exit('stop')\n"),
+    ]:
+        (tmp_path / f"{name}_{kind}.py").write_text(text)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("{}:column", "--dataset={}:column: KeyError: 'column'"),
+        ("{}:returns_none", "--dataset={}:returns_none, which returns a NoneType"),
+        (
+            "{}:takes_arguments",
+            "--dataset={}:takes_arguments: TypeError: takes_arg",
+        ),
+        ("{}:exits", "--dataset={}:exits: SystemExit: 3"),
+        ("{}:exits_silently", "--dataset={}:exits_silently: SystemExit"),
+        ("{}:asserts", "--dataset={}:asserts: AssertionError"),
+        ("{}:lines", "--dataset={}:lines: RuntimeError: first"),
+        ("{}:broken", "--dataset={}:broken, train data: "),
+        ("{}:number", "--dataset={}:number, which is a int"),
+        ("{}:missing", "--dataset={}:missing: AttributeError"),
+        ("{}:", "expected module:function. Received: --dataset={}:"),
+        (":good", "expected module:function. Received: --dataset=:good"),
+        ("{}:good:good", "expected module:function. Received: --dataset={}:good:good"),
+        ("{}_none:good", "--dataset={}_none:good: ModuleNotFoundError"),
+        ("{}_syntax:f", "--dataset={}_syntax:f: SyntaxError"),
+        ("{}_raises:f", "--dataset={}_raises:f: ValueError: at import"),
+        ("{}_exits:f", "--dataset={}_exits:f: SystemExit: stop"),
+    ],
+)
+def test_what_code_does_is_one_line(code, reference, message, capsys):
+    assert train.SCRIPT.status([f"--dataset={reference.format(code)}"]) == 1
+    errors = capsys.readouterr().err
+    assert message.format(code) in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_debug_prints_the_traceback_of_the_code(code, capsys):
+    assert train.SCRIPT.status([f"--dataset={code}:column", "--debug"]) == 1
+    errors = capsys.readouterr().err
+    assert f'{code}.py", line 4, in column' in errors
+    assert "\nKeyError: 'column'" in errors
+    assert errors.splitlines()[-1].startswith("error: Expected code that runs; --debug prints ")
+
+
+def test_ctrl_c_in_code_is_ctrl_c(code, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models.importlib, "import_module", lambda name: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        models.call_function("a:b", "dataset")
+
+
+def test_what_code_prints_is_not_part_of_the_output(code, capsys):
+    assert len(models.call_function(f"{code}:good", "dataset")) == 3
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "loading\n")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("{}_syntax.py", "--custom_objects={}_syntax.py: SyntaxError"),
+        ("{}_raises.py", "--custom_objects={}_raises.py: ValueError: at import"),
+        ("{}_exits", "--custom_objects={}_exits: SystemExit: stop"),
+        ("{}_none", "--custom_objects={}_none: ModuleNotFoundError"),
+        ("none.py", "--custom_objects=none.py, which is not there"),
+        ("folder.py", "--custom_objects=folder.py, which is a folder"),
+    ],
+)
+def test_custom_objects_that_cannot_be_imported(code, tmp_path, reference, message):
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(InputError) as error:
+        models.import_custom_objects(reference.format(code))
+    assert message.format(code) in str(error.value)
+    assert list(models.import_custom_objects(f"{code}.py")) == ["Layer"]
+
+
+def test_a_student_that_is_no_model(code, tmp_path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save("mine.keras")
+    x, y = np.ones((40, 3)), np.arange(40) % 2
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    flags = ["--dataset=data.npz", "--model=mine.keras", "--stages=distill"]
+    for name, message in [("column", "KeyError: 'column'"), ("returns_none", "None")]:
+        with pytest.raises(InputError, match=f"--student={code}:{name}.*{message}"):
+            compress.SCRIPT.call([*flags, f"--student={code}:{name}", f"--name={name}"])
+
+
+def test_data_of_a_generator_that_raises(code):
+    with pytest.raises(InputError, match=f"--dataset={code}:generators, train data"):
+        datasets.load(f"{code}:generators")
