@@ -374,7 +374,7 @@ def test_a_function_may_return_all_data(functions, name, counts):
         ("no_samples", "one or more.*=my_data:no_samples, train data"),
         ("a_number", "a function that returns data.*=my_data:a_number, which returns a int"),
         ("nothing", "a function that returns data.*=my_data:nothing, which returns a NoneType"),
-        ("none", "module:function.*my_data:none"),
+        ("none", "=my_data:none"),
     ],
 )
 def test_what_a_function_may_not_return(functions, monkeypatch, name, message):
