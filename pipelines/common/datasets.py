@@ -41,7 +41,7 @@ def load(dataset, *, data_dir=None, image_size=None, pixel_range=None, classes=N
     if data_dir is not None and dataset not in IMAGES:
         raise unread_flag("data_dir", f"--dataset={dataset}")
     if image_size is not None and (is_named or not path.is_dir()):
-        raise unread_flag("image_size", f"--dataset={dataset}, which is no folder of images,")
+        raise unread_flag("image_size", f"--dataset={dataset}")
     names = labels.parse(classes)
     largest = None  # of pixels; None: by the type of the arrays
     if dataset == "digits":

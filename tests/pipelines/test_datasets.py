@@ -31,6 +31,8 @@ def test_named_images_are_raw_pixels_with_a_channel(tmp_path):
     np.testing.assert_array_equal(raw.test[0], x)
     with pytest.raises(InputError, match="--data_dir, which --dataset=digits does not read"):
         datasets.load("digits", data_dir=tmp_path)
+    with pytest.raises(InputError, match="--image_size, which --dataset=digits does not read"):
+        datasets.load("digits", image_size=8)
 
 
 @pytest.mark.parametrize(

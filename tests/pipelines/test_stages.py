@@ -12,7 +12,7 @@ import tfpeft
 from pipelines import compress
 from pipelines.common import folders, splits
 from pipelines.common.flags import Flag, settings_of
-from pipelines.stages import STAGES, compression
+from pipelines.stages import STAGES, compression, teacher
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report
 from tfpeft.core.arguments import BudgetError, InputError
@@ -152,3 +152,18 @@ def test_a_stage_is_added_by_a_file_and_a_line(data, tmp_path, monkeypatch, caps
         call(compress, *files, "--stages=quantize", "--part=1")
     script.status(["--help"])
     assert "stage halve: --part" in capsys.readouterr().out
+
+
+def test_the_default_model_reads_raw_pixels_and_no_channels_first(data):
+    """The same outputs for pixels in [0, 16] and [0, 1]: its normalization is of the data."""
+    x, y = (part[:40] for part in data.train)
+    logits = []
+    for scale in (1.0, 1 / 16):
+        scaled = (scale * x.reshape(-1, 8, 8, 1), y)
+        keras.utils.set_random_seed(0)
+        model = teacher.default_model(splits.Data(scaled, scaled, scaled, classes=10))
+        logits.append(model(scaled[0], training=False))
+    np.testing.assert_array_equal(*logits)
+    first = (np.zeros((4, 3, 8, 8)), np.arange(4))
+    with pytest.raises(InputError, match=r"channels last.*--dataset with \(3, 8, 8\)"):
+        teacher.default_model(splits.Data(first, first, first, classes=4))
