@@ -39,6 +39,8 @@ def main(settings, texts):
             "the folder of a run of pipelines.share that has ended", f"--run={settings.run}"
         )
     classes = read_json(folder / "tasks.json", CLASSES)
+    if not classes:
+        raise unexpected("a task or more", f"none in {folder / 'tasks.json'}")
     unknown = sorted(set(settings.task) - set(classes))
     if unknown:
         raise invalid_flag("task", f"{' or '.join(classes)}, as --run has", unknown[0])
@@ -86,7 +88,7 @@ def read_inputs(settings, folder, texts):
         x = np.load(settings.input, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         raise unexpected(expected, f"{received}: {error}") from error
-    is_array = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.number)
+    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "iuf"
     if not is_array or x.ndim < 2 or not len(x):
         raise unexpected(expected, f"{received}, with something else")
     if not np.all(np.isfinite(x)):
