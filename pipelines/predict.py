@@ -54,6 +54,8 @@ def main(settings, texts):
         show(predict_classes(settings, folder, texts), settings.format)
         return 0
     classes = read_json(folder / "tasks.json", CLASSES)
+    if not classes:
+        raise unexpected("a task or more", f"none in {folder / 'tasks.json'}")
     unknown = sorted(set(settings.task) - set(classes))
     if unknown:
         raise invalid_flag("task", f"{' or '.join(classes)}, as --run has", unknown[0])
@@ -138,7 +140,7 @@ def read_array(settings, texts):
         x = np.load(settings.input, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError) as error:
         raise unexpected(expected, f"{received}: {error}") from error
-    is_array = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.number)
+    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "iuf"
     if not is_array or x.ndim < 2 or not len(x):
         raise unexpected(expected, f"{received}, with something else")
     if not np.all(np.isfinite(x)):

@@ -132,6 +132,17 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path, name
         weight_files.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.weights.h5", "a.safetensors"])
+def test_a_value_that_changed_on_the_disk_is_found(tmp_path, name):
+    array = np.arange(1.0, 9.0, dtype="float32")
+    weight_files.write(tmp_path / name, {"a": array, "scalar": np.float32(1)}, {})
+    content = (tmp_path / name).read_bytes()
+    at = content.index(array.tobytes())
+    (tmp_path / name).write_bytes(content[:at] + b"\x01" + content[at + 1 :])
+    with pytest.raises(InputError, match="damaged .ValueError: its arrays have another checksum"):
+        weight_files.read(tmp_path / name)
+
+
 @pytest.mark.parametrize("metadata", [None, "{", "[]", "3"])
 def test_metadata_of_another_form(tmp_path, metadata):
     path = tmp_path / "a.weights.h5"

@@ -209,6 +209,7 @@ def test_a_run_needs_its_own_folder_only(folder, text_run, tmp_path, monkeypatch
     gone = with_value(settings, "backbone", "gone")
     model, preprocessor = backbones.open_backbone(gone, new, is_text=True)
     models.append(model)
+    new.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone.keras", "run.json", "tokenizer"]
     for one, other in zip(*(model.weights for model in models), strict=True):
         np.testing.assert_array_equal(one, other)

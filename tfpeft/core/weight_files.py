@@ -14,6 +14,8 @@ from tfpeft.core.paths import file_to_read, file_to_write, invalid_path
 
 _ABOUT = "tfpeft"
 """Key of the metadata in a file."""
+_CHECKSUM = "tfpeft_checksum"
+"""Key of the checksum of all arrays, which files of 0.1.0 do not have."""
 _EXPECTED = "a file of `save_adapter` or `save_task`"
 
 
@@ -28,18 +30,23 @@ def write(path, arrays, about):
     name = _not_finite(arrays)
     if name:
         raise unexpected("finite weights", f"NaN or infinity in {name}")
+    if not is_safetensors:  # HDF5 has no bfloat16; float32 holds the same numbers
+        arrays = {
+            name: array.astype("float32") if array.dtype.kind == "V" else array
+            for name, array in arrays.items()
+        }
+    metadata = {_ABOUT: text, _CHECKSUM: _checksum(arrays)}
     with replacing(path) as partial:
         if is_safetensors:
             from safetensors.numpy import save_file
 
             arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-            save_file(arrays, partial, metadata={_ABOUT: text})
+            save_file(arrays, partial, metadata=metadata)
             return
         with h5py.File(partial, "w") as file:
-            file.attrs[_ABOUT] = text
+            file.attrs.update(metadata)
             for name, array in arrays.items():
-                # HDF5 has no bfloat16; float32 holds the same numbers.
-                file[name] = array.astype("float32") if array.dtype.kind == "V" else array
+                file[name] = array
 
 
 def read(path):
@@ -56,15 +63,18 @@ def read(path):
             from safetensors import safe_open
 
             with safe_open(path, "numpy") as file:
-                about = json.loads(file.metadata()[_ABOUT])
+                metadata = file.metadata()
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
             with h5py.File(path, "r") as file:
-                about = json.loads(file.attrs[_ABOUT])
+                metadata = dict(file.attrs)
                 datasets = check_hdf5(file, path.stat().st_size, expansion=1)
                 arrays = {dataset.name[1:]: dataset[()] for dataset in datasets}
+        about = json.loads(metadata[_ABOUT])
         if not isinstance(about, dict):
             raise TypeError("metadata of another form")
+        if metadata.get(_CHECKSUM, _checksum(arrays)) != _checksum(arrays):
+            raise ValueError("its arrays have another checksum")
     except (ImportError, InputError):
         raise
     except Exception as error:  # h5py, safetensors and JSON raise classes of their own
@@ -123,6 +133,15 @@ def fingerprint(model):
     checksum = 0
     for weight in model.weights:
         checksum = zlib.crc32(np.ascontiguousarray(weight.numpy()), checksum)
+    return f"{checksum:08x}"
+
+
+def _checksum(arrays):
+    """Returns a checksum of the names and the values of arrays."""
+    checksum = 0
+    for name in sorted(arrays):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(arrays[name]), checksum)
     return f"{checksum:08x}"
 
 
