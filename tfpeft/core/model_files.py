@@ -36,7 +36,10 @@ def load_model(path, argument="`model`", custom_objects=None):
     try:
         model = keras.models.load_model(path, custom_objects=custom_objects, compile=False)
     except Exception as error:  # zip, h5py, JSON and Keras each have their own
-        why = f", which cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "Lambda" in reason and "deserialization" in reason:
+            reason = "it holds a Lambda layer, code that is not run; put it into a layer's class"
+        why = f", which cannot be read: {reason}"
         raise invalid_path(argument, expected, path, why) from error
     for weight in model.weights:
         if float_like(weight.dtype) and not np.all(np.isfinite(weight.numpy())):
