@@ -21,7 +21,7 @@ def per_task(argument, value, tasks):
     if not isinstance(value, dict):
         return dict.fromkeys(tasks, value)
     if set(value) != set(tasks):
-        raise invalid(argument, f"a value for each of the tasks {joined(tasks)}", sorted(value))
+        raise invalid(argument, f"a value for each of the tasks {joined(tasks)}", list(value))
     return {task: value[task] for task in tasks}
 
 
@@ -32,15 +32,25 @@ def check_tasks(what, by_task, tasks):
         raise unexpected(f"{what} of every task, a dict of {joined(tasks)}", received)
 
 
+def check_loss_weights(loss_weights, tasks):
+    """Returns {task: weight} of such a dict, or of one number for all tasks; None for None."""
+    by_task = per_task("loss_weights", loss_weights, tasks)
+    for task, weight in (by_task or {}).items():
+        if not _is_weight(weight):
+            name = f"loss_weights[{task!r}]" if isinstance(loss_weights, dict) else "loss_weights"
+            raise invalid(name, f"a number >= 0, or {{task: number}} of {joined(tasks)}", weight)
+    return by_task
+
+
 def check_class_weight(class_weight, tasks):
     """Raises unless `class_weight` is {task: {class number: weight}}."""
     is_nested = isinstance(class_weight, dict) and all(
         isinstance(weights, dict)
         and all(
             isinstance(number, numbers.Integral)
-            and isinstance(weight, numbers.Real)
+            and not isinstance(number, bool)
             and number >= 0
-            and 0.0 <= weight < float("inf")
+            and _is_weight(weight)
             for number, weight in weights.items()
         )
         for weights in class_weight.values()
@@ -48,3 +58,8 @@ def check_class_weight(class_weight, tasks):
     if not is_nested or set(class_weight) - set(tasks):
         expected = f"{{task: {{class number: weight >= 0}}}} of the tasks {joined(tasks)}"
         raise invalid("class_weight", expected, class_weight)
+
+
+def _is_weight(value):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0.0 <= value < float("inf")
