@@ -17,11 +17,14 @@ from tfpeft.caching.frozen_model import (
     TFLiteLayer,
     as_frozen_model,
     frozen_outputs,
+    inputs_of_models,
 )
 from tfpeft.caching.samples import check_dense, check_repeatable, checksums
 from tfpeft.caching.store import FolderStore, MemoryStore
 from tfpeft.core import weight_files
 from tfpeft.core.arguments import check_positive_integer, invalid
+from tfpeft.core.arrays import invalid_data
+from tfpeft.core.checks import input_errors, passing_errors
 from tfpeft.core.data import read
 from tfpeft.core.layers import find_layer
 
@@ -201,6 +204,7 @@ class Precomputed:
             count = tf.shape(keras.tree.flatten(_inputs(element))[0], tf.int64)[0]
             return start + count, (start, element)
 
+        @passing_errors
         def look_up(start, *leaves):
             sums = checksums(list(leaves))
             self._store.check_samples(int(start), sums)
@@ -231,7 +235,8 @@ def _fill(store, models, data, features, float16, batch_size):
     """Runs the models on all batches whose outputs are not in the store."""
 
     def outputs_of(x):
-        outputs, by_name = frozen_outputs(models, x, features)
+        xs = inputs_of_models(models, x, data.name)
+        outputs, by_name = frozen_outputs(models, xs, features)
         return {"outputs": outputs, "features": by_name}
 
     # Traced once, for batches of any size.
@@ -244,7 +249,9 @@ def _fill(store, models, data, features, float16, batch_size):
         known = min(max(store.samples - done, 0), len(sums))  # computed before a kill
         store.check_samples(done, sums[:known])
         if known < len(sums) or done == 0:
-            outputs = run(keras.tree.map_structure(tf.convert_to_tensor, batch.x))
+            with input_errors():
+                outputs = run(keras.tree.map_structure(tf.convert_to_tensor, batch.x))
+            _check_finite(outputs, done)
             convert = convert or Conversion(outputs, float16)
             outputs = convert(outputs)
             if known and done == 0:
@@ -252,6 +259,18 @@ def _fill(store, models, data, features, float16, batch_size):
             store.add(sums[known:], _rows(outputs, known, None))
         done += len(sums)
     store.close(done)
+
+
+def _check_finite(outputs, start):
+    """Raises for outputs or features of a batch that are NaN or infinite."""
+    for path, leaf in keras.tree.flatten_with_path(outputs):
+        if not leaf.dtype.is_floating or tf.reduce_all(tf.math.is_finite(leaf)):
+            continue
+        is_bad = ~np.isfinite(np.reshape(tf.cast(leaf, "float32"), [len(leaf), -1]))
+        sample = start + int(np.argmax(np.any(is_bad, axis=1)))
+        where = f"features[{path[1]!r}]" if path[0] == "features" else "outputs"
+        received = f"NaN or infinity in {where} of sample {sample}"
+        raise invalid_data("model", "a model whose outputs are finite", received)
 
 
 def _input_specs(data):

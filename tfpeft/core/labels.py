@@ -1,4 +1,4 @@
-"""Labels of one output: which are missing, which are class numbers, and whether they suit a loss."""
+"""Labels of one output: which are missing, and whether they suit a loss."""
 
 import dataclasses
 
@@ -103,7 +103,7 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     """
     if y_true.shape.rank is None:
         return []
-    limit = 1 if is_of_keras(loss, _BINARY) else None
+    limit = 1 if is_binary(loss) else None
     if are_class_numbers(y_true, y_pred) and not is_of_keras(loss, _OF_VALUES):
         limit = y_pred.shape[-1] - 1
     if may_be_missing:
@@ -132,8 +132,14 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     return checks
 
 
+def is_binary(loss):
+    """Whether a loss of Keras compares labels of 0 and 1 with probabilities of 1."""
+    return is_of_keras(loss, _BINARY)
+
+
 def is_of_keras(loss, names):
     """Whether a loss is one of Keras's functions, or an object of its classes, of these names."""
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     known = [getattr(keras.losses, name, None) for name in names]
     classes = tuple(each for each in known if isinstance(each, type))
     return loss in known or isinstance(loss, classes)

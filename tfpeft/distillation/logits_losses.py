@@ -276,7 +276,9 @@ def _check_labels(labels, logits):
 
 
 def _divergence(log_p, log_q):
-    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    p = ops.exp(log_p)
+    # A class that the teacher excludes costs nothing, also where a logarithm is infinite.
+    return ops.sum(ops.where(p > 0.0, p * (log_p - log_q), 0.0), axis=-1)
 
 
 def _correlation(a, b, axes, weights):

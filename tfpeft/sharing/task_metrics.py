@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from tfpeft.core.arguments import invalid
-from tfpeft.sharing.arguments import joined
 from tfpeft.core.labels import are_class_numbers, split_missing
+from tfpeft.sharing.arguments import joined
 from tfpeft.sharing.weighting import times_sample_weights
 
 _BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
