@@ -66,10 +66,7 @@ def inputs_of_models(models, x, name="x", *, may_have_more=False):
                 expected = f"inputs of the names {', '.join(dict.fromkeys(_first(known)))}"
                 raise invalid_data(name, expected, ", ".join(map(str, x)))
         # A model that takes one of several inputs gets it alone.
-        xs = [
-            x if names is None else {key: value for key, value in x.items() if key in names}
-            for names in known
-        ]
+        xs = [_named(x, names) for names in known]
     else:
         orders = {tuple(_first([names])) for names in known if names is not None}
         if any(sorted(a) == sorted(b) for a, b in itertools.combinations(orders, 2)):
@@ -77,6 +74,11 @@ def inputs_of_models(models, x, name="x", *, may_have_more=False):
             raise invalid_data(name, f"a dict of {', '.join(min(orders))}", received)
         xs = [x] * len(models)
     return [_arranged(model, each, name) for model, each in zip(models, xs, strict=True)]
+
+
+def _named(x, names):
+    """Returns the inputs of these names, or all if there are none."""
+    return {key: value for key, value in x.items() if names is None or key in names} or x
 
 
 def _first(known):

@@ -22,7 +22,7 @@ from tfpeft.caching.frozen_model import (
 from tfpeft.caching.samples import check_dense, check_repeatable, checksums
 from tfpeft.caching.store import FolderStore, MemoryStore
 from tfpeft.core import weight_files
-from tfpeft.core.arguments import check_positive_integer, invalid
+from tfpeft.core.arguments import check_boolean, check_exclude, check_positive_integer, invalid
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.checks import input_errors, passing_errors
 from tfpeft.core.data import read
@@ -116,8 +116,8 @@ def precompute(
     """
     models = model if isinstance(model, (list, tuple)) else [model]
     models = [as_frozen_model(each, "model") for each in models]
-    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
-        raise invalid("features", "a list of layer names", features)
+    check_exclude(features, "features")
+    check_boolean("float16", float16)
     check_positive_integer("batch_size", batch_size)
     for name in features if all(each.built for each in models) else ():
         find_layer(models, name, "features")
@@ -196,8 +196,10 @@ class Precomputed:
         return _element(x, data.batch.element())
 
     def _join_dataset(self, dataset):
-        for element in dataset.take(1):
-            self._store.check_samples(0, checksums(_inputs(element)))
+        first = next(iter(dataset.take(1)), None)
+        if first is None:
+            raise invalid_data("data", "data with samples, one or more", "a dataset without any")
+        self._store.check_samples(0, checksums(_inputs(first)))
         dtypes = [tf.as_dtype(dtype) for dtype in self._store.dtypes]
 
         def number(start, element):

@@ -2,6 +2,8 @@
 
 import numbers
 
+import numpy as np
+
 
 class InputError(ValueError):
     """An argument, a file or data that tfpeft cannot use; the base of its other errors.
@@ -20,6 +22,14 @@ class InputError(ValueError):
         print(error)  # Received an invalid value for `target_sparsity`, expected a number in ...
     ```
     """
+
+    # Keras puts errors in the call of a layer into an error of many lines, but for those that have
+    # this attribute.
+    _keras_call_info_injected = True
+
+    def __init__(self, message=""):
+        # And Keras makes a longer one where it infers shapes.
+        super().__init__(message.rsplit("Error encountered:\n\n", 1)[-1])
 
 
 class NoMatchError(InputError):
@@ -97,8 +107,26 @@ def check_rate(name, rate):
 
 def check_positive(name, value):
     """Raises unless `value` is a positive, finite number."""
-    if not isinstance(value, numbers.Real) or not 0.0 < value < float("inf"):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0.0 < value < float("inf"):
         raise invalid(name, "a positive number", value)
+
+
+def is_weight(value):
+    """Whether a value is a finite number >= 0."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0.0 <= value < float("inf")
+
+
+def are_class_weights(value):
+    """Whether a value is {class number: weight}."""
+    return isinstance(value, dict) and all(
+        isinstance(number, numbers.Integral)
+        and not isinstance(number, bool)
+        and number >= 0
+        and is_weight(weight)
+        for number, weight in value.items()
+    )
 
 
 def check_positive_integer(name, value):
@@ -113,16 +141,28 @@ def check_seed(name, seed):
         raise invalid(name, "an integer of at most 31 bits", seed)
 
 
-def check_exclude(exclude):
-    """Raises unless `exclude` is a list or tuple of names."""
+def check_exclude(exclude, name="exclude"):
+    """Raises unless `exclude`, or the argument `name`, is a list or tuple of names."""
     is_list = isinstance(exclude, (list, tuple))
-    if not is_list or not all(isinstance(name, str) for name in exclude):
-        raise invalid("exclude", "a list or tuple of names", exclude)
+    if not is_list or not all(isinstance(each, str) for each in exclude):
+        raise invalid(name, "a list or tuple of names", exclude)
+
+
+def check_boolean(name, value):
+    """Raises unless `value` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise invalid(name, "True or False", value)
+
+
+def check_name(name):
+    """Raises unless `name` is None, or a name that Keras takes."""
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise invalid("name", 'a name without "/", or None', name)
 
 
 def check_choice(name, value, choices):
     """Raises unless `value` is one of `choices`."""
-    if value not in choices:
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise invalid(name, f"one of {', '.join(map(repr, choices))}", value)
 
 

@@ -25,6 +25,9 @@ _OF_VALUES = (
     *("MeanSquaredLogarithmicError", "mean_squared_logarithmic_error", "LogCosh", "log_cosh"),
 )
 
+SHAPE_METRICS = ("accuracy", "acc", "crossentropy", "ce")
+"""Names whose metric depends on the shapes of labels and outputs."""
+
 
 def are_class_numbers(y_true, y_pred):
     """Whether labels are numbers of several classes; their shape shows it."""
@@ -121,6 +124,8 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     checks = []
     if is_float:
         checks += assert_in_graph(tf.reduce_all(tf.math.is_finite(labels)), _NotFinite(where))
+    if is_float and is_of_keras(loss, _OF_NUMBERS):
+        checks += assert_in_graph(tf.reduce_all(tf.equal(labels, tf.round(labels))), _Broken(where))
     if limit is not None:
         is_empty = tf.equal(tf.size(labels), 0)
         checks += assert_in_graph(
@@ -130,6 +135,26 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
             shown=lambda: [error.expected, "Received:", smallest, largest],
         )
     return checks
+
+
+def is_loss(value):
+    """Whether a value is a loss, a function, or the name of a loss in Keras."""
+    if isinstance(value, str):
+        try:
+            return callable(keras.losses.get(value))
+        except ValueError:  # Keras has no loss of this name
+            return False
+    return callable(value) and not isinstance(value, (type, keras.metrics.Metric, keras.Layer))
+
+
+def is_metric(value):
+    """Whether a value is a metric, a function, or the name of a metric in Keras."""
+    if isinstance(value, str):
+        try:
+            return value in SHAPE_METRICS or callable(keras.metrics.get(value))
+        except ValueError:  # Keras has no metric of this name
+            return False
+    return callable(value) and not isinstance(value, (type, keras.losses.Loss, keras.Layer))
 
 
 def is_binary(loss):
@@ -153,6 +178,16 @@ class _NotFinite:
 
     def __call__(self):
         return unexpected(f"finite labels for {self.where}", "NaN or infinity")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Broken:
+    """Makes the error for class numbers that are not whole."""
+
+    where: str
+
+    def __call__(self):
+        return unexpected(f"whole class numbers as labels for {self.where}", "fractions")
 
 
 @dataclasses.dataclass(frozen=True)

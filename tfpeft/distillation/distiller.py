@@ -10,7 +10,7 @@ from keras import ops
 
 from tfpeft.caching.frozen_model import as_frozen_model, frozen_outputs, inputs_of_models
 from tfpeft.caching.precompute import PrecomputedInputs
-from tfpeft.core.arguments import InputError, invalid, unexpected
+from tfpeft.core.arguments import InputError, check_name, invalid, unexpected
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
 from tfpeft.core.registration import register
@@ -129,6 +129,7 @@ class Distiller(StudentTraining):
         student_from_logits: bool | None = None,
         name: str | None = None,
     ):
+        check_name(name)
         super().__init__(name=name)
         is_list = isinstance(teacher, (list, tuple))
         teachers = list(teacher) if is_list else [] if teacher is None else [teacher]
@@ -229,6 +230,9 @@ class Distiller(StudentTraining):
 
     def call(self, inputs, training=None):
         return self.student(self._inputs(inputs)[0], training=training)
+
+    def check_inputs(self, x):
+        self._inputs(x)
 
     def _inputs(self, x):
         """Returns the inputs of the student and of each teacher."""

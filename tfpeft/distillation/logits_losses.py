@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfpeft.core.arguments import compatible_shapes, invalid
+from tfpeft.core.arguments import compatible_shapes, invalid, is_weight, unexpected
 from tfpeft.core.registration import register
 from tfpeft.distillation.distillation_loss import DistillationLoss, LogitsLoss, squared_error
 
@@ -132,6 +132,7 @@ class DecoupledKD(LogitsLoss):
         name: str | None = None,
     ):
         super().__init__(temperature=temperature, weight=weight, output=output, name=name)
+        _check_parts(target=target, other=other)
         self.target = target
         self.other = other
 
@@ -206,6 +207,7 @@ class DIST(LogitsLoss):
         name: str | None = None,
     ):
         super().__init__(temperature=temperature, weight=weight, output=output, name=name)
+        _check_parts(inter=inter, intra=intra)
         self.inter = inter
         self.intra = intra
 
@@ -264,6 +266,15 @@ class SquaredError(DistillationLoss):
 
     def get_config(self):
         return {"weight": self.weight, "output": self.output, "name": self.name}
+
+
+def _check_parts(**weights):
+    """Raises unless weights are numbers >= 0 of which one is not 0."""
+    for name, weight in weights.items():
+        if not is_weight(weight):
+            raise invalid(name, "a number >= 0", weight)
+    if not any(weights.values()):
+        raise unexpected(f"a number above 0 for {' or '.join(weights)}", "0 and 0")
 
 
 def _check_labels(labels, logits):

@@ -93,8 +93,10 @@ def match_labels(values, outputs, known, what):
                 return {key: by_key.get(known.find(key)) for key in outputs}
             if isinstance(outputs, (list, tuple)):
                 return [by_key.get(known.find(index)) for index in range(len(outputs))]
-            if len(values) == 1:
-                return by_key[None]
+            return by_key[None]
+        is_only = not known.names and known.keys == (None,)
+        if len(values) == 1 and is_only and not isinstance(outputs, (dict, list, tuple)):
+            return next(iter(values.values()))
         received = ", ".join(map(str, values))
     elif is_nested:
         if isinstance(outputs, (list, tuple)) and len(values) == len(outputs):

@@ -1,15 +1,14 @@
 """Training of a student: `compile` and labels by its outputs, L_hard, and checks that XLA keeps."""
 
-import numbers
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tfpeft.core.arguments import invalid, unexpected
-from tfpeft.core.graph import outputs_by_key
-from tfpeft.core.labels import check_form, is_binary, range_checks
+from tfpeft.core.arguments import are_class_weights, invalid, is_weight, unexpected
+from tfpeft.core.graph import output_tensor, outputs_by_key
+from tfpeft.core.labels import check_form, is_binary, is_loss, is_metric, range_checks
 from tfpeft.core.training import CheckedModel
 from tfpeft.distillation.output_matching import OutputNames, by_output, match_labels
 from tfpeft.distillation.teacher_check import TeacherCheck
@@ -50,10 +49,12 @@ class StudentTraining(CheckedModel):
                 weight or a metric.
         """
         known = OutputNames.of(self.student)
-        for each in keras.tree.flatten(loss):
-            _check_loss(each)
-        for each in keras.tree.flatten(loss_weights):
-            _check_loss_weight(each)
+        _check_each("loss", loss, is_loss, "a loss, a function, or the name of a loss in Keras")
+        _check_each("loss_weights", loss_weights, is_weight, "a number >= 0 per output")
+        for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if value is not None and not isinstance(value, (dict, list, tuple)):
+                raise invalid(name, "a list or dict of metrics", value)
+            _check_each(name, value, is_metric, "metrics, functions, or names of Keras's metrics")
         self._hard_losses = by_output("loss", loss, known)
         metrics = by_output("metrics", metrics, known)
         weighted_metrics = by_output("weighted_metrics", weighted_metrics, known)
@@ -68,6 +69,32 @@ class StudentTraining(CheckedModel):
         )
         if self.jit_compile:
             self._teacher_check.prepare()
+
+    def fit(self, x=None, y=None, *args, class_weight: dict[int, float] | None = None, **kwargs):
+        """As of `keras.Model`.
+
+        Raises:
+            InputError: for data that is empty or does not end; for labels, or outputs of the
+                teacher, that cannot be used; for a `class_weight` other than {class number:
+                weight}, for classes of the only output.
+        """
+        self._check_class_weight(class_weight)
+        return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
+
+    def _check_class_weight(self, class_weight):
+        if class_weight is None:
+            return
+        known = OutputNames.of(self.student)
+        if known is not None and len(known.keys) > 1:
+            expected = "None for a student of several outputs; `sample_weight` may have one of each"
+            raise invalid("class_weight", expected, class_weight)
+        if not are_class_weights(class_weight):
+            raise invalid("class_weight", "{class number: weight >= 0}", class_weight)
+        output = output_tensor(self.student, None)
+        width = None if output is None else output.shape[-1]
+        classes = 2 if width == 1 else width
+        if classes is not None and any(number >= classes for number in class_weight):
+            raise invalid("class_weight", f"class numbers from 0 to {classes - 1}", class_weight)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -170,20 +197,7 @@ def _identity(tensor):
     return copy
 
 
-def _check_loss(loss):
-    is_known = loss is None or (callable(loss) and not isinstance(loss, type))
-    if isinstance(loss, str):
-        try:
-            is_known = callable(keras.losses.get(loss))
-        except ValueError:  # Keras has no loss of this name
-            is_known = False
-    if not is_known:
-        raise invalid("loss", "a loss, a function, or the name of a loss in Keras", loss)
-
-
-def _check_loss_weight(weight):
-    if weight is None:
-        return
-    is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-    if not is_number or not 0.0 <= weight < float("inf"):
-        raise invalid("loss_weights", "a number >= 0 per output", weight)
+def _check_each(name, values, is_valid, expected):
+    for value in keras.tree.flatten(values):
+        if value is not None and not is_valid(value):
+            raise invalid(name, expected, value)

@@ -1,8 +1,6 @@
 """Arguments and data that have a value per task."""
 
-import numbers
-
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import are_class_weights, invalid, is_weight, unexpected
 
 
 def joined(names):
@@ -30,13 +28,16 @@ def check_tasks(what, by_task, tasks):
     if not isinstance(by_task, dict) or set(by_task) != set(tasks):
         received = joined(by_task) if isinstance(by_task, dict) else type(by_task).__name__
         raise unexpected(f"{what} of every task, a dict of {joined(tasks)}", received)
+    for task, values in by_task.items():
+        if values is None:
+            raise unexpected(f"{what} of the task {task}", "none")
 
 
 def check_loss_weights(loss_weights, tasks):
     """Returns {task: weight} of such a dict, or of one number for all tasks; None for None."""
     by_task = per_task("loss_weights", loss_weights, tasks)
     for task, weight in (by_task or {}).items():
-        if not _is_weight(weight):
+        if not is_weight(weight):
             name = f"loss_weights[{task!r}]" if isinstance(loss_weights, dict) else "loss_weights"
             raise invalid(name, f"a number >= 0, or {{task: number}} of {joined(tasks)}", weight)
     return by_task
@@ -45,21 +46,8 @@ def check_loss_weights(loss_weights, tasks):
 def check_class_weight(class_weight, tasks):
     """Raises unless `class_weight` is {task: {class number: weight}}."""
     is_nested = isinstance(class_weight, dict) and all(
-        isinstance(weights, dict)
-        and all(
-            isinstance(number, numbers.Integral)
-            and not isinstance(number, bool)
-            and number >= 0
-            and _is_weight(weight)
-            for number, weight in weights.items()
-        )
-        for weights in class_weight.values()
+        map(are_class_weights, class_weight.values())
     )
     if not is_nested or set(class_weight) - set(tasks):
         expected = f"{{task: {{class number: weight >= 0}}}} of the tasks {joined(tasks)}"
         raise invalid("class_weight", expected, class_weight)
-
-
-def _is_weight(value):
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and 0.0 <= value < float("inf")

@@ -14,6 +14,7 @@ from tfpeft.core.arguments import (
     check_seed,
     invalid,
 )
+from tfpeft.core.arrays import invalid_data
 
 SAMPLINGS = ("proportional", "uniform", "temperature", None)
 SHUFFLED_AT_ONCE = 10_000
@@ -214,7 +215,7 @@ def _source(given, name):
         has_labels = isinstance(spec, tuple) and isinstance((*spec, None)[1], tf.TensorSpec)
     if not has_labels:
         expected = "arrays (x, y) or (x, y, sample_weight), or batches of these, with y an array"
-        raise invalid(name, expected, type(given).__name__)
+        raise invalid_data(name, expected, f"a {type(given).__name__}")
     return source(data, name)
 
 
@@ -254,7 +255,7 @@ class _DatasetSource:
 
         self.samples = int(dataset.reduce(np.int64(0), count))
         if not self.samples:
-            raise invalid(name, "data with samples, one or more", "a dataset without any")
+            raise invalid_data(name, "data with samples, one or more", "a dataset without any")
         self._dataset = dataset.unbatch()
         sides = [leaf.shape for leaf in keras.tree.flatten(self._dataset.element_spec)]
         self._is_padded = any(None in shape for shape in sides)

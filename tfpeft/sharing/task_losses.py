@@ -6,7 +6,7 @@ from keras import ops
 
 from tfpeft.core.arguments import invalid
 from tfpeft.core.hooks import mask_of
-from tfpeft.core.labels import check_form, range_checks, split_missing
+from tfpeft.core.labels import check_form, is_loss, range_checks, split_missing
 
 
 class TaskLoss:
@@ -16,14 +16,9 @@ class TaskLoss:
     """
 
     def __init__(self, loss, task):
-        given = loss
-        if isinstance(loss, str):
-            try:
-                loss = keras.losses.get(loss)
-            except ValueError:  # Keras has no loss of this name
-                loss = None
-        if not callable(loss) or isinstance(loss, type):
-            raise invalid("loss", f"a loss for the task {task}", given)
+        if not is_loss(loss):
+            raise invalid("loss", f"a loss for the task {task}", loss)
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
         self.given = loss
         self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
         self.task = task

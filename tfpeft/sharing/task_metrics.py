@@ -4,11 +4,9 @@ import keras
 from keras import ops
 
 from tfpeft.core.arguments import invalid
-from tfpeft.core.labels import are_class_numbers, split_missing
+from tfpeft.core.labels import SHAPE_METRICS, are_class_numbers, is_metric, split_missing
 from tfpeft.sharing.arguments import joined
 from tfpeft.sharing.weighting import times_sample_weights
-
-_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -51,7 +49,7 @@ class TaskMetric(keras.metrics.Metric):
 
 def _resolve(metric, y_true, y_pred):
     """Returns the metric that Keras uses for a name or a function."""
-    if metric in _BY_SHAPE:
+    if metric in SHAPE_METRICS:
         kind = "categorical"
         if y_pred.shape[-1] == 1:
             kind = "binary"
@@ -79,20 +77,9 @@ def task_metrics(argument, metrics, tasks):
     for task, given in by_task.items():
         name = argument if is_shared else f"{argument}[{task!r}]"
         for metric in given if isinstance(given, (list, tuple)) else [given]:
-            _check_metric(name, metric)
+            if not is_metric(metric):
+                raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
     return {task: _wrap(given, copy=is_shared) for task, given in by_task.items()}
-
-
-def _check_metric(name, metric):
-    """Raises unless it is a metric, or a function, or the name of one in Keras."""
-    is_known = callable(metric) and not isinstance(metric, (type, keras.losses.Loss))
-    if isinstance(metric, str):
-        try:
-            is_known = metric in _BY_SHAPE or callable(keras.metrics.get(metric))
-        except ValueError:  # Keras has no metric of this name
-            is_known = False
-    if not is_known and not isinstance(metric, (keras.metrics.Metric, TaskMetric)):
-        raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
 
 
 def _wrap(metrics, copy):

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import check_boolean, check_name, invalid, unexpected
 from tfpeft.core.training import CheckedModel
 from tfpeft.sharing.arguments import (
     check_class_weight,
@@ -26,6 +26,8 @@ class MultiTaskModel(CheckedModel):
     """
 
     def __init__(self, *, learn_task_weights, name):
+        check_name(name)
+        check_boolean("learn_task_weights", learn_task_weights)
         super().__init__(name=name)
         self.learn_task_weights = bool(learn_task_weights)
         self._class_weight = self._task_losses = self._given_losses = self._given_weights = None
@@ -72,11 +74,10 @@ class MultiTaskModel(CheckedModel):
         """
         if self.learn_task_weights and loss_weights is not None:
             raise invalid("loss_weights", "None with learn_task_weights", loss_weights)
-        self._given_losses = per_task("loss", loss, self.tasks)
+        losses = per_task("loss", loss, self.tasks)
         self._given_weights = check_loss_weights(loss_weights, self.tasks)
-        self._task_losses = {
-            task: TaskLoss(given, task) for task, given in (self._given_losses or {}).items()
-        }
+        self._task_losses = {task: TaskLoss(given, task) for task, given in (losses or {}).items()}
+        self._given_losses = losses
         if options.get("jit_compile", "auto") == "auto":
             options["jit_compile"] = False
         super().compile(
