@@ -115,7 +115,7 @@ def check_positive(name, value):
 def is_weight(value):
     """Whether a value is a finite number >= 0."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and 0.0 <= value < float("inf")
+    return is_number and 0.0 <= value < 3e38  # the largest float32
 
 
 def are_class_weights(value):

@@ -73,7 +73,8 @@ def check_form(y_true, y_pred, loss, where):
         loss: A `keras.losses.Loss`, or a function; custom ones may take labels of any shape.
         where: Which labels they are, such as "the task age", for the error.
     """
-    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    y_true, y_pred = map(tf.convert_to_tensor, (y_true, y_pred))
+    dtype = y_true.dtype.name
     if dtype == "string" or dtype.startswith("complex"):
         raise unexpected(f"real numbers as labels for {where}", f"labels of type {dtype}")
     if y_true.shape.rank is None or y_pred.shape.rank is None:
@@ -104,6 +105,7 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
         y_true, y_pred, loss, where: As of `check_form`.
         may_be_missing: Whether labels of NaN and -1 are missing; otherwise they are wrong.
     """
+    y_true = tf.convert_to_tensor(y_true)
     if y_true.shape.rank is None:
         return []
     limit = 1 if is_binary(loss) else None

@@ -39,6 +39,12 @@ class OutputNames:
         """Keys and names, for errors."""
         return list(dict.fromkeys([*(key for key in self.keys if key is not None), *self.names]))
 
+    @property
+    def listed(self):
+        """Their names, or keys, in one text."""
+        found = [*self.names] or [key for key in self.keys if key is not None]
+        return ", ".join(map(str, found))
+
     def knows(self, output):
         """Whether there is an output of this key, index or name."""
         is_only = self.keys == (None,) and type(output) is int and output == 0
@@ -112,7 +118,7 @@ def match_labels(values, outputs, known, what):
         expected = f"a list of {len(outputs)}, or a dict"
     else:
         expected = "a dict" if isinstance(outputs, dict) else "one array, or a dict"
-    names = f" by the names {', '.join(map(str, known.known))}" if known.known else ""
+    names = f" by the names {known.listed}" if known.listed else ""
     raise unexpected(f"{what} for each output: {expected}{names}", received)
 
 
@@ -138,23 +144,21 @@ def by_output(argument, value, known):
     is_list = isinstance(value, (list, tuple))
     if known is None or value is None or known.keys == (None,):
         if known is not None and isinstance(value, dict) and not all(map(known.knows, value)):
-            raise invalid(argument, f"a dict by the name {_listed(known)}", list(value))
+            raise invalid(
+                argument, f"a dict by the name {known.listed or 'of the output'}", list(value)
+            )
         return value
     if isinstance(value, dict):
         if not all(map(known.knows, value)):
-            raise invalid(argument, f"a dict by the names {_listed(known)}", list(value))
+            raise invalid(argument, f"a dict by the names {known.listed}", list(value))
         by_key = {known.find(name): each for name, each in value.items()}
         if known.names:
             return [by_key.get(key) for key in known.keys]
         return by_key
     if is_list and len(value) != len(known.keys):
         received = f"a list of {len(value)}"
-        expected = f"one per output, {len(known.keys)}, or a dict by the names {_listed(known)}"
+        expected = f"one per output, {len(known.keys)}, or a dict by the names {known.listed}"
         raise invalid(argument, expected, received)
     if is_list and isinstance(known.keys[0], str):
-        raise invalid(argument, f"a dict by the names {_listed(known)}", value)
+        raise invalid(argument, f"a dict by the names {known.listed}", value)
     return value
-
-
-def _listed(known):
-    return ", ".join(map(str, known.known)) or "of the output"

@@ -6,6 +6,7 @@ from tfpeft.core import clone, graph
 from tfpeft.core.arguments import NoMatchError, check_positive, invalid
 
 _WIDTHS = ("units", "filters")
+_LARGEST = 1000
 
 
 def scale_width(model: keras.Model, width: float) -> keras.Model:
@@ -42,6 +43,8 @@ def scale_width(model: keras.Model, width: float) -> keras.Model:
     https://arxiv.org/abs/1704.04861
     """
     check_positive("width", width)
+    if width > _LARGEST:
+        raise invalid("width", f"a number of at most {_LARGEST}", width)
     if not getattr(model, "outputs", None):
         raise invalid("model", "a functional or Sequential model that is built", model)
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}

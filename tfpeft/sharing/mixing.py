@@ -117,7 +117,7 @@ def mix_tasks(
     if temperature < 1.0:
         raise invalid("temperature", "a number of at least 1", temperature)
     check_positive_integer("batch_size", batch_size)
-    if batch_size < len(data):
+    if not len(data) <= batch_size < 2**31:
         raise invalid("batch_size", f"at least {len(data)}, the number of tasks", batch_size)
     check_seed("seed", seed)
     sources = {task: _source(given, f"data[{task!r}]") for task, given in data.items()}
