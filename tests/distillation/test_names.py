@@ -124,9 +124,7 @@ class TestInputs:
         names = list(tfpeft.TFLiteFile(file).signature().inputs)
         stored = tfpeft.precompute(file, dict(zip(names[::-1], (B, A), strict=True)))
         np.testing.assert_allclose(stored.outputs, teacher([A, B]), rtol=1e-4, atol=1e-5)
-        with pytest.raises(
-            InputError, match="`data`, expected inputs of the names input_0|`data`.*a, b"
-        ):
+        with pytest.raises(InputError, match="`data`, expected inputs of the names"):
             tfpeft.precompute(file, {"x": A, "y": B})
         student = of_inputs("ab", seed=1)
         found = loss_of(file, student, [A, B], teacher_from_logits=True)["loss"]

@@ -112,9 +112,7 @@ def test_stored_outputs(form):
             tfpeft.precompute(mlp(scale), data, **options)
     broken = mlp(1.0)
     broken.layers[0].bias.assign([np.inf, 0, 0, 0, 0])
-    with pytest.raises(
-        InputError, match=r"infinity in (outputs|features\['hidden'\]) of sample 0$"
-    ):
+    with pytest.raises(InputError, match="infinity in .* of sample 0$"):
         tfpeft.precompute(broken, data, **options)
 
 

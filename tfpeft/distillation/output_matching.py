@@ -144,9 +144,8 @@ def by_output(argument, value, known):
     is_list = isinstance(value, (list, tuple))
     if known is None or value is None or known.keys == (None,):
         if known is not None and isinstance(value, dict) and not all(map(known.knows, value)):
-            raise invalid(
-                argument, f"a dict by the name {known.listed or 'of the output'}", list(value)
-            )
+            names = known.listed or "of the output"
+            raise invalid(argument, f"a dict by the name {names}", list(value))
         return value
     if isinstance(value, dict):
         if not all(map(known.knows, value)):
