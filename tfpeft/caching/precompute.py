@@ -81,8 +81,9 @@ def precompute(
     Args:
         model: A teacher as `Distiller` takes it: a Keras model, a layer, a .tflite file, a
             function of a batch, or a list of these.
-        data: Arrays x, (x, y) or (x, y, sample_weight), where x may be a dict or list of arrays;
-            or a finite, batched `tf.data.Dataset` or `keras.utils.PyDataset` of these.
+        data: Arrays x, (x, y) or (x, y, sample_weight), where x may be a dict of arrays, matched
+            to inputs by name, or a list, by position; or a finite, batched `tf.data.Dataset` or
+            `keras.utils.PyDataset` of these.
         path: A folder for the outputs; None keeps them in memory.
         features: Names or paths of layers whose outputs are stored as well.
         float16: Whether floating-point outputs are stored in half the bytes, to 3 digits. Outputs
@@ -93,8 +94,8 @@ def precompute(
         A `Precomputed`: `outputs`, `features`, and `join`.
 
     Raises:
-        InputError: for data that changes from epoch to epoch, has no end, no batches or no
-            samples; for a folder with other files, or with outputs of another model or other data;
+        InputError: for data that changes or is shuffled from epoch to epoch, has no end, no
+            batches or no samples; for outputs that are NaN or infinite; for a folder with other files, or with outputs of another model or other data;
             for unknown layers; for outputs out of the range of float16.
 
     Example:
@@ -181,9 +182,9 @@ class Precomputed:
             `PrecomputedInputs`.
 
         Raises:
-            InputError: if the samples are others, or in another order. If that appears after the
-                first batch of a dataset, `fit` ends with a `tf.errors.InvalidArgumentError` of
-                the same text.
+            InputError: if the samples are others, or in another order. Behind the first batch of
+                a dataset, `fit` of a `Distiller` or `SharedModel` raises it, and others a
+                `tf.errors.InvalidArgumentError` of the same text.
         """
         data = _readable(data)
         if data.samples is None:

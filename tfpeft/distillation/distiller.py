@@ -66,10 +66,12 @@ class Distiller(StudentTraining):
 
     Args:
         teacher: A built `keras.Model`; a layer such as `TFSMLayer`; the path of a .tflite file of
-            one input and one output; a function of a batch; a list of these; or None, if the
-            data contains the teacher's outputs. It takes the same inputs as the student.
+            one output; a function of a batch; a list of these; or None, if the data contains
+            the teacher's outputs. A dict of inputs reaches teachers and student by name, and each
+            may take some of them; a list reaches all by position.
         student: A `keras.Model` of one output or a dict or list of outputs: classes on the last
-            axis of (batch, ..., classes), or numbers.
+            axis of (batch, ..., classes), or numbers. Outputs of teacher and student are matched
+            by key or layer name; lists without common names by position.
         alpha: Weight of the labels in [0, 1]; with 0 the student learns from the teacher alone,
             and neither labels nor a loss are needed. A number, or a function of the training step,
             such as a `keras.optimizers.schedules.LearningRateSchedule`.
@@ -89,9 +91,10 @@ class Distiller(StudentTraining):
         name: The model's name.
 
     Raises:
-        InputError: for arguments out of range, models of different inputs or classes, layers
-            that do not exist (similar names are listed), and outputs that are not recognized as
-            logits or probabilities.
+        InputError: for arguments out of range, models of different inputs, outputs or classes,
+            layers that do not exist (similar names are listed), and outputs that are not
+            recognized as logits or probabilities; in `fit` and `evaluate` for labels that cannot
+            be used, and for NaN or infinity in what a teacher returns, before weights change.
 
     Example:
 

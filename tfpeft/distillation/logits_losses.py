@@ -97,15 +97,15 @@ class DecoupledKD(LogitsLoss):
     transfer what it knows about the other classes.
 
     Args:
-        target: Weight of TCKD, the paper's alpha.
-        other: Weight of NCKD, the paper's beta: 1 to 10, larger for a more confident teacher.
+        target: Weight >= 0 of TCKD, the paper's alpha.
+        other: Weight >= 0 of NCKD, the paper's beta: 1 to 10, larger for a more confident teacher.
         temperature: T > 0; None for that of the Distiller.
         weight: Factor of the loss, > 0.
         output: Key or index of one output, for models with several; None for all outputs.
         name: The name of the loss in the logs.
 
     Raises:
-        InputError: if `temperature` or `weight` is out of range, and in training without labels.
+        InputError: if an argument is out of range, and in training without labels.
 
     Example:
 
@@ -172,8 +172,8 @@ class DIST(LogitsLoss):
     it is computed per replica.
 
     Args:
-        inter: Weight of the relation among classes within a sample, the paper's beta.
-        intra: Weight of the relation among samples within a class, the paper's gamma.
+        inter: Weight >= 0 of the relation among classes within a sample, the paper's beta.
+        intra: Weight >= 0 of the relation among samples within a class, the paper's gamma.
         temperature: T > 0; None for that of the Distiller.
         weight: Factor of the loss, > 0.
         output: Key or index of one output, for models with several; None for all outputs.

@@ -63,7 +63,7 @@ class MultiTaskModel(CheckedModel):
         Args:
             optimizer: As of Keras, or a sparse one.
             loss: A loss, or {task: loss}.
-            loss_weights: {task: w_t}; None for ones.
+            loss_weights: {task: w_t >= 0}, or a number for all tasks; None for ones.
             metrics: A list of metrics, or {task: list}.
             weighted_metrics: The same, of metrics that use sample and class weights.
             **options: Further arguments of `keras.Model.compile`.
