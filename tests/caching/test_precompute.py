@@ -472,6 +472,8 @@ def test_joined_data_without_samples(teacher):
         ({"features": [3]}, "`features`, expected a list or tuple of names"),
         ({"float16": "no"}, "`float16`, expected True or False"),
         ({"model": lambda x: None}, "tensors of .* from the function .*NoneType$"),
+        ({"model": lambda x: x[:1]}, "tensors of .* another number of samples than its inputs$"),
+        ({"model": lambda x: 1 / 0}, "tensors of .* Received: ZeroDivisionError: division by"),
         ({"model": keras.Model}, "`model`, expected a keras.Model, a layer"),
     ],
 )

@@ -113,6 +113,10 @@ def test_weights_of_samples_of_some_tasks(shared):
         ({"output": True}, "`output`, expected the key or index"),
         ({"name": "a/b"}, "`name`, expected a name"),
         ({"pooling": np.ones(2)}, "`pooling`, expected one of"),
+        (
+            {"heads": {"zoo": keras.layers.Conv2D(3, 3)}},
+            r"`heads\['zoo'\]`, expected a head for outputs of the backbone of shape \(None, 5\)",
+        ),
         ({"heads": {"zoo": 2**32}}, r"`heads\['zoo'\]`, expected a layer, a model, or a number"),
     ],
 )

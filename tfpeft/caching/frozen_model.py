@@ -1,5 +1,6 @@
 """Frozen models as layers: Keras models, .tflite files and functions, and their outputs."""
 
+import dataclasses
 import inspect
 import itertools
 import os
@@ -9,9 +10,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import InputError, invalid, unexpected
 from tfpeft.core.arrays import invalid_data
-from tfpeft.core.checks import passing_errors
+from tfpeft.core.checks import assert_in_graph, passing_errors
 from tfpeft.core.hooks import recording
 from tfpeft.core.inputs import ModelInput, arrange, match, model_inputs
 from tfpeft.core.layers import find_layer
@@ -190,6 +191,16 @@ class TFLiteLayer(keras.layers.Layer):
         return {"file": self.file, "name": self.name}
 
 
+@dataclasses.dataclass(frozen=True)
+class _OtherCount:
+    """Makes the error for outputs of another number of samples than the inputs."""
+
+    expected: str
+
+    def __call__(self):
+        return unexpected(self.expected, "outputs of another number of samples than its inputs")
+
+
 @register("FunctionTeacher")
 class FunctionLayer(keras.layers.Layer):
     """A function of a batch as a layer.
@@ -206,13 +217,23 @@ class FunctionLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        outputs = self.function(inputs)
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        expected = f"tensors of (batch, ...) from the function {name}"
+        try:
+            outputs = self.function(inputs)
+        except InputError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise unexpected(expected, f"{type(error).__name__}: {error}") from error
         leaves = keras.tree.flatten(outputs)
         if not leaves or not all(len(getattr(leaf, "shape", ())) for leaf in leaves):
-            name = getattr(self.function, "__name__", type(self.function).__name__)
-            expected = f"tensors of (batch, ...) from the function {name}"
             raise unexpected(expected, ", ".join(type(leaf).__name__ for leaf in leaves) or "none")
-        return keras.tree.map_structure(tf.convert_to_tensor, outputs)
+        outputs = keras.tree.map_structure(tf.convert_to_tensor, outputs)
+        counts = [tf.shape(leaf)[0] for leaf in keras.tree.flatten((inputs, outputs))]
+        same = tf.reduce_all(tf.equal(counts, counts[0]))
+        checks = assert_in_graph(same, _OtherCount(expected))  # without values, which XLA lacks
+        with tf.control_dependencies(checks):
+            return keras.tree.map_structure(tf.identity, outputs)
 
     def get_config(self):
         return {

@@ -95,8 +95,9 @@ def precompute(
 
     Raises:
         InputError: for data that changes or is shuffled from epoch to epoch, has no end, no
-            batches or no samples; for outputs that are NaN or infinite; for a folder with other files, or with outputs of another model or other data;
-            for unknown layers; for outputs out of the range of float16.
+            batches or no samples; for outputs that are NaN or infinite; for a folder with other
+            files, or with outputs of another model or other data; for unknown layers; for outputs
+            out of the range of float16.
 
     Example:
 

@@ -209,6 +209,9 @@ def _source(given, name):
     data = core_data.read(given, name)
     if isinstance(data, core_data.ArrayData):
         has_labels, source = hasattr(data.batch.y, "shape"), _ArraySource
+        weights = data.batch.sample_weight
+        if weights is not None and not np.all(np.isfinite(weights)):
+            raise invalid_data(name, "finite sample weights", "NaN or infinity")
     else:
         data = data.dataset()
         spec, source = data.element_spec, _DatasetSource

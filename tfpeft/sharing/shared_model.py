@@ -10,7 +10,7 @@ import keras
 from tfpeft.adapters.adapter_method import AdapterMethod
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import clone, weight_files
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import InputError, invalid
 from tfpeft.core.inputs import arrange
 from tfpeft.sharing.arguments import check_tasks, joined
 from tfpeft.sharing.encoder import Encoder
@@ -140,7 +140,15 @@ class SharedModel(MultiTaskModel):
             raise invalid(f"heads[{task!r}]", "a head that no other task has", head)
         structure = self.encoder.input_structure
         if structure is not None:  # builds the head, or raises if it does not fit
-            task_outputs(self.encoder, part, structure, training=False)
+            features = encode(self.encoder, part, structure, training=False)
+            try:
+                part(features, training=False)
+            except InputError:
+                raise
+            except (ValueError, TypeError) as error:
+                shapes = keras.tree.map_structure(lambda tensor: tensor.shape, features)
+                expected = f"a head for outputs of the backbone of shape {shapes}"
+                raise invalid(f"heads[{task!r}]", expected, head) from error
         return part
 
     def _put(self, task, part):
