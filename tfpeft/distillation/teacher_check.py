@@ -24,12 +24,12 @@ class TeacherCheck:
         """Adds the state that compiled steps need."""
         if self._steps is None:
             self._steps = tf.Variable(
-                0,
+                0.0,  # TensorFlow keeps integers out of the memory of a GPU
                 trainable=False,
                 aggregation=tf.VariableAggregation.SUM,
                 synchronization=tf.VariableSynchronization.ON_READ,
             )
-        self._steps.assign(0)
+        self._steps.assign(0.0)
 
     def checked(self, outputs, is_compiled):
         """Returns the `Outputs`, and whether they are finite: True if the check has raised else.
@@ -46,7 +46,7 @@ class TeacherCheck:
             return outputs, True
         finite = tf.stack([tf.reduce_all(tf.math.is_finite(leaf)) for _, leaf in found])
         if is_compiled:
-            self._steps.assign_add(tf.cast(~tf.reduce_all(finite), tf.int32))
+            self._steps.assign_add(tf.cast(~tf.reduce_all(finite), tf.float32))
             return keras.tree.map_structure(_zeros_for_others, outputs), tf.reduce_all(finite)
         error = _NotFinite(tuple(map(_name, [path for path, _ in found])))
         checks = assert_in_graph(tf.reduce_all(finite), error, values=[finite], shown=error.shown)
@@ -55,8 +55,8 @@ class TeacherCheck:
 
     def raise_recorded(self):
         """Raises if a compiled step had values that are not finite."""
-        if self._steps is not None and int(self._steps.read_value()):
-            self._steps.assign(0)
+        if self._steps is not None and float(self._steps.read_value()):
+            self._steps.assign(0.0)
             raise _NotFinite(("what it returned",))(np.array([False]))
 
 
