@@ -215,7 +215,7 @@ class SharedModel(MultiTaskModel):
         if isinstance(x, TaskInputs):
             check_tasks("inputs", x.by_task, self.tasks)
             for inputs in x.by_task.values():
-                arrange(self.encoder.backbone, inputs, "x")
+                self.check_inputs(inputs)
         elif not isinstance(x, PrecomputedInputs):
             arrange(self.encoder.backbone, x, "x")
 
