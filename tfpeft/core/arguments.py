@@ -93,22 +93,26 @@ def unexpected(expected, received, *, error=InputError):
     return error(f"Expected {expected}. Received: {received}")
 
 
+def is_real(value):
+    """Whether a value is a real number; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_sparsity(name, sparsity):
     """Raises unless `sparsity` is a number in [0, 1)."""
-    if not isinstance(sparsity, numbers.Real) or not 0.0 <= sparsity < 1.0:
+    if not is_real(sparsity) or not 0.0 <= sparsity < 1.0:
         raise invalid(name, "a number in [0, 1)", sparsity)
 
 
 def check_rate(name, rate):
     """Raises unless `rate` is a number in (0, 1]."""
-    if not isinstance(rate, numbers.Real) or not 0.0 < rate <= 1.0:
+    if not is_real(rate) or not 0.0 < rate <= 1.0:
         raise invalid(name, "a number in (0, 1]", rate)
 
 
 def check_positive(name, value):
     """Raises unless `value` is a positive, finite number."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0.0 < value < float("inf"):
+    if not is_real(value) or not 0.0 < value < float("inf"):
         raise invalid(name, "a positive number", value)
 
 
@@ -162,6 +166,7 @@ def check_name(name):
 
 def check_choice(name, value, choices):
     """Raises unless `value` is one of `choices`."""
+    # Not by `in`, as arrays compare entry by entry.
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise invalid(name, f"one of {', '.join(map(repr, choices))}", value)
 
