@@ -124,16 +124,18 @@ def run(case):
         left = sorted(
             str(path.relative_to(folder))
             for path in pathlib.Path(folder).rglob("*")
-            if path.is_file() and _is_rest(path.name, case)
+            if path.is_file() and _is_rest(path.relative_to(folder), case)
         )
     if kind in ("good", "unclear") and left:
         return "half-written", f"{', '.join(left)} stayed: {text}"
     return kind, text
 
 
-def _is_rest(name, case):
+def _is_rest(path, case):
     """Whether a file should not be there after an error; scripts keep whole files of stages."""
-    return name.startswith(PARTIAL) or not (case.is_script or name.startswith(GIVEN))
+    if path.name.startswith(PARTIAL):
+        return True
+    return not case.is_script and not path.parts[0].startswith(GIVEN)
 
 
 def _outcome(case):
@@ -192,7 +194,11 @@ def _on_purpose(error):
         return True
     line = linecache.getline(frame.filename, frame.lineno).strip()
     is_ours = any(package in frame.filename for package in _PACKAGES)
-    return is_ours and isinstance(error, (ValueError, TypeError, OSError)) and line.startswith("raise ")
+    return (
+        is_ours
+        and isinstance(error, (ValueError, TypeError, OSError))
+        and line.startswith("raise ")
+    )
 
 
 def _described(error):

@@ -1,11 +1,11 @@
 """Bad inputs of what copies a model: adapters, `scale_width`, several tasks on one backbone."""
 
 import keras
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x
-
-import tfpeft
 
 SAVING = (*values.PATH, values.DIRECTORY)
 CUSTOM = Made("a model without get_config", lambda: _without_config())
@@ -87,7 +87,14 @@ def of_methods():
 
 def of_adapted_models():
     good = {"model": models.dense, "method": lambda: tfpeft.LoRA(2)}
-    method = (None, 3, "lora", [], Made("a class", lambda: tfpeft.LoRA), Made("a model", models.dense))
+    method = (
+        None,
+        3,
+        "lora",
+        [],
+        Made("a class", lambda: tfpeft.LoRA),
+        Made("a model", models.dense),
+    )
     names = (3, "", [], True, 2.5)
     cases = bad_arguments(
         "add_adapters",
@@ -141,7 +148,10 @@ def of_adapted_models():
             bad,
         )
     cases += bad_arguments(
-        "trainable_summary", lambda model: tfpeft.trainable_summary(model), dict, {"model": values.MODEL}
+        "trainable_summary",
+        lambda model: tfpeft.trainable_summary(model),
+        dict,
+        {"model": values.MODEL},
     )
     return cases
 

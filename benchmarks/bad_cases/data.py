@@ -1,11 +1,11 @@
 """Bad inputs of `evaluate` and `compare`: models, files, and labelled data."""
 
 import numpy as np
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x, y
-
-import tfpeft
 
 
 def tflite(name="given.tflite"):

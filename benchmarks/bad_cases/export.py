@@ -2,12 +2,11 @@
 
 import keras
 import numpy as np
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x
-
-import tfpeft
-
 
 
 def exported(model, data=None, **options):
@@ -56,7 +55,9 @@ def of_export():
             lambda: exported(models.not_finite(float("inf")), x()),
             ("NaN", "finite", "model", "infinit"),
         ),
-        Case("export_tflite(an operator that TFLite lacks)", lambda: exported(constant()), ("rfinv",)),
+        Case(
+            "export_tflite(an operator that TFLite lacks)", lambda: exported(constant()), ("rfinv",)
+        ),
     ]
 
 

@@ -26,7 +26,8 @@ def dense(classes=3, width=6):
             keras.Input((width,)),
             keras.layers.Dense(8, activation="relu", name="hidden"),
             keras.layers.Dense(classes, name="head"),
-        ]
+        ],
+        name="tiny",
     )
 
 

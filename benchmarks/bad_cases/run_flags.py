@@ -30,22 +30,16 @@ def of_data():
     found = []
     for name in DATA:
         file = f"{name}.npz"
-        found.append(
-            script_case("train", f"--dataset={{folder}}/{file}", named=("dataset", file))
-        )
+        found.append(script_case("train", f"--dataset={{folder}}/{file}", named=("dataset", file)))
     for name in DATA[:9]:
         file = f"{name}.npz"
         found.append(script_case("share", f"--task=a={{folder}}/{file}", named=("task", file)))
     for name in ("no_images", "bad_images", "nothing"):
         found.append(script_case("train", f"--dataset={{folder}}/{name}"))
     for name in FUNCTIONS:
-        found.append(
-            script_case("train", f"--dataset=given_code:{name}", prepare=copy_code)
-        )
+        found.append(script_case("train", f"--dataset=given_code:{name}", prepare=copy_code))
     for name in FUNCTIONS[:6]:
-        found.append(
-            script_case("distill", f"--student=given_code:{name}", prepare=copy_code)
-        )
+        found.append(script_case("distill", f"--student=given_code:{name}", prepare=copy_code))
     for file in ("raises.py", "leaves.py", "syntax.py"):
         found.append(script_case("export", f"--custom_objects={{folder}}/{file}"))
     return found
@@ -58,7 +52,9 @@ def of_models():
         found.append(script_case("export", f"--model={{folder}}/{file}"))
         found.append(script_case("evaluate", f"{{folder}}/{file}", named=(file,)))
         found.append(script_case("distill", f"--teacher={{folder}}/{file}"))
-        found.append(script_case("evaluate", f"{{folder}}/{name}.tflite", named=(f"{name}.tflite",)))
+        found.append(
+            script_case("evaluate", f"{{folder}}/{name}.tflite", named=(f"{name}.tflite",))
+        )
         found.append(script_case("distill", f"--teacher={{folder}}/{name}.tflite"))
     for file in ("width.keras", "classes.keras", "outputs.keras", "damaged.h5"):
         found.append(script_case("export", f"--model={{folder}}/{file}"))
@@ -67,7 +63,9 @@ def of_models():
         if file != "classes.keras":
             found.append(script_case("share", f"--backbone={{folder}}/{file}"))
     for file in ("width.keras", "classes.keras", "outputs.keras"):
-        found.append(script_case("distill", f"--student={{folder}}/{file}", named=("student", file)))
+        found.append(
+            script_case("distill", f"--student={{folder}}/{file}", named=("student", file))
+        )
         found.append(script_case("distill", f"--teacher={{folder}}/{file}"))
     return found
 
@@ -77,7 +75,9 @@ def of_contradictions():
     return [
         script_case("compress", "--stages=quantize", "--alpha=0.5", named=("alpha",)),
         script_case("compress", "--stages=prune", "--quantization=int8", named=("quantization",)),
-        script_case("compress", "--stages=distill", "--final_sparsity=0.5", named=("final_sparsity",)),
+        script_case(
+            "compress", "--stages=distill", "--final_sparsity=0.5", named=("final_sparsity",)
+        ),
         script_case("distill", "--teacher_layers=hidden", named=("student_layers",)),
         script_case("distill", both, named=("teacher_layers",)),
         script_case("distill", "--soft_loss=none", named=("soft_loss",)),
@@ -101,9 +101,13 @@ def of_contradictions():
         script_case("prune", "--step=0.2", named=("step",)),
         script_case("prune", "--tolerance=0.2", named=("tolerance",)),
         script_case("prune", "--exclude=hidden,head", named=("exclude", "kernel")),
-        script_case("sparse_train", "--technique=proximal_l1", "--sparsity=0.5", named=("sparsity",)),
+        script_case(
+            "sparse_train", "--technique=proximal_l1", "--sparsity=0.5", named=("sparsity",)
+        ),
         script_case("sparse_train", "--l1=0.5", named=("l1",)),
-        script_case("sparse_train", "--technique=static", "--mask_updates=5", named=("mask_updates",)),
+        script_case(
+            "sparse_train", "--technique=static", "--mask_updates=5", named=("mask_updates",)
+        ),
         script_case("share", "--adapter=ia3", "--rank=4", named=("rank",)),
         script_case("share", "--sequence_length=16", named=("sequence_length",)),
         script_case("share", "--pooling=mean", named=("pooling",)),

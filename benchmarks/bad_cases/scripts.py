@@ -5,9 +5,9 @@ import pathlib
 import tempfile
 
 import numpy as np
+
 from bad_cases import models
 from bad_cases.case import Case, run_script
-
 from pipelines import (
     compress,
     distill,
@@ -24,7 +24,7 @@ SCRIPTS = {
     module.__name__.rpartition(".")[2]: module
     for module in (compress, distill, evaluate, export, predict, prune, share, sparse_train, train)
 }
-MODULE = '''
+MODULE = """
 import sys
 import numpy as np
 
@@ -64,7 +64,7 @@ def returns_generators():
     return batches(), batches(), batches()
 
 not_a_function = 3
-'''
+"""
 
 
 @functools.cache
@@ -179,5 +179,3 @@ def script_case(script, *changes, named=None, prepare=None):
         named = [change.partition("=")[0].lstrip("-") for change in changes]
     name = f"{script} {' '.join(changes)}".replace("{folder}/", "").replace("\n", " ")
     return Case(name, call, tuple(named), is_script=True)
-
-

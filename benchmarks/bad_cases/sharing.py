@@ -4,11 +4,11 @@ import functools
 
 import keras
 import numpy as np
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments, made
 from bad_cases.values import NAN, x, y
-
-import tfpeft
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 LABELS = {"a": y(), "b": y() % 2}

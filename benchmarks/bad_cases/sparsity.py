@@ -4,11 +4,11 @@ import functools
 
 import keras
 import numpy as np
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x, y
-
-import tfpeft
 
 SPARSE = {"exclude": values.NAMES}
 PRUNING = {
@@ -131,9 +131,7 @@ def of_models():
         ),
         Case(
             "SparsityLogger() without a sparse optimizer",
-            lambda: models.compiled().fit(
-                x(), y(), verbose=0, callbacks=[tfpeft.SparsityLogger()]
-            ),
+            lambda: models.compiled().fit(x(), y(), verbose=0, callbacks=[tfpeft.SparsityLogger()]),
             ("SparsityLogger",),
         ),
         *bad_arguments(
@@ -198,9 +196,7 @@ def of_rounds():
     data = {"train": (x(), y()), "validation": (x(), y())}
     uncompiled = Made("a model that is not compiled", models.dense)
     unknown = ("nonsense", "", 3, ["accuracy"])
-    infinite = Made(
-        "a model with NaN weights", lambda: models.compiled(models.not_finite())
-    )
+    infinite = Made("a model with NaN weights", lambda: models.compiled(models.not_finite()))
     no_kernels = Made("a model without kernels", lambda: models.compiled(models.without_kernels()))
     rows = [
         {"kernel": "a", "weights": 2, "sparsity": 0.5, "metric": 0.9},
@@ -235,9 +231,7 @@ def of_rounds():
                 "monitor": unknown,
                 "mode": ("nonsense", "", 3, True),
                 "batch_size": values.COUNT,
-                "directory": (
-                    *(3, 2.5, [], "a\0b", "", True, values.FILE),
-                ),
+                "directory": (*(3, 2.5, [], "a\0b", "", True, values.FILE),),
                 "verbose": ("nonsense", -1, NAN),
             },
         ),

@@ -4,11 +4,11 @@ import functools
 
 import keras
 import numpy as np
+
+import tfpeft
 from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x, y
-
-import tfpeft
 
 OUTPUT_LOSSES = ("SoftLabels", "BinarySoftLabels", "DecoupledKD", "DIST", "SquaredError")
 FEATURE_LOSSES = (
@@ -135,7 +135,8 @@ def _schedules(out_of_range):
 def of_precompute():
     data = {"model": models.dense, "data": lambda: (x(), y())}
     shuffled = Made(
-        "a dataset that is shuffled anew", lambda: values.endless().take(2).unbatch().shuffle(16).batch(8)
+        "a dataset that is shuffled anew",
+        lambda: values.endless().take(2).unbatch().shuffle(16).batch(8),
     )
     cases = bad_arguments(
         "precompute",
@@ -145,7 +146,7 @@ def of_precompute():
             "model": (
                 *(None, 3, "", "no_such.tflite", [], [None], {}, values.FILE, values.DIRECTORY),
                 Made("np.ones((2, 2))", lambda: np.ones((2, 2))),
-                        Made("a model of another width", lambda: models.dense(width=5)),
+                Made("a model of another width", lambda: models.dense(width=5)),
                 Made("a class", lambda: keras.Sequential),
                 Made("lambda: 0", lambda: lambda: 0),
                 Made("lambda x: None", lambda: lambda x: None),

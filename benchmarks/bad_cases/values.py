@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+
 from bad_cases import models
 from bad_cases.case import Made
 
