@@ -46,7 +46,8 @@ def of_methods():
     def added(make):
         return lambda **arguments: tfpeft.add_adapters(models.dense(), make(**arguments))
 
-    cases = []
+    bad = {"target": (3, [3], [None], True, {"hidden": 1})}
+    cases = bad_arguments("AdapterMethod", tfpeft.AdapterMethod, dict, bad)
     low_rank = {
         "rank": values.COUNT,
         "alpha": values.POSITIVE,

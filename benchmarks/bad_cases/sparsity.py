@@ -59,7 +59,16 @@ def of_optimizers():
             name, built(make), lambda: {"optimizer": sgd(), **good}, bad
         )
 
-    cases = []
+    bad = {"optimizer": values.OPTIMIZER, "exclude": (3, [3], [None], True)}
+    cases = bad_arguments(
+        "SparseOptimizer", tfpeft.SparseOptimizer, lambda: {"optimizer": sgd()}, bad
+    )
+    cases += bad_arguments(
+        "Pruning",
+        tfpeft.Pruning,
+        lambda: {"optimizer": sgd(), "schedule": schedule()},
+        {**bad, **PRUNING, "schedule": values.SCHEDULE},
+    )
     for name in ("MagnitudePruning", "GradientPruning", "MovementPruning", "RandomPruning"):
         wrong, arguments = optimizers(name, schedule=schedule())
         bad = {**SPARSE, **PRUNING} if name == "MagnitudePruning" else {"scope": ("no", 3)}

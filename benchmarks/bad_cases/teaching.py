@@ -34,7 +34,17 @@ def of_losses():
     layers = {"teacher_layer": "hidden", "student_layer": "hidden"}
     optional = tuple(value for value in values.POSITIVE if value is not None)
     output = {"output": ("no_such_output", 3, -2, [], NAN)}
-    cases = []
+    cases = bad_arguments(
+        "DistillationLoss",
+        tfpeft.DistillationLoss,
+        dict,
+        {
+            "weight": values.POSITIVE,
+            "teacher_layer": (3, [], True),
+            "student_layer": (3, [], True),
+            "output": ([], NAN, {}),
+        },
+    )
     for name in OUTPUT_LOSSES:
         bad = {"weight": values.POSITIVE, **output}
         if name != "SquaredError":
@@ -104,6 +114,19 @@ def of_distillers():
 
     return [
         *cases,
+        *bad_arguments(
+            "PrecomputedInputs",
+            _with_precomputed,
+            dict,
+            {
+                "teacher": (
+                    Made("{}", dict),
+                    Made("an array", x),
+                    Made("{'outputs': ()}", lambda: {"outputs": ()}),
+                    Made("{'outputs': (of 5 classes,)}", lambda: {"outputs": (np.ones((16, 5)),)}),
+                )
+            },
+        ),
         Case("Distiller(model, the same model)", with_same, ("student",)),
         Case(
             "Distiller(None, student) and fit without precomputed outputs",
@@ -111,6 +134,13 @@ def of_distillers():
             ("teacher", "precompute"),
         ),
     ]
+
+
+def _with_precomputed(teacher):
+    """Trains on outputs that `join` did not make."""
+    model = tfpeft.Distiller(None, models.dense(), teacher_from_logits=True)
+    model.compile("sgd", LOSS)
+    model.fit(tfpeft.PrecomputedInputs(x(), teacher), y(), verbose=0)
 
 
 def _without_teacher():

@@ -1,10 +1,13 @@
-"""The list of benchmarks/mutants.py fits the code: each formula is there once, and so its tests."""
+"""The lists of benchmarks/ fit the code: formulas, tests and public names are there."""
 
 import ast
 import importlib.util
 import pathlib
+import re
 
 import pytest
+
+import tfpeft
 
 ROOT = pathlib.Path(__file__).parent.parent
 _SPEC = importlib.util.spec_from_file_location("mutant_list", ROOT / "benchmarks/mutant_list.py")
@@ -39,3 +42,16 @@ def test_the_tests_of_mutants_are_there():
 
 def test_there_are_many_mutants_of_different_names():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 30
+
+
+# What functions return, and the classes of errors: nothing is given to them.
+WITHOUT_INPUTS = {
+    *("Comparison", "Evaluation", "ExportReport", "IterativePruningResult", "XnnpackPolicy"),
+    *("BudgetError", "ExportError", "InputError", "NoMatchError"),
+}
+
+
+def test_each_public_name_has_bad_inputs():
+    cases = "".join(path.read_text() for path in (ROOT / "benchmarks/bad_cases").glob("*.py"))
+    missing = {name for name in tfpeft.__all__ if not re.search(rf"\b{name}\b", cases)}
+    assert missing <= WITHOUT_INPUTS
