@@ -101,22 +101,23 @@ class TimedOut(BaseException):
     """A case that took longer than TIME_LIMIT."""
 
 
-def _time_out(signum, frame):
-    raise TimedOut
-
-
 def run(case):
     """Runs a case; returns its kind, and the text of what came."""
-    before = pathlib.Path.cwd()
+    before, late = pathlib.Path.cwd(), []
+
+    def time_out(signum, frame):
+        late.append(True)  # the exception may be lost in other code
+        raise TimedOut
+
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        handler = signal.signal(signal.SIGALRM, _time_out)
+        handler = signal.signal(signal.SIGALRM, time_out)
         signal.alarm(TIME_LIMIT)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 kind, text = _outcome(case)
         except TimedOut:
-            kind, text = "hang", f"no end within {TIME_LIMIT} s"
+            kind, text = "hang", ""
         finally:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, handler)
@@ -126,6 +127,8 @@ def run(case):
             for path in pathlib.Path(folder).rglob("*")
             if path.is_file() and _is_rest(path.relative_to(folder), case)
         )
+    if late:
+        return "hang", f"no end within {TIME_LIMIT} s"
     if kind in ("good", "unclear") and left:
         return "half-written", f"{', '.join(left)} stayed: {text}"
     return kind, text

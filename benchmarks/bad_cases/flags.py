@@ -75,14 +75,18 @@ def bad_values(flag):
 
 
 def cases():
-    found = []
+    """Returns cases of all values for the first script that has a flag, and of two for others."""
+    found, known = [], set()
     for script, module in SCRIPTS.items():
         for flag in module.SCRIPT.flags:
             beside = list(BESIDE.get(flag.name, ()))
             if script == "compress":
                 stages = "sparse_train,quantize" if flag.name in SPARSE_TRAIN else None
                 beside += [f"--stages={stages}"] if stages else []
-            for value in bad_values(flag):
+            texts = list(bad_values(flag))
+            texts = [texts[0], texts[-1]] if flag.name in known and len(texts) > 2 else texts
+            known.add(flag.name)
+            for value in texts:
                 change = f"--{flag.name}={value}"
                 named = (flag.name, *([value] if "." in value or "/" in value else []))
                 found.append(script_case(script, *beside, change, named=_in_words(named)))
