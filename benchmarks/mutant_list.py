@@ -302,7 +302,7 @@ MUTANTS = (
         "distillation/students.py",
         "max(1, round(width * config[argument] / groups))",
         "max(1, int(width * config[argument] / groups))",
-        ("distillation/test_students.py::test_layers_follow_and_outputs_stay",),
+        ("distillation/test_students.py::test_widths_are_rounded_and_never_zero",),
     ),
     Mutant(
         "LoRA: alpha without the rank",

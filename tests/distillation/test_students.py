@@ -38,6 +38,14 @@ def test_layers_follow_and_outputs_stay():
     assert small.predict(np.zeros((1, 8, 8, 3)), verbose=0).shape == (1, 4)
 
 
+@pytest.mark.parametrize(
+    ("width", "units"),
+    [(0.45, 4), (0.4, 3), (0.3, 2), (1.45, 12), (0.01, 1)],  # of 8: 3.6, 3.2, 2.4, 11.6 and 0.08
+)
+def test_widths_are_rounded_and_never_zero(width, units):
+    assert tfpeft.scale_width(mlp(), width).layers[0].units == units
+
+
 def test_nested_models_and_preprocessing():
     normalization = keras.layers.Normalization()
     normalization.adapt(X)
