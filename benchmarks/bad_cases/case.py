@@ -87,11 +87,13 @@ def bad_arguments(name, function, good, bad):
     def case(argument, value):
         text = repr(value).replace("\n", " ")
         file = text.strip("'")
+        # One letter is in every sentence.
+        named = (argument,) if len(argument) > 1 else (f"`{argument}", f"{argument}=")
         is_file = argument in _FILES and text.startswith("'") and len(file) > 4
         return Case(
             f"{name}({argument}={text})",
             lambda: function(**{**good(), argument: made(value)}),
-            (argument, *WORDS.get(argument, ()), *([file] if is_file else [])),
+            (*named, *WORDS.get(argument, ()), *([file] if is_file else [])),
         )
 
     return [case(argument, value) for argument, values in bad.items() for value in values]

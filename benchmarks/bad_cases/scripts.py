@@ -4,6 +4,7 @@ import functools
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 
 from bad_cases import models
@@ -100,14 +101,15 @@ def prepared():
     content = (folder / "data.npz").read_bytes()
     for name, bad in models.damaged(content).items():
         (folder / f"{name.replace(' ', '_')}_file.npz").write_bytes(bad)
-    models.dense().save(folder / "model.keras")
     models.dense(width=5).save(folder / "width.keras")
     models.dense(5).save(folder / "classes.keras")
     models.two_outputs().save(folder / "outputs.keras")
     for kind, good in (("keras", models.keras_bytes()), ("tflite", models.tflite_bytes())):
-        (folder / f"model.{kind}").write_bytes(good)
         for name, bad in models.damaged(good).items():
             (folder / f"{name.replace(' ', '_')}.{kind}").write_bytes(bad)
+    trained = models.compiled(optimizer=keras.optimizers.Adam(0.05))
+    trained.fit(x, y, batch_size=8, epochs=10, verbose=0)
+    trained.save(folder / "model.keras")  # better than chance, which scripts look for
     (folder / "damaged.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (folder / "user_code.py").write_text(MODULE)
     (folder / "raises.py").write_text("raise RuntimeError('the camera is off')\n")
@@ -133,7 +135,7 @@ def good_command(script):
     folder = prepared()
     data, model = f"--dataset={folder / 'data.npz'}", f"--model={folder / 'model.keras'}"
     task = f"--task=a={folder / 'data.npz'}"
-    brief = ["--epochs=1", "--batch_size=16"]
+    brief = ["--epochs=5", "--batch_size=8", "--learning_rate=0.02"]
     if script == "predict":
         return [f"--run={finished_run()}", f"--input={folder / 'samples.npy'}"]
     return {
