@@ -10,7 +10,7 @@ empty, of another shape; other models; bad paths; damaged files and folders. An 
     unclear       an error of tfpeft which does not
     traceback     an exception from the depths: Keras, TensorFlow, NumPy, h5py, Python
     silent        no error
-    hang          no end within a minute, or the end of the process
+    hang          no end within two minutes, or the end of the process
     half-written  an error, and a part of a file stayed behind
 
 A group is one process; its cases are in bad_cases/. Status 1 unless all are good.

@@ -16,7 +16,7 @@ from tfpeft.core.arguments import InputError
 from tfpeft.core.files import PARTIAL
 
 KINDS = ("good", "unclear", "traceback", "silent", "hang", "half-written")
-TIME_LIMIT = 60  # seconds for a case; most need a hundredth of it
+TIME_LIMIT = 120  # seconds for a case; most need a thousandth of it
 GIVEN = "given"  # how the name of a file begins that a case itself writes
 LONGEST = 600  # characters that someone reads as one line
 
