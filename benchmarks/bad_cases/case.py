@@ -21,7 +21,7 @@ GIVEN = "given"  # how the name of a file begins that a case itself writes
 LONGEST = 600  # characters that someone reads as one line
 
 _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("tfpeft", "pipelines"))
-_SAYS_WHAT = ("xpected", "eceived", "annot", "belongs")
+_SAYS_WHAT = ("xpected", "eceived", "annot", "belongs", "nknown")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Bad values of every flag of every script."""
 
-from bad_cases.scripts import SCRIPTS, script_case
+from bad_cases.scripts import SCRIPTS, finished_run, script_case
+from pipelines.stages import STAGES
 
 BY_KIND = {
     int: ("", "many", "1.5", "nan", "inf", "0x"),
@@ -30,7 +31,7 @@ SPECIAL = {
     "exclude": ("no_such_layer", "hidden,no_such_layer"),
     "max_accuracy_drop": ("ten",),
     "task": (
-        *("a", "a=", "=a.npz", "a=no_such.npz", "a b={folder}/data.npz", "a=x.csv:text"),
+        *("b", "a=", "=a.npz", "a=no_such.npz", "a b={folder}/data.npz", "a=x.csv:text"),
         *("a=no_such.csv:text:label", "a={folder}/nothing", "a={folder}/text_file.npz"),
     ),
     "run": ("no_such", "{folder}/nothing", "{folder}/model.keras"),
@@ -53,14 +54,14 @@ BESIDE = {
     ],
     "rank": ["--adapter=lora"],
 }
-SPARSE_TRAIN = (
-    *("technique", "sparsity", "distribution", "mask_updates", "drop_fraction", "drop_rate", "l1"),
-)
+# An empty list of names is a list.
+MAY_BE_EMPTY = ("exclude", "teacher_layers", "student_layers")
 
 
 def bad_values(flag):
     """Returns the texts that a flag must reject."""
-    found = [*BY_KIND[flag.kind], *SPECIAL.get(flag.name, ())]
+    by_kind = () if flag.name in MAY_BE_EMPTY else BY_KIND[flag.kind]
+    found = [*by_kind, *SPECIAL.get(flag.name, ())]
     if flag.choices:
         found += ["nonsense", flag.choices[0].upper()]
     if flag.at_least is not None:
@@ -76,24 +77,31 @@ def bad_values(flag):
 
 def cases():
     """Returns cases of all values for the first script that has a flag, and of two for others."""
+    finished_run()  # no case has to wait for it
     found, known = [], set()
     for script, module in SCRIPTS.items():
         for flag in module.SCRIPT.flags:
             beside = list(BESIDE.get(flag.name, ()))
             if script == "compress":
-                stages = "sparse_train,quantize" if flag.name in SPARSE_TRAIN else None
-                beside += [f"--stages={stages}"] if stages else []
+                beside += [f"--stages={name}" for name in stages_with(flag)[:1]]
             texts = list(bad_values(flag))
+            beside_names = [each.partition("=")[0].lstrip("-") for each in beside]
             texts = [texts[0], texts[-1]] if flag.name in known and len(texts) > 2 else texts
             known.add(flag.name)
             for value in texts:
                 change = f"--{flag.name}={value}"
-                named = (flag.name, *([value] if "." in value or "/" in value else []))
+                is_file = "." in value or "/" in value
+                named = (flag.name, *beside_names, *([value] if is_file else []))
                 found.append(script_case(script, *beside, change, named=_in_words(named)))
         found.append(script_case(script, "--no_such_flag=1"))
         if script not in ("evaluate", "predict"):
             found.append(script_case(script, "surplus", named=("surplus",)))
     return found
+
+
+def stages_with(flag):
+    """Returns the names of the stages that read a flag."""
+    return [name for name, stage in STAGES.items() if flag in stage.flags]
 
 
 def _in_words(named):

@@ -1,6 +1,6 @@
 """Bad data, bad models and user code behind flags, and flags that contradict each other."""
 
-from bad_cases.scripts import script_case
+from bad_cases.scripts import finished_run, script_case
 
 DATA = (
     *("no_labels", "no_y_val", "no_x_val", "nan", "nan_labels", "infinite_labels"),
@@ -134,4 +134,5 @@ def of_contradictions():
 
 
 def cases():
+    finished_run()  # no case has to wait for it
     return [*of_data(), *of_models(), *of_contradictions()]
