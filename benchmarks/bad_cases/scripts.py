@@ -1,7 +1,9 @@
 """What the cases of scripts share: tiny data, models and modules, and commands that work."""
 
+import atexit
 import functools
 import pathlib
+import shutil
 import tempfile
 
 import keras
@@ -72,6 +74,7 @@ not_a_function = 3
 def prepared():
     """Returns a folder of good and bad files, the same for all cases of a process."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bad_inputs."))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     rng = np.random.default_rng(0)
     y = np.arange(48) % 3
     x = (np.eye(3, 6)[y] * 4 + rng.normal(size=(48, 6))).astype("float32")
