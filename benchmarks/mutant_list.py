@@ -209,8 +209,8 @@ MUTANTS = (
     Mutant(
         "soft labels: a mean over the classes",
         "distillation/logits_losses.py",
-        "ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)",
-        "ops.mean(ops.exp(log_p) * (log_p - log_q), axis=-1)",
+        "ops.sum(ops.where(p > 0.0, p * (log_p - log_q), 0.0), axis=-1)",
+        "ops.mean(ops.where(p > 0.0, p * (log_p - log_q), 0.0), axis=-1)",
         _CLASSES,
     ),
     Mutant(
@@ -369,7 +369,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing labels: -1 is a class",
-        "sharing/labels.py",
+        "core/labels.py",
         "in {-1, getattr(",
         "in {getattr(",
         (f"{_TASKS}TestLoss::test_missing_labels_count_in_nothing",),
