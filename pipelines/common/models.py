@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from pipelines.common.errors import invalid_flag
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.evaluation.quality import are_logits
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -55,7 +55,7 @@ def load_model(path, flag="model", custom_objects=None):
     try:
         return keras.models.load_model(path, custom_objects=custom_objects, compile=False)
     except Exception as error:  # zip, h5py, JSON and Keras each have their own
-        raise InputError(f"Received an unreadable file, {expected}: {error}") from error
+        raise InputError(f"Received an unreadable file, {expected}: {last_cause(error)}") from error
 
 
 def load_teacher(path, custom_objects):

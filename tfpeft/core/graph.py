@@ -12,7 +12,7 @@ from tfpeft.core.arguments import invalid
 
 PRIVATE_NAMES = (
     *("_functional", "_nodes_by_depth", "_inputs_struct"),
-    *("_keras_history", "_inbound_nodes", "_flatten_layers"),
+    *("_keras_history", "_inbound_nodes", "_outbound_nodes", "_flatten_layers"),
 )
 
 
@@ -226,3 +226,13 @@ class LayerGraph:
 def flatten_layers(model, *, recursive=True, include_self=True):
     """Returns a model and the layers inside it, at any depth."""
     return list(_private(model, "_flatten_layers")(include_self=include_self, recursive=recursive))
+
+
+def detached(operation):
+    """Returns a shallow copy of an operation without weights that is part of no graph."""
+    new = object.__new__(type(operation))
+    new.__dict__.update(operation.__dict__)
+    for nodes in ("_inbound_nodes", "_outbound_nodes"):
+        _private(operation, nodes)
+        new.__dict__[nodes] = []
+    return new

@@ -220,7 +220,7 @@ def prune_iteratively(
 
 def _load_weights(model, path, original):
     """Gives a model the weights of a saved copy of `original`, whatever classes it is made of."""
-    saved = clone.rebuild(original, lambda config, parents: config)
+    saved = clone.copy_model(original)
     saved.load_weights(path)
     model.set_weights(saved.get_weights())
 
