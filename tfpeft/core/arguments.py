@@ -1,6 +1,7 @@
 """Arguments: the classes of errors, and one way to write "expected, received"."""
 
 import numbers
+import re
 
 import numpy as np
 
@@ -84,8 +85,40 @@ def invalid(name, expected, received, *, error=InputError):
     """Returns the error for the argument `name`; `error` is its class."""
     return error(
         f"Received an invalid value for `{name}`, expected {expected}. "
-        f"Received: {name}={received!r}"
+        f"Received: {name}={_described(received)}"
     )
+
+
+def _described(value):
+    """Returns the representation of a value in one line; of Keras 2's objects, what they are."""
+    if type(value).__module__.startswith("tf_keras."):
+        return f"{type(value).__name__} of tf_keras (Keras 2); tfpeft takes those of Keras 3"
+    return _shortened(repr(value), 1000)
+
+
+def _shortened(text, length):
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def last_cause(error):
+    """Returns the last cause that an exception of another library names, in one short line.
+
+    Keras puts an exception into an exception, with the configuration of the model and the arguments
+    of the call, over many lines and in colours. An `InputError` is returned as it is.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = text.rsplit("Exception encountered: ", 1)[-1]
+    text = re.split(r"Full (?:object )?config: |\n\s*Arguments received by ", text)[0]
+    layer = re.match(r"Exception encountered when calling (.*?)\.\w+\(\)\.\s", text)
+    if layer:
+        text = f"{layer[1]}: {text[layer.end() :].lstrip()}"
+    text = re.sub(r"\{\{(?:function_)?node [^}]*\}\} ?", "", text)
+    text = re.sub(r" \[Op:\w+\].*", "", text, flags=re.DOTALL)
+    paragraph = text.strip().split("\n\n")[0].rstrip(".")
+    return _shortened(paragraph or type(error).__name__, 300)
 
 
 def unexpected(expected, received, *, error=InputError):

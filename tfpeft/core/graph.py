@@ -14,7 +14,7 @@ from tfpeft.core.arguments import invalid
 
 PRIVATE_NAMES = (
     *("_functional", "_nodes_by_depth", "_inputs_struct"),
-    *("_keras_history", "_inbound_nodes", "_flatten_layers"),
+    *("_keras_history", "_inbound_nodes", "_outbound_nodes", "_flatten_layers"),
 )
 _ALL_REDUCE = "_all_reduce_sum_gradients"  # of an optimizer
 
@@ -255,3 +255,13 @@ def without_all_reduce(optimizers):
     finally:
         for optimizer in shadowed:
             del vars(optimizer)[_ALL_REDUCE]
+
+
+def detached(operation):
+    """Returns a shallow copy of an operation without weights that is part of no graph."""
+    new = object.__new__(type(operation))
+    new.__dict__.update(operation.__dict__)
+    for nodes in ("_inbound_nodes", "_outbound_nodes"):
+        _private(operation, nodes)
+        new.__dict__[nodes] = []
+    return new

@@ -45,7 +45,7 @@ def scale_width(model: keras.Model, width: float) -> keras.Model:
     check_positive("width", width)
     if width > _LARGEST:
         raise invalid("width", f"a number of at most {_LARGEST}", width)
-    if not getattr(model, "outputs", None):
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise invalid("model", "a functional or Sequential model that is built", model)
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
     scaled = []
@@ -65,11 +65,18 @@ def scale_width(model: keras.Model, width: float) -> keras.Model:
                 config = {**config, argument: units}
         return config
 
-    new = clone.rebuild(model, edit, copy_weights=False)
+    try:
+        new = clone.rebuild(model, edit, copy_weights=False)
+    except clone.RebuildError as error:
+        layers = f"the layers of {model.name!r} still fit together ({error.cause})"
+        raise invalid("width", f"a factor with which {layers}", width) from error
     if not scaled:
         expected = "layers with `units` or `filters` before the output layers"
         raise invalid("model", expected, model.name, error=NoMatchError)
-    clone.copy_adapted(model, new)
+    shapes = [[tuple(output.shape) for output in each.outputs] for each in (model, new)]
+    if shapes[0] != shapes[1]:
+        expected = f"a factor that leaves the outputs of {model.name!r} as {shapes[0]}"
+        raise invalid("width", f"{expected}, not {shapes[1]}", width)
     return new
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfpeft.core import clone
 from tfpeft.core.arguments import invalid
 from tfpeft.core.labels import SHAPE_METRICS, are_class_numbers, is_metric, split_missing
 from tfpeft.sharing.arguments import joined
@@ -88,9 +89,7 @@ def _wrap(metrics, copy):
     metrics = [m.given if isinstance(m, TaskMetric) else m for m in metrics]
     if copy:
         metrics = [
-            type(metric).from_config(metric.get_config())
-            if isinstance(metric, keras.metrics.Metric)
-            else metric
+            clone.copy_object(metric) if isinstance(metric, keras.metrics.Metric) else metric
             for metric in metrics
         ]
     return [TaskMetric(metric) for metric in metrics]

@@ -88,11 +88,11 @@ def sparsity_of(variables):
 
 def compiled_copy(model, exclude, include):
     """Returns a copy that trains as the model does, with a new optimizer that keeps zeros."""
-    copy = clone.rebuild(model, lambda config, parents: config)
+    copy = clone.copy_model(model)
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer  # `compile` adds one again
-    optimizer = type(optimizer).from_config(optimizer.get_config())
+    optimizer = clone.copy_object(optimizer)
     options = dict(model._compile_config.config)
     for key in ("metrics", "weighted_metrics"):
         options[key] = keras.tree.map_structure(_fresh_metric, options.get(key))
@@ -102,7 +102,7 @@ def compiled_copy(model, exclude, include):
 
 def _fresh_metric(metric):
     if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
+        return clone.copy_object(metric)
     return metric
 
 

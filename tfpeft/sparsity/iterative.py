@@ -258,7 +258,7 @@ def _load_weights(model, path, original):
     if damage:
         expected = "a folder of whole files: remove it, to begin again"
         raise invalid_path("`directory`", expected, path, f", which is damaged: {damage}")
-    saved = clone.rebuild(original, lambda config, parents: config)
+    saved = clone.copy_model(original)
     saved.load_weights(path)
     model.set_weights(saved.get_weights())
 
