@@ -67,8 +67,8 @@ def check(settings):
 
 def run(settings, inputs):
     """Returns the sparse model, its zeros verified."""
-    end_step = max(1, int(_CHANGING * training.total_steps(settings, inputs.data)))
-    frequency = max(1, end_step // settings.mask_updates)
+    end_step = max(2, int(_CHANGING * training.total_steps(settings, inputs.data)))
+    frequency = min(max(1, end_step // settings.mask_updates), end_step - 1)
 
     def wrap(optimizer):
         return _sparse_optimizer(settings, optimizer, end_step, frequency)

@@ -133,6 +133,16 @@ class TestFormulas:
             w = part.magnitude.numpy() * w / np.linalg.norm(w, axis=0)
         np.testing.assert_allclose(found, np.tanh(x @ w + b), rtol=1e-5, atol=1e-5)
 
+    def test_the_first_a(self):
+        """Uniform within 1 / sqrt(fan_in), as the authors' Kaiming with a = sqrt(5)."""
+        model = keras.Sequential([keras.Input((25,)), keras.layers.Dense(7, name="head")])
+        adapted = tfpeft.add_adapters(model, tfpeft.LoRA(rank=40, target="head"))
+        a, b = (w.numpy() for w in adapted.trainable_weights)
+        assert a.shape == (25, 40)
+        assert 0.19 < np.abs(a).max() <= 0.2
+        np.testing.assert_allclose(a.std(), 0.2 / np.sqrt(3), rtol=0.1)
+        assert not np.any(b)
+
     @pytest.mark.parametrize("kind", ["lora", "dora"])
     @pytest.mark.parametrize(
         ("equation", "bias_axes", "output_shape", "input_axes"),

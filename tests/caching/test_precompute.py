@@ -430,3 +430,53 @@ def test_the_folder_is_plain_to_read(teacher, tmp_path, small_shards):
     shards = sorted(each.name for each in tmp_path.iterdir() if each.is_dir())
     assert shards == ["00000", "00001", "00002", "00003"]
     assert [len(np.load(tmp_path / shard / "0.npy")) for shard in shards] == [16, 16, 16, 2]
+
+
+def shuffled_tail(**options):
+    """Returns a dataset whose first batches stay, and whose others are shuffled."""
+    parts = slice(0, 10), slice(10, None)
+    head, tail = (tf.data.Dataset.from_tensor_slices((X[part], Y[part])) for part in parts)
+    return head.concatenate(tail.shuffle(100, **options)).batch(2)
+
+
+def test_data_that_is_shuffled_behind_its_first_batches(teacher):
+    with pytest.raises(InputError, match="a dataset that shuffles its samples again"):
+        tfpeft.precompute(teacher, shuffled_tail())
+    fixed = shuffled_tail(reshuffle_each_iteration=False)
+    found = tfpeft.precompute(teacher, fixed).outputs
+    x = np.concatenate([batch[0] for batch in fixed])
+    np.testing.assert_allclose(found, teacher(x), rtol=1e-4, atol=1e-5)
+
+
+def test_other_samples_behind_the_first_batch_end_the_training(teacher):
+    joined = tfpeft.precompute(teacher, dataset(8)).join(
+        shuffled_tail(reshuffle_each_iteration=False)
+    )
+    distiller = tfpeft.Distiller(None, student(), teacher_from_logits=True, alpha=0.0)
+    distiller.compile("sgd", run_eagerly=True)
+    with pytest.raises(InputError, match="the samples that `precompute` received.*samples") as e:
+        distiller.fit(joined, verbose=0)
+    assert "\n" not in str(e.value)
+
+
+def test_joined_data_without_samples(teacher):
+    precomputed = tfpeft.precompute(teacher, (X, Y))
+    with pytest.raises(InputError, match="samples, one or more"):
+        precomputed.join(dataset().filter(lambda x, y: False))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features": None}, "`features`, expected a list or tuple of names"),
+        ({"features": [3]}, "`features`, expected a list or tuple of names"),
+        ({"float16": "no"}, "`float16`, expected True or False"),
+        ({"model": lambda x: None}, "tensors of .* from the function .*NoneType$"),
+        ({"model": lambda x: x[:1]}, "tensors of .* another number of samples than its inputs$"),
+        ({"model": lambda x: 1 / 0}, "tensors of .* Received: ZeroDivisionError: division by"),
+        ({"model": keras.Model}, "`model`, expected a keras.Model, a layer"),
+    ],
+)
+def test_other_arguments(teacher, options, message):
+    with pytest.raises(InputError, match=message):
+        tfpeft.precompute(**{"model": teacher, "data": (X, Y), **options})

@@ -2,8 +2,10 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfpeft
 from tfpeft.core import arguments
@@ -73,3 +75,64 @@ def test_unknown_sides_agree_with_any():
 def test_functions_of_the_library_raise_them():
     with pytest.raises(arguments.InputError, match="`target_sparsity`"):
         tfpeft.constant_sparsity(1.5, begin=0.0, total_steps=100)
+
+
+def keras_error(call):
+    """The text of the exception that a call of Keras raises."""
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        call()
+    return error.value
+
+
+class Custom(keras.layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (
+            lambda: keras.layers.Reshape((3, 3))(keras.Input((4,))),
+            "Reshape: The total size of the tensor must be unchanged. "
+            "Received: input_shape=(4,), target_shape=(3, 3)",
+        ),
+        (
+            lambda: Custom.from_config({"name": "custom"}),
+            "Custom.__init__() got an unexpected keyword argument 'name'",
+        ),
+        (
+            lambda: keras.layers.Dense(2)(np.ones((1, 2)) @ tf.ones((3, 1), tf.float64)),
+            "Matrix size-incompatible: In[0]: [1,2], In[1]: [3,1]",
+        ),
+    ],
+)
+def test_the_last_cause_in_one_line(call, expected):
+    assert arguments.last_cause(keras_error(call)).removeprefix("Dense: ") == expected
+
+
+def test_what_is_short_already():
+    assert arguments.last_cause(KeyError()) == "KeyError"
+    assert arguments.last_cause(ValueError("one\ntwo\n\nthree.")) == "one two"
+    assert len(arguments.last_cause(ValueError("long " * 100))) == 300
+    error = arguments.invalid("x", "y " * 200, 3)
+    assert arguments.last_cause(error) == str(error)
+
+
+def test_values_in_one_line():
+    error = arguments.invalid("x", "a number", np.zeros((100, 100)))
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1100
+
+
+def test_objects_of_tf_keras_are_called_so():
+    tf_keras = pytest.importorskip("tf_keras")
+    model = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(4,))])
+    message = r"model=Sequential of tf_keras \(Keras 2\); tfpeft takes those of Keras 3$"
+    for call in (
+        lambda: tfpeft.export_tflite(model, "never.tflite"),
+        lambda: tfpeft.add_adapters(model, tfpeft.LoRA()),
+        lambda: tfpeft.scale_width(model, 0.5),
+    ):
+        with pytest.raises(arguments.InputError, match=message):
+            call()

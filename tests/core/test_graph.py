@@ -38,6 +38,7 @@ def test_keras_has_its_private_names():
         "_inputs_struct": functional,
         "_keras_history": functional.inputs[0],
         "_inbound_nodes": functional.layers[0],
+        "_outbound_nodes": functional.layers[0],
         "_flatten_layers": functional.layers[0],
     }
     assert set(owners) == set(graph.PRIVATE_NAMES)

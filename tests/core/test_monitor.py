@@ -72,3 +72,59 @@ def test_custom_names_need_a_mode_or_a_class_of_keras():
     with pytest.raises(InputError, match="`mode`.*'auto'"):
         metric_mode("loss", mode="auto")
     assert metric_mode("head_deviation", model=model) == "min"
+
+
+def halved(y, outputs):
+    return keras.ops.abs(y - outputs) / 2
+
+
+class Regret(keras.metrics.AUC):
+    def result(self):
+        return 1 - super().result()
+
+
+class Margin(keras.losses.Loss):
+    def call(self, y, outputs):
+        return outputs - y
+
+
+METRICS = [
+    (keras.metrics.MeanSquaredError(name="accuracy"), "min"),
+    (keras.metrics.BinaryAccuracy(name="error"), "max"),
+    (keras.metrics.CosineSimilarity(name="similarity_loss"), "max"),
+    (keras.metrics.MeanMetricWrapper(keras.losses.mean_absolute_error, name="auc"), "min"),
+    (keras.metrics.MeanMetricWrapper(keras.metrics.binary_accuracy, name="hinge"), "max"),
+    (keras.metrics.MeanMetricWrapper(Margin(), name="precision"), "min"),
+    (keras.metrics.MeanMetricWrapper(keras.losses.CosineSimilarity(), name="recall"), "min"),
+    (keras.metrics.MeanMetricWrapper(halved, name="accuracy"), None),
+    (keras.metrics.Mean(name="accuracy"), None),
+    (keras.metrics.Mean(name="gain_loss"), None),
+    (Regret(name="auc"), None),
+]
+
+
+@pytest.mark.parametrize(("metric", "expected"), METRICS, ids=lambda value: str(value)[:30])
+def test_the_class_of_a_metric_counts_not_its_name(metric, expected):
+    class Model:
+        metrics = [keras.metrics.Mean(name="loss"), metric]
+        output_names = ["out"]
+
+    for name in (metric.name, f"val_{metric.name}", f"val_out_{metric.name}"):
+        if expected is None:
+            with pytest.raises(InputError, match="`mode`, expected 'min' or 'max', as "):
+                metric_mode(name, model=Model())
+            assert metric_mode(name, mode="max", model=Model()) == "max"
+        else:
+            assert metric_mode(name, model=Model()) == expected
+    assert metric_mode("val_loss", model=Model()) == "min"
+    assert metric_mode("out_loss", model=Model()) == "min"
+
+
+def test_metrics_of_one_name_must_agree():
+    class Model:
+        metrics = [keras.metrics.AUC(name="score"), keras.metrics.MeanSquaredError(name="score")]
+
+    with pytest.raises(InputError, match="`mode`"):
+        metric_mode("head_score", model=Model())
+    with pytest.raises(InputError, match="`mode`.*'sparsity' is no metric"):
+        metric_mode("sparsity", model=Model())

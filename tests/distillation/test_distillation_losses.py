@@ -870,3 +870,46 @@ def test_half_precision_is_computed_in_float32(name):
     loss, labels = LOSSES[name](), labels_of(teacher)
     expected = loss(teacher.astype("float32"), student.astype("float32"), labels=labels)
     assert_equals(loss(teacher, student, labels=labels), float(expected))
+
+
+@pytest.mark.parametrize("value", ["a", True, None, -1.0, np.nan, np.inf, 10**400, [1.0], 1j])
+@pytest.mark.parametrize(
+    ("cls", "argument"),
+    [
+        (tfpeft.DecoupledKD, "target"),
+        (tfpeft.DecoupledKD, "other"),
+        (tfpeft.DIST, "inter"),
+        (tfpeft.DIST, "intra"),
+    ],
+)
+def test_a_bad_part_raises(cls, argument, value):
+    with pytest.raises(tfpeft.InputError, match=f"`{argument}`, expected a number >= 0"):
+        cls(**{argument: value})
+
+
+def test_a_loss_of_no_part_raises():
+    assert tfpeft.DecoupledKD(target=0.0).target == 0.0
+    with pytest.raises(tfpeft.InputError, match="above 0 for target or other"):
+        tfpeft.DecoupledKD(target=0, other=0)
+
+
+@pytest.mark.parametrize("name", ["SoftLabels", "DIST", "FeatureMatching", "SquaredError"])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *[("output", value) for value in (True, 1.5, ["a"])],
+        *[("name", value) for value in (3, "", "a/b")],
+        *[("weight", value) for value in (True, "1", np.nan, 0)],
+    ],
+)
+def test_bad_arguments_raise(name, argument, value):
+    with pytest.raises(tfpeft.InputError, match=f"`{argument}`, expected"):
+        getattr(tfpeft, name)(**{argument: value})
+
+
+def test_classes_that_a_teacher_excludes_cost_nothing():
+    """0 * log(0) = 0, also where a logarithm is infinite in float32."""
+    teacher = np.array([[3e38, -3e38, 0.0]], "float32")
+    student = np.array([[1.0, 2.0, 3.0]], "float32")
+    expected = np.log(np.exp(student[0] - 1.0).sum())
+    np.testing.assert_allclose(tfpeft.SoftLabels()(teacher, student), expected, rtol=1e-6)

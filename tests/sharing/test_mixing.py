@@ -236,3 +236,9 @@ def test_texts_of_unknown_length_are_padded_with_zeros():
 def test_bad_input(data, options, message):
     with pytest.raises(ValueError, match=message):
         tfpeft.mix_tasks(data, **options)
+
+
+def test_weights_that_are_not_finite():
+    x, y = numbered(4)
+    with pytest.raises(ValueError, match=r"`data\['a'\]`, expected finite sample weights"):
+        tfpeft.mix_tasks({"a": (x, y, np.array([1.0, np.nan, 1.0, 1.0]))})

@@ -17,7 +17,7 @@ from tests.shared_tasks import (
     rng,
     shared_model,
 )
-from tfpeft.sharing.labels import split_missing
+from tfpeft.core.labels import split_missing
 from tfpeft.sharing.weighting import with_class_weights
 
 

@@ -118,3 +118,10 @@ def test_what_is_missing_is_named():
     ):
         with pytest.raises(InputError, match=message):
             tfpeft.KeepBest(**options)
+
+
+def test_the_mean_of_metrics_of_two_modes_is_no_metric():
+    best = tfpeft.KeepBest(["loss", "accuracy"], first_step=0)
+    model = compiled(sequential(), keras.optimizers.SGD(0.1), metrics=["accuracy"])
+    with pytest.raises(ValueError, match="`monitor`, expected metrics of one mode"):
+        train(model, epochs=1, callbacks=[best])

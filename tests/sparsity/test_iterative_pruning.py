@@ -448,3 +448,105 @@ def test_rounds_of_an_older_version_are_continued(tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="`directory`.*empty folder.*other files"):
         prune(model, directory=tmp_path / "other")
+
+
+def plain_model():
+    layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="head")]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile("sgd", "mse")
+    return model
+
+
+IN, OUT = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
+
+
+def with_one(array, value):
+    changed = array.copy()
+    changed[5, 1] = value
+    return changed
+
+
+BAD_DATA = {
+    "finite inputs.*NaN": (with_one(IN, np.nan), OUT),
+    "finite inputs": (with_one(IN, np.inf), OUT),
+    "finite labels": (IN, with_one(OUT, np.inf)),
+    "labels that are real numbers.*complex": (IN, OUT * 1j),
+    "finite sample weights": (IN, OUT, np.full(8, np.nan)),
+    "samples, one or more": (IN[:0], OUT[:0]),
+    "the model, its loss and its metrics take.*axis -1": (IN[:, :2], OUT),
+}
+
+
+@pytest.mark.parametrize("message", BAD_DATA)
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_data_is_checked_at_every_door(message, as_dataset):
+    model, bad, good = plain_model(), BAD_DATA[message], (IN, OUT)
+    if as_dataset:
+        bad = tf.data.Dataset.from_tensor_slices(bad).batch(4)
+    options = {"target_sparsity": 0.5, "step": 0.5}
+    for name, call in {
+        "data": lambda: tfpeft.layer_sensitivity(model, bad, [0.5]),
+        "train": lambda: tfpeft.prune_iteratively(model, bad, good, **options),
+        "validation": lambda: tfpeft.prune_iteratively(model, good, bad, **options),
+    }.items():
+        with pytest.raises(InputError, match=f"`{name}`, expected .*{message}") as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_labels_are_needed_in_datasets_too():
+    data = tf.data.Dataset.from_tensor_slices(IN).batch(4)
+    with pytest.raises(InputError, match="`data`.*without y"):
+        tfpeft.layer_sensitivity(plain_model(), data, [0.5])
+
+
+def test_a_model_that_is_not_finite():
+    model = plain_model()
+    model.layers[0].kernel.assign(np.full((3, 4), np.nan))
+    with pytest.raises(InputError, match="`model`.*whose loss on these data is not finite"):
+        tfpeft.layer_sensitivity(model, (IN, OUT), [0.5])
+
+
+@pytest.mark.parametrize(
+    ("densities", "message"),
+    [
+        ({"hidden": np.inf, "head": 1.0}, r"`densities`.*finite number > 0.*inf"),
+        ({"hidden": np.nan, "head": 1.0}, r"`densities`.*finite number > 0.*nan"),
+        ({"hidden": 1.0, "head": -1.0}, r"`densities`.*finite number > 0.*-1"),
+        ({"hidden": "1", "head": 1.0}, r"`densities`.*finite number > 0.*'1'"),
+        ({"hidden": True, "head": 1.0}, r"`densities`.*finite number > 0.*True"),
+        ({"hidden": 1.0, "head": 1.0, "tail": 1.0}, "`densities`.*names among.*tail"),
+        ({"hidden": 1e308, "head": 1e308}, "`densities`.*numbers that give 50% zeros"),
+    ],
+)
+def test_densities_that_are_no_numbers_or_do_not_give_the_sparsity(densities, message):
+    with pytest.raises(InputError, match=message):
+        tfpeft.prune_iteratively(
+            plain_model(),
+            (IN, OUT),
+            (IN, OUT),
+            target_sparsity=0.5,
+            step=0.5,
+            densities=densities,
+        )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        (lambda: 0, "`criterion`.*which failed: TypeError"),
+        (lambda v: np.full(v.shape, np.nan), "`criterion`.*finite scores.*nan or infinite"),
+        (lambda v: np.ones(3), r"`criterion`.*\(3, 4\).*shape \(3,\)"),
+        (lambda v: "abc", "`criterion`.*type <U3"),
+    ],
+)
+def test_criteria_that_give_no_scores(criterion, message):
+    with pytest.raises(InputError, match=message):
+        tfpeft.prune_iteratively(
+            plain_model(),
+            (IN, OUT),
+            (IN, OUT),
+            target_sparsity=0.5,
+            step=0.5,
+            criterion=criterion,
+        )

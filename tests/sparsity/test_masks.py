@@ -212,6 +212,30 @@ def test_n_m_is_that_of_tfmot(shape, n_m):
     np.testing.assert_array_equal(mask.numpy(), expected.numpy().astype(bool))
 
 
+@pytest.mark.parametrize(
+    ("column", "n", "m", "kept"),
+    [
+        ([1, 1, 1, 1], 2, 4, [0, 1]),
+        ([0, 0, 0, 0, 5, 5, 5, 5], 2, 4, [0, 1, 4, 5]),  # also where all of a group are zero
+        ([3, 1, 1, 1], 2, 4, [0, 1]),
+        ([1, 3, 1, 1], 1, 4, [1]),
+        ([1, 1, 1, 9], 3, 4, [0, 1, 3]),
+        ([2, 2, 2, 2, 2, 2, 2, 2], 4, 8, [0, 1, 2, 3]),
+    ],
+)
+def test_n_m_of_equal_scores(column, n, m, kept):
+    """Of equal scores the first stay: each group has n, whatever the scores are."""
+    scores = np.array([column], "float32").T
+    mask = masks.layer_mask(masks.prefer_n_m(tf.constant(scores), n, m), 1 - n / m)
+    assert np.flatnonzero(mask).tolist() == kept
+
+
+def test_one_weight_stays():
+    for size, sparsity in ((1, 0.5), (3, 0.9), (10, 0.99)):
+        mask = masks.layer_mask(tf.range(size, dtype="float32"), sparsity)
+        assert np.flatnonzero(mask).tolist() == [size - 1]
+
+
 def test_n_m_on_the_way_keeps_the_pattern_and_the_best_others():
     scores = np.array([[9.0, 8.0, 7.0, 1.0, 2.0, 3.0, 4.0, 5.0]]).T
     at = {s: masks.layer_mask(masks.prefer_n_m(tf.constant(scores), 2, 4), s) for s in (0.25, 0.5)}

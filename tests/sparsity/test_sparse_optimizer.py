@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry
 
 import tfpeft
 from tests.networks import X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError, NoMatchError
 
 
 def schedule(final=0.5):
@@ -185,3 +187,46 @@ def test_a_straight_through_weight_comes_back_as_it_was():
             index = next(i for i, w in enumerate(model.weights) if w is weight)
             np.testing.assert_allclose(dense.numpy(), before[index], rtol=1e-6)
             assert zeros(weight) == weight.numpy().size // 2
+
+
+@pytest.mark.parametrize("technique", ["pruning", "dropout"])
+def test_a_model_without_trainable_kernels_is_an_error_in_one_line(technique):
+    frozen = sequential()
+    frozen.trainable = False
+    for model, received in (
+        (frozen, "no trainable variables"),
+        (keras.Sequential([keras.Input((6,)), keras.layers.ReLU()]), "no trainable variables"),
+        (keras.Sequential([keras.Input((6,)), keras.layers.BatchNormalization()]), "rank 1"),
+    ):
+        optimizer = pruning()
+        if technique == "dropout":
+            optimizer = tfpeft.TargetedDropout(keras.optimizers.SGD(0.1), 0.5, 0.5)
+        model.compile(optimizer, "mse")
+        with pytest.raises(NoMatchError, match=f"found no kernel to work on.*{received}") as error:
+            model.fit(X, X[:, :1] if model is frozen else X, verbose=0)
+        assert "\n" not in str(error.value)
+    with pytest.raises(NoMatchError, match="no trainable variables"):
+        pruning().apply([], [])
+    with pytest.raises(NoMatchError, match="no trainable variables"):
+        pruning().sparse_variables  # noqa: B018
+
+
+def test_training_leaves_no_graph_in_the_registry_of_gradients():
+    """As many as the plain optimizer leaves would be two for each `fit`."""
+    for optimizer in (pruning(), tfpeft.MovementPruning(keras.optimizers.SGD(0.1), schedule())):
+        model = compiled(sequential(), tfpeft.ProximalL1(optimizer, 1e-3))
+        before = set(gradient_registry.list())
+        train(model, epochs=1)
+        assert set(gradient_registry.list()) == before
+    plain = compiled(sequential(), keras.optimizers.SGD(0.1))
+    train(plain, epochs=1)
+    assert set(gradient_registry.list()) != before  # else Keras no longer needs the help
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"straight_through": "no"}, {"straight_through": 1}, {"name": 3}, {"block_size": (True, 2)}],
+)
+def test_arguments_of_other_types(arguments):
+    with pytest.raises(InputError, match=f"`{next(iter(arguments))}`, expected .*Received: "):
+        pruning(**arguments)

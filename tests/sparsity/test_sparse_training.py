@@ -8,6 +8,7 @@ import tensorflow as tf
 import tfpeft
 from tests import networks
 from tests.networks import X, Y, compiled, sequential, train, zeros
+from tfpeft.core.arguments import InputError
 
 KERNEL = np.array([[0.9, -0.1], [0.05, -0.8], [0.3, 0.2]], "float32")
 
@@ -424,3 +425,45 @@ def test_what_grows_starts_with_fresh_moments(inner):
     for moment in technique.inner_optimizer.variables:
         if "bias" in moment.path and inner != "adafactor":
             assert np.all(moment.numpy() != 0)
+
+
+@pytest.mark.parametrize(
+    ("end_step", "frequency"), [(2, 1), (20, 5), (100, 25), (101, 100), (1000, 100)]
+)
+def test_connections_change_before_the_end_by_default(end_step, frequency):
+    for cls in (tfpeft.SET, tfpeft.RigL):
+        assert cls(keras.optimizers.SGD(), 0.5, end_step=end_step).frequency == frequency
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"end_step": 50, "frequency": 50}, "frequency"),
+        ({"end_step": 50, "frequency": 100}, "frequency"),
+        ({"end_step": 1}, "end_step"),
+        ({"end_step": True}, "end_step"),
+        ({"end_step": "20"}, "end_step"),
+    ],
+)
+def test_connections_that_could_never_change(options, name):
+    for cls in (tfpeft.SET, tfpeft.RigL):
+        with pytest.raises(InputError, match=f"`{name}`.*Received: {name}="):
+            cls(keras.optimizers.SGD(), 0.5, **options)
+
+
+def test_masks_of_a_short_run_move_without_a_frequency():
+    kernel = variable(np.ones((8, 8)))
+    technique = tfpeft.SET(keras.optimizers.SGD(0.0), 0.5, end_step=20)
+    technique.build([kernel])
+    before = technique._states["mask"][0].numpy()
+    for _ in range(20):
+        technique.apply([np.ones((8, 8), "float32")], [kernel])
+    mask = technique._states["mask"][0].numpy()
+    assert np.sum(mask) == 32
+    assert np.any(mask != before)
+
+
+def test_a_frequency_that_version_0_1_0_saved_is_replaced():
+    config = tfpeft.RigL(keras.optimizers.SGD(), 0.5, end_step=40).get_config()
+    assert tfpeft.RigL.from_config({**config, "frequency": 100}).frequency == 10
+    assert tfpeft.RigL.from_config({**config, "end_step": 1, "frequency": 100}).end_step == 2

@@ -7,6 +7,7 @@ import keras
 
 from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
+from tfpeft.adapters.mergeable import check_adapter
 from tfpeft.core import clone, weight_files
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import input_structure
@@ -38,7 +39,10 @@ def add_adapters(
 
     Raises:
         NoMatchError: for targets that match no layer; the message lists similar names.
-        InputError: for a name that is taken, and models that are not built or cannot be rebuilt.
+        InputError: for a name that is taken; for models that are not built, or of which a copy
+            has other outputs; naming the layer, for targets whose weights are used by more than
+            their own `call`, so that merging would change the outputs: tied tables, Keras's own
+            LoRA (`enable_lora`), quantized layers, wrappers such as `SpectralNormalization`.
 
     Example:
 
@@ -71,7 +75,9 @@ def add_adapters(
         model._check_new_name(name)
     copy = clone.copy_model(plain)
     if not isinstance(model, AdaptedModel):
-        return AdaptedModel(copy, {name: method})
+        new = AdaptedModel(copy, {name: method})
+        check_adapter(new.model, new.adapters[name])
+        return new
     methods = {known: adapter.method for known, adapter in model.adapters.items()}
     new = AdaptedModel(copy, methods, name=model.name)
     for known, adapter in model.adapters.items():
@@ -126,7 +132,7 @@ class AdaptedModel(keras.Model):
         self.adapters = {}
         self.active = None
         for adapter_name, method in adapters.items():
-            self.add(method, adapter_name)
+            self._put(self._adapter(method, adapter_name))
         if active is not None:
             self.use(active)
         self.built = True
@@ -136,9 +142,12 @@ class AdaptedModel(keras.Model):
 
         Raises:
             NoMatchError: for targets that match no layer.
-            InputError: for a name that is taken, and layers that are not built.
+            InputError: for a name that is taken, layers that are not built, and layers with which
+                the adapter cannot be merged; this model then stays as it is.
         """
-        self._put(self._adapter(method, name))
+        adapter = self._adapter(method, name)
+        check_adapter(self.model, adapter)
+        self._put(adapter)
 
     def _check_new_name(self, name):
         if not isinstance(name, str) or not name or name in self.adapters:

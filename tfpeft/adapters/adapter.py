@@ -23,10 +23,10 @@ class Adapter(keras.layers.Layer):
             self.parts = [AdapterPart(method, path, layer) for path, layer in layers.items()]
         self.built = True
 
-    def attached(self):
-        """Returns a context in which the layers return their adapted outputs."""
-        layers = [part.layer for part in self.parts]
-        return intercepting(layers, [part.adapted for part in self.parts])
+    def attached(self, parts=None):
+        """Returns a context in which the layers, or those of some parts, are adapted."""
+        parts = self.parts if parts is None else parts
+        return intercepting([part.layer for part in parts], [part.adapted for part in parts])
 
     def arrays(self):
         """Returns {path of a layer and name of a weight: variable}."""

@@ -56,6 +56,9 @@ class AdapterMethod:
     default_target = ()
     """Patterns of layers if none are given; where they match nothing, all layers of `kinds`."""
 
+    starts_as_identity = True
+    """Whether a new adapter leaves the model's outputs as they are, which is then checked."""
+
     def __init__(self, target: str | Sequence[str] | None = None):
         if target is not None and not isinstance(target, (str, list, tuple)):
             raise invalid("target", "a name or pattern, or a list of them", target)
@@ -131,6 +134,13 @@ class AdapterMethod:
 def is_channels_first(layer):
     """Whether the channels of a layer's outputs are on axis 1."""
     return getattr(layer, "data_format", None) == "channels_first"
+
+
+def as_floats(layer, inputs):
+    """Returns the inputs of a layer, integers as the floats that the layer computes with."""
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype)):
+        return inputs
+    return keras.ops.cast(inputs, layer.compute_dtype)
 
 
 def call_without_activation(layer, call, *args, **kwargs):

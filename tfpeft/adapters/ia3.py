@@ -9,6 +9,7 @@ from keras import ops
 from tfpeft.adapters.adapter_method import (
     AdapterMethod,
     activate,
+    as_floats,
     call_without_activation,
     register,
 )
@@ -81,6 +82,7 @@ class IA3(AdapterMethod):
         # As h + (l - 1) * h: TensorFlow Lite's converter folds l * h into the kernel, and a file
         # of several tasks would then hold one copy of the kernel per task.
         if part.on_input:
+            inputs = as_floats(layer, inputs)
             inputs = inputs + inputs * ops.cast(part.scale - 1.0, inputs.dtype)
             return call(inputs, *args, **kwargs)
         outputs = call_without_activation(layer, call, inputs, *args, **kwargs)

@@ -12,6 +12,7 @@ from tfpeft.adapters.adapter_method import (
     KERNELS,
     AdapterMethod,
     activate,
+    as_floats,
     call_without_activation,
     is_channels_first,
     register,
@@ -130,6 +131,7 @@ class LoRA(AdapterMethod):
         scale = self.alpha / self.rank
         if isinstance(layer, keras.layers.Embedding):
             return scale * ops.matmul(ops.take(part.a, ops.cast(inputs, "int32"), axis=0), part.b)
+        inputs = as_floats(layer, inputs)
         if part.drop is not None:
             inputs = part.drop(inputs)
         a, b = ops.cast(part.a, inputs.dtype), ops.cast(part.b, inputs.dtype)

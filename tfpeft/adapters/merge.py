@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfpeft.adapters.adapted_model import AdaptedModel
+from tfpeft.adapters.mergeable import check_merged, merged_values
 from tfpeft.core import clone
 from tfpeft.core.arguments import invalid
 from tfpeft.core.layers import set_trainable
@@ -21,7 +22,8 @@ def merge_adapters(model: AdaptedModel, name: str | None = None) -> keras.Model:
 
     Raises:
         InputError: for an adapter that is not linear in the weights (`BottleneckAdapter`), and
-            names of adapters that the model does not have.
+            names of adapters that the model does not have; naming the layer, if the merged model
+            has other outputs than the adapted one.
 
     Example:
 
@@ -39,26 +41,15 @@ def merge_adapters(model: AdaptedModel, name: str | None = None) -> keras.Model:
     """
     if not isinstance(model, AdaptedModel):
         raise invalid("model", "an AdaptedModel", model)
-    values = _merged_values(model, model.adapter(name))
+    adapter = model.adapter(name)
+    index = {id(variable): i for i, variable in enumerate(model.model.variables)}
+    values = {index[id(variable)]: value for variable, value in merged_values(adapter.parts)}
     merged = clone.copy_model(model.model)
     set_trainable(merged, True)
     for i, value in values.items():
         merged.variables[i].assign(value)
+    check_merged(model.model, adapter, merged)
     return merged
-
-
-def _merged_values(model, adapter):
-    """Returns {index among the model's variables: value with the adapter}."""
-    index = {id(variable): i for i, variable in enumerate(model.model.variables)}
-    values = {}
-    for part in adapter.parts:
-        for attribute, value in part.method.merged(part, part.layer).items():
-            # Keras's `layer.kernel` is a tensor where Keras's own LoRA is enabled.
-            variable = getattr(part.layer, f"_{attribute}", None)
-            if not isinstance(variable, keras.Variable):
-                variable = getattr(part.layer, attribute)
-            values[index[id(variable)]] = value
-    return values
 
 
 def trainable_summary(model: keras.Model) -> str:

@@ -17,11 +17,14 @@ from tfpeft.caching.frozen_model import (
     TFLiteLayer,
     as_frozen_model,
     frozen_outputs,
+    inputs_of_models,
 )
 from tfpeft.caching.samples import check_dense, check_repeatable, checksums
 from tfpeft.caching.store import FolderStore, MemoryStore
 from tfpeft.core import weight_files
-from tfpeft.core.arguments import check_positive_integer, invalid
+from tfpeft.core.arguments import check_boolean, check_exclude, check_positive_integer, invalid
+from tfpeft.core.arrays import invalid_data
+from tfpeft.core.checks import input_errors, passing_errors
 from tfpeft.core.data import read
 from tfpeft.core.layers import find_layer
 
@@ -78,8 +81,9 @@ def precompute(
     Args:
         model: A teacher as `Distiller` takes it: a Keras model, a layer, a .tflite file, a
             function of a batch, or a list of these.
-        data: Arrays x, (x, y) or (x, y, sample_weight), where x may be a dict or list of arrays;
-            or a finite, batched `tf.data.Dataset` or `keras.utils.PyDataset` of these.
+        data: Arrays x, (x, y) or (x, y, sample_weight), where x may be a dict of arrays, matched
+            to inputs by name, or a list, by position; or a finite, batched `tf.data.Dataset` or
+            `keras.utils.PyDataset` of these.
         path: A folder for the outputs; None keeps them in memory.
         features: Names or paths of layers whose outputs are stored as well.
         float16: Whether floating-point outputs are stored in half the bytes, to 3 digits. Outputs
@@ -90,9 +94,10 @@ def precompute(
         A `Precomputed`: `outputs`, `features`, and `join`.
 
     Raises:
-        InputError: for data that changes from epoch to epoch, has no end, no batches or no
-            samples; for a folder with other files, or with outputs of another model or other data;
-            for unknown layers; for outputs out of the range of float16.
+        InputError: for data that changes or is shuffled from epoch to epoch, has no end, no
+            batches or no samples; for outputs that are NaN or infinite; for a folder with other
+            files, or with outputs of another model or other data; for unknown layers; for outputs
+            out of the range of float16.
 
     Example:
 
@@ -113,8 +118,8 @@ def precompute(
     """
     models = model if isinstance(model, (list, tuple)) else [model]
     models = [as_frozen_model(each, "model") for each in models]
-    if isinstance(features, str) or not all(isinstance(name, str) for name in features):
-        raise invalid("features", "a list of layer names", features)
+    check_exclude(features, "features")
+    check_boolean("float16", float16)
     check_positive_integer("batch_size", batch_size)
     for name in features if all(each.built for each in models) else ():
         find_layer(models, name, "features")
@@ -178,9 +183,9 @@ class Precomputed:
             `PrecomputedInputs`.
 
         Raises:
-            InputError: if the samples are others, or in another order. If that appears after the
-                first batch of a dataset, `fit` ends with a `tf.errors.InvalidArgumentError` of
-                the same text.
+            InputError: if the samples are others, or in another order. Behind the first batch of
+                a dataset, `fit` of a `Distiller` or `SharedModel` raises it, and others a
+                `tf.errors.InvalidArgumentError` of the same text.
         """
         data = _readable(data)
         if data.samples is None:
@@ -193,14 +198,17 @@ class Precomputed:
         return _element(x, data.batch.element())
 
     def _join_dataset(self, dataset):
-        for element in dataset.take(1):
-            self._store.check_samples(0, checksums(_inputs(element)))
+        first = next(iter(dataset.take(1)), None)
+        if first is None:
+            raise invalid_data("data", "data with samples, one or more", "a dataset without any")
+        self._store.check_samples(0, checksums(_inputs(first)))
         dtypes = [tf.as_dtype(dtype) for dtype in self._store.dtypes]
 
         def number(start, element):
             count = tf.shape(keras.tree.flatten(_inputs(element))[0], tf.int64)[0]
             return start + count, (start, element)
 
+        @passing_errors
         def look_up(start, *leaves):
             sums = checksums(list(leaves))
             self._store.check_samples(int(start), sums)
@@ -231,7 +239,8 @@ def _fill(store, models, data, features, float16, batch_size):
     """Runs the models on all batches whose outputs are not in the store."""
 
     def outputs_of(x):
-        outputs, by_name = frozen_outputs(models, x, features)
+        xs = inputs_of_models(models, x, data.name)
+        outputs, by_name = frozen_outputs(models, xs, features)
         return {"outputs": outputs, "features": by_name}
 
     # Traced once, for batches of any size.
@@ -244,7 +253,9 @@ def _fill(store, models, data, features, float16, batch_size):
         known = min(max(store.samples - done, 0), len(sums))  # computed before a kill
         store.check_samples(done, sums[:known])
         if known < len(sums) or done == 0:
-            outputs = run(keras.tree.map_structure(tf.convert_to_tensor, batch.x))
+            with input_errors():
+                outputs = run(keras.tree.map_structure(tf.convert_to_tensor, batch.x))
+            _check_finite(outputs, done)
             convert = convert or Conversion(outputs, float16)
             outputs = convert(outputs)
             if known and done == 0:
@@ -252,6 +263,18 @@ def _fill(store, models, data, features, float16, batch_size):
             store.add(sums[known:], _rows(outputs, known, None))
         done += len(sums)
     store.close(done)
+
+
+def _check_finite(outputs, start):
+    """Raises for outputs or features of a batch that are NaN or infinite."""
+    for path, leaf in keras.tree.flatten_with_path(outputs):
+        if not leaf.dtype.is_floating or tf.reduce_all(tf.math.is_finite(leaf)):
+            continue
+        is_bad = ~np.isfinite(np.reshape(tf.cast(leaf, "float32"), [len(leaf), -1]))
+        sample = start + int(np.argmax(np.any(is_bad, axis=1)))
+        where = f"features[{path[1]!r}]" if path[0] == "features" else "outputs"
+        received = f"NaN or infinity in {where} of sample {sample}"
+        raise invalid_data("model", "a model whose outputs are finite", received)
 
 
 def _input_specs(data):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError, invalid
+from tfpeft.core.dataset_graph import is_reshuffled
 
 _COMPARED_BATCHES = 4
 
@@ -36,14 +37,20 @@ def check_dense(dataset, name):
 
 
 def check_repeatable(data):
-    """Raises if the first batches of a `Data` differ when it is read again."""
+    """Raises if a dataset shuffles, or the first batches differ when a `Data` is read again."""
     first, again = (list(itertools.islice(data.batches(), _COMPARED_BATCHES)) for _ in range(2))
-    if len(first) == len(again) and _equal(
+    shuffles = isinstance(data.given, tf.data.Dataset) and is_reshuffled(data.given)
+    is_equal = len(first) == len(again) and _equal(
         [batch.x for batch in first], [batch.x for batch in again]
-    ):
+    )
+    if is_equal and not shuffles:
         return
     has_labels = first[0].y is not None
-    if has_labels and _equal([batch.y for batch in first], [batch.y for batch in again]):
+    if (
+        not is_equal
+        and has_labels
+        and _equal([batch.y for batch in first], [batch.y for batch in again])
+    ):
         raise InputError(
             f"Received an invalid value for `{data.name}`, expected inputs that are the same in "
             "every epoch. Received inputs that change while their labels stay: random "
@@ -51,9 +58,10 @@ def check_repeatable(data):
             "so that both models receive the same augmented batch; or augment after the join, the "
             "student's inputs only"
         )
+    received = "a dataset that shuffles its samples again" if shuffles else "batches that change"
     raise InputError(
         f"Received an invalid value for `{data.name}`, expected the same samples in the same order "
-        "in every epoch. Received first batches that differ when they are read again. If the data "
+        f"in every epoch. Received {received} when it is read again. If the data "
         "is augmented at random, give the Distiller the teacher itself; if it is shuffled, shuffle "
         "after the join, `precompute(model, data).join(data).unbatch().shuffle(...).batch(...)`, "
         "or with `shuffle(..., reshuffle_each_iteration=False)`"

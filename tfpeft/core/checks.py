@@ -6,10 +6,13 @@ the InputError of that check.
 """
 
 import contextlib
+import functools
 import itertools
 import re
 
 import tensorflow as tf
+
+from tfpeft.core.arguments import InputError
 
 _TOKEN = "tfpeft-check-"
 _count = itertools.count()
@@ -68,3 +71,22 @@ def input_errors():
             raise
         number = int(found[1])
         raise _makers[number](*_received.pop(number, ())) from error
+
+
+def passing_errors(function):
+    """Returns a function for `tf.numpy_function`, whose InputErrors `input_errors` raises whole."""
+
+    @functools.wraps(function)
+    def run(*args):
+        try:
+            return function(*args)
+        except InputError as error:
+            number = next(_count)
+            _makers[number] = functools.partial(_same, error)
+            raise ValueError(f"{error} ({_TOKEN}{number})") from None
+
+    return run
+
+
+def _same(error):
+    return error.with_traceback(None)

@@ -21,6 +21,7 @@ from tfpeft.core.arrays import (
     is_array,
     to_numpy,
 )
+from tfpeft.core.dataset_graph import is_endless
 
 EXPECTED = (
     "arrays x, (x, y) or (x, y, sample_weight), where x may be a dict or list of arrays; a batched "
@@ -244,7 +245,7 @@ class DatasetData(Data):
         return map(self._batch, self.given)
 
     def check_end(self):
-        if self.given.cardinality() == tf.data.INFINITE_CARDINALITY:
+        if is_endless(self.given):
             expected = "a finite dataset, such as `dataset.take(batches)`"
             raise invalid_data(self.name, expected, "one that repeats without an end")
 

@@ -4,16 +4,19 @@ This is the one reader of Keras's graph, and the only place that uses Keras's pr
 it. `PRIVATE_NAMES` lists them; a test fails with the name that Keras moved.
 """
 
+import contextlib
 import typing
 
 import keras
+import tensorflow as tf
 
 from tfpeft.core.arguments import invalid
 
 PRIVATE_NAMES = (
     *("_functional", "_nodes_by_depth", "_inputs_struct"),
-    *("_keras_history", "_inbound_nodes", "_flatten_layers"),
+    *("_keras_history", "_inbound_nodes", "_outbound_nodes", "_flatten_layers"),
 )
+_ALL_REDUCE = "_all_reduce_sum_gradients"  # of an optimizer
 
 
 def _private(owner, name):
@@ -226,3 +229,39 @@ class LayerGraph:
 def flatten_layers(model, *, recursive=True, include_self=True):
     """Returns a model and the layers inside it, at any depth."""
     return list(_private(model, "_flatten_layers")(include_self=include_self, recursive=recursive))
+
+
+def metric_function(metric):
+    """Returns the function, or the loss, whose mean a `keras.metrics.MeanMetricWrapper` is."""
+    return _private(metric, "_fn")
+
+
+@contextlib.contextmanager
+def without_all_reduce(optimizers):
+    """A context in which optimizers add up no gradients over replicas, where there is only one.
+
+    TensorFlow registers the gradient of that sum, with the whole training graph, for as long as
+    the process lives: each `fit` would leave its graph behind.
+    """
+    shadowed = []
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        # Not those of an outer context, which ends after this one.
+        shadowed = [optimizer for optimizer in optimizers if _ALL_REDUCE not in vars(optimizer)]
+    for optimizer in shadowed:
+        _private(optimizer, _ALL_REDUCE)  # raises where Keras has moved it
+        vars(optimizer)[_ALL_REDUCE] = list
+    try:
+        yield
+    finally:
+        for optimizer in shadowed:
+            del vars(optimizer)[_ALL_REDUCE]
+
+
+def detached(operation):
+    """Returns a shallow copy of an operation without weights that is part of no graph."""
+    new = object.__new__(type(operation))
+    new.__dict__.update(operation.__dict__)
+    for nodes in ("_inbound_nodes", "_outbound_nodes"):
+        _private(operation, nodes)
+        new.__dict__[nodes] = []
+    return new

@@ -1,4 +1,4 @@
-"""Which axes of a kernel are its inputs and outputs, for every layer of Keras that has one."""
+"""Which weights of Keras's layers are kernels, and which of their axes are inputs and outputs."""
 
 import math
 import typing
@@ -21,6 +21,35 @@ _TRANSPOSED = (
 )
 # A cell of a ConvLSTM has no public class; its kernels are those of convolutions.
 _CELLS_OF_CONVOLUTIONS = ("ConvLSTMCell",)
+_WITH_KERNELS = (
+    *(keras.layers.Dense, keras.layers.EinsumDense, *_CONVOLUTIONS, *_TRANSPOSED),
+    *(keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell),
+)
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
+# Other packages of Keras's authors, whose kernels have names like these.
+_PACKAGES = ("keras_hub", "keras_nlp", "keras_cv")
+
+
+def is_kernel(layer, name):
+    """Whether the weight `name` of a layer is a kernel: of a layer of Keras or KerasHub.
+
+    A subclass of such a layer has the kernels of its base class. A weight of another class is no
+    kernel, whatever its name is: it may be a position table, a filter bank, a class token.
+    """
+    if isinstance(layer, _WITH_KERNELS) or is_class_of_keras(type(layer), _CELLS_OF_CONVOLUTIONS):
+        return name in _KERNELS
+    packages = {
+        base.__module__.split(".")[0]
+        for base in type(layer).__mro__
+        if not issubclass(base, keras.Model)
+    }
+    return not packages.isdisjoint(_PACKAGES) and f"_{name}".endswith("_kernel")
+
+
+def is_class_of_keras(cls, names=()):
+    """Whether a class is part of Keras or KerasHub itself; if `names` are given, one of these."""
+    package = cls.__module__.split(".")[0]
+    return package in ("keras", *_PACKAGES) and (not names or cls.__name__ in names)
 
 
 class EinsumLabels(typing.NamedTuple):

@@ -5,6 +5,7 @@ import fnmatch
 import gc
 
 import keras
+import tensorflow as tf
 
 from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import flatten_layers
@@ -78,23 +79,33 @@ def path_of(variable):
     return getattr(variable, "path", variable.name)
 
 
+@tf.autograph.experimental.do_not_convert  # its loops run over a million objects
 def owners_of(variables):
-    """Returns, for each variable, the layers that hold it as an attribute.
+    """Returns, for each variable, the layers that hold it as an attribute, or in a list of theirs.
 
     A variable does not know its layer, and an optimizer knows variables only. So this asks
-    Python's garbage collector who refers to them: a search through all objects, once for all
-    variables. Objects that `gc.freeze` has put aside are not found.
+    Python's garbage collector for all layers: a search through all objects, once for all
+    variables. Where some have no layer, it searches what `gc.freeze` has put aside as well.
     """
+    found = _owners_among(gc.get_objects(), variables)
+    if not all(found) and gc.get_freeze_count():
+        gc.collect()  # what is garbage now would be put aside, too
+        gc.unfreeze()
+        try:
+            found = _owners_among(gc.get_objects(), variables)
+        finally:
+            gc.freeze()
+    return found
+
+
+def _owners_among(objects, variables):
     found = {id(variable): [] for variable in variables}
-    referrers = gc.get_referrers(*variables)
-    # A layer refers to its attributes itself, or through its `__dict__`.
-    attributes = [each for each in referrers if isinstance(each, dict)]
-    layers = [each for each in referrers if isinstance(each, keras.layers.Layer)]
-    if attributes:
-        candidates = gc.get_referrers(*attributes)
-        layers += [each for each in candidates if isinstance(each, keras.layers.Layer)]
-    for layer in {id(layer): layer for layer in layers}.values():
+    # By type: `isinstance` asks some objects for their class, and these may act on it.
+    for layer in objects:
+        if not issubclass(type(layer), keras.layers.Layer):
+            continue
         for value in vars(layer).values():
-            if id(value) in found and layer not in found[id(value)]:
-                found[id(value)].append(layer)
+            for held in value if isinstance(value, (list, tuple)) else (value,):
+                if id(held) in found and layer not in found[id(held)]:
+                    found[id(held)].append(layer)
     return [found[id(variable)] for variable in variables]

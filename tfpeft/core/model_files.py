@@ -6,7 +6,7 @@ import h5py
 import keras
 import numpy as np
 
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.hdf5 import check_hdf5, float_like
 from tfpeft.core.paths import file_to_read, invalid_path
 
@@ -36,8 +36,8 @@ def load_model(path, argument="`model`", custom_objects=None):
     try:
         model = keras.models.load_model(path, custom_objects=custom_objects, compile=False)
     except Exception as error:  # zip, h5py, JSON and Keras each have their own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "Lambda" in reason and "deserialization" in reason:
+        reason = last_cause(error)
+        if "deserialization of a `Lambda`" in str(error):
             reason = "it holds a Lambda layer, code that is not run; put it into a layer's class"
         why = f", which cannot be read: {reason}"
         raise invalid_path(argument, expected, path, why) from error
@@ -62,7 +62,7 @@ def damage_of(path, *, whole=False):
         else:
             _check_weights(path, path.stat().st_size)
     except Exception as error:  # zipfile, zlib and h5py each have their own
-        return " ".join(str(error).split()) or type(error).__name__
+        return last_cause(error)
     return None
 
 

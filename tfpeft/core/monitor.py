@@ -1,12 +1,12 @@
 """Whether a metric still holds: its name, whether more of it is better, and by how much it fell."""
 
 import math
-import numbers
 import re
 
 import keras
 
-from tfpeft.core.arguments import check_choice, invalid
+from tfpeft.core.arguments import check_choice, invalid, is_real
+from tfpeft.core.graph import metric_function
 
 MODES = ("min", "max")
 
@@ -22,6 +22,7 @@ _HIGHER_IS_BETTER = (
     *("pearson_correlation", "concordance_correlation", "at_sensitivity", "at_specificity"),
     *("at_precision", "at_recall"),
 )
+_KNOWN = {*_LOWER_IS_BETTER, *_HIGHER_IS_BETTER}
 # Metrics are float32: 0.95 - 0.94 is a little more or less than 0.01.
 _ROUNDING = 1e-6
 
@@ -35,7 +36,7 @@ def monitor_name(monitor, metrics):
     """
     if monitor is None:
         return next((name for name in metrics if name != "loss"), "loss")
-    if monitor not in metrics:
+    if not isinstance(monitor, str) or monitor not in metrics:
         raise invalid("monitor", f"one of {', '.join(metrics)}, as compiled", monitor)
     return monitor
 
@@ -45,9 +46,9 @@ def metric_mode(monitor, *, mode=None, model=None):
 
     Args:
         monitor: The metric's name, as `evaluate` or the logs of `fit` report it.
-        mode: The user's choice; None finds it by the name, or by the class of a metric that the
-            model is compiled with.
-        model: A compiled `keras.Model`, or None.
+        mode: The user's choice; None finds it by the class of the metric that the model is
+            compiled with, as a name is anybody's choice; by the name, if there is no model.
+        model: A compiled `keras.Model` that has been evaluated, or None.
 
     Raises:
         InputError: if `mode` is neither, or if it is None and the metric is not one of Keras's.
@@ -56,25 +57,52 @@ def metric_mode(monitor, *, mode=None, model=None):
         check_choice("mode", mode, MODES)
         return mode
     name = monitor.removeprefix("val_")
-    for known in (name, *_class_names(name, model)):
-        if _ends_in(known, _LOWER_IS_BETTER):
-            return "min"
-        if _ends_in(known, _HIGHER_IS_BETTER):
-            return "max"
-    raise invalid("mode", f"'min' or 'max', as {monitor!r} is no metric of Keras", mode)
+    found = {_mode_of_name(name)} if model is None else _modes_in(model, name)
+    if len(found) != 1 or None in found:
+        raise invalid("mode", f"'min' or 'max', as {monitor!r} is no metric of Keras", mode)
+    return found.pop()
 
 
-def _class_names(name, model):
-    """Returns the names that Keras itself gives to metrics of the classes of the metric `name`."""
-    metrics = [] if model is None else model.metrics
-    metrics = [inner for metric in metrics for inner in getattr(metric, "metrics", [metric])]
-    return [
-        _snake_case(cls.__name__)
-        for metric in metrics
-        if name == metric.name or name.endswith(f"_{metric.name}")
-        for cls in type(metric).__mro__
-        if getattr(keras.metrics, cls.__name__, None) is cls
-    ]
+def _mode_of_name(name):
+    if _ends_in(name, _LOWER_IS_BETTER):
+        return "min"
+    return "max" if _ends_in(name, _HIGHER_IS_BETTER) else None
+
+
+def _modes_in(model, name):
+    """Returns the modes of the metrics of a model that report a value by this name."""
+    outputs = (*getattr(model, "output_names", ()), *getattr(model, "tasks", ()), "hard")
+    if name in ("loss", *(f"{output}_loss" for output in outputs)):
+        return {"min"}
+    metrics = [inner for each in model.metrics for inner in getattr(each, "metrics", [each])]
+    metrics = [each for each in metrics if each.name != "loss"]
+    # Keras puts the name of an output before that of its metric.
+    named = [each for each in metrics if name == each.name or name.endswith(f"_{each.name}")]
+    if not named:  # a callback has put it into the logs
+        return {_mode_of_name(name)} if name in _KNOWN or name.endswith("_loss") else {None}
+    longest = max(len(each.name) for each in named)
+    return {_mode_of_metric(each) for each in named if len(each.name) == longest}
+
+
+def _mode_of_metric(metric):
+    metric = getattr(metric, "metric", metric)  # that of a task
+    for cls in type(metric).__mro__:
+        if cls is keras.metrics.MeanMetricWrapper:
+            return _mode_of_function(metric_function(metric))
+        if getattr(keras.metrics, cls.__name__, None) is cls:
+            return _mode_of_name(_snake_case(cls.__name__))
+        if "result" in vars(cls) or "update_state" in vars(cls):
+            return None  # a custom metric, whatever its base class is
+    return None
+
+
+def _mode_of_function(function):
+    if isinstance(function, keras.losses.Loss):
+        return "min"
+    name = getattr(function, "__name__", "")
+    if getattr(keras.losses, name, None) is function:
+        return "min"
+    return _mode_of_name(name) if getattr(keras.metrics, name, None) is function else None
 
 
 def _snake_case(name):
@@ -98,5 +126,5 @@ def within_tolerance(value, baseline, *, mode, tolerance):
 
 def check_tolerance(tolerance):
     """Raises unless it is a number >= 0."""
-    if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
+    if not is_real(tolerance) or not 0 <= tolerance < math.inf:
         raise invalid("tolerance", "a number of at least 0", tolerance)

@@ -5,9 +5,10 @@ import typing
 from keras import ops
 
 from tfpeft.core.arguments import invalid, unexpected
-from tfpeft.core.graph import output_keys, output_structure, outputs_by_key
+from tfpeft.core.graph import outputs_by_key
 from tfpeft.core.hooks import mask_of
 from tfpeft.distillation.output_kinds import are_logits, check_same_classes
+from tfpeft.distillation.output_matching import OutputNames, match_outputs
 
 
 class Outputs(typing.NamedTuple):
@@ -24,13 +25,14 @@ class Outputs(typing.NamedTuple):
 class Pair(typing.NamedTuple):
     """Tensors that a distillation loss compares: a list of the teachers', and the student's.
 
-    `output` is the key or index of the output that they belong to, None for the only output and
-    for features.
+    `output` is the key or index of the student's output, None for the only output and for
+    features; `teacher_outputs` has those of the teachers.
     """
 
     teachers: list
     student: typing.Any
     output: typing.Any
+    teacher_outputs: list
 
 
 class TeacherStudentPairs:
@@ -55,34 +57,65 @@ class TeacherStudentPairs:
 
     def check(self, loss):
         """Raises early if the models' outputs do not suit a loss, as far as they are known."""
+        student = OutputNames.of(self._student)
+        if student is None or loss.student_layer is not None:
+            return
+        teachers = [OutputNames.of(teacher) for teacher in self._teachers]
+        if loss.teacher_layer is not None:
+            teachers = []
+        known = [pair for pair in zip(self._teachers, teachers, strict=False) if pair[1]]
+        chosen = self._chosen(loss, [names for _, names in known], student)
         if not loss.on_logits:
             return
-        outputs = output_keys(self._student)
-        if loss.output is not None:
-            outputs = [self._output_key(loss.output)]
-        for teacher in self._teachers:
-            check_same_classes(teacher, self._student, loss, outputs)
+        for output, teacher_outputs in chosen:
+            for (teacher, _), teacher_output in zip(known, teacher_outputs, strict=True):
+                check_same_classes(teacher, self._student, loss, teacher_output, output)
         flags = self._teacher_from_logits
         count = len(self._teachers) or (len(flags) if isinstance(flags, (list, tuple)) else 1)
-        for output in outputs:
-            self._are_logits(loss, output, count)
+        for output, teacher_outputs in chosen:
+            if len(known) < count:  # of others the outputs are not known yet
+                teacher_outputs = [output] * count
+            self._are_logits(loss, output, teacher_outputs)
 
-    def _output_key(self, output):
-        """Returns the key of an output that is named by key, index or layer name."""
-        known = output_keys(self._student)
-        if output in known or not getattr(self._student, "outputs", None):
-            return output
-        names = list(getattr(self._student, "output_names", None) or [])
-        if known == [None]:
-            # One output: by its name, its index, or its key in a dict of one.
-            structure = output_structure(self._student)
-            names = [*names, 0, *(structure if isinstance(structure, dict) else ())]
-            if output in names:
-                return None
-        elif output in names:
-            return known[names.index(output)]
-        names = dict.fromkeys([*(key for key in known if key is not None), *names])
-        raise _unknown("output", names, output)
+    def _chosen(self, loss, teachers, student):
+        """Returns (output of the student, [that of each teacher]) for the outputs of a loss.
+
+        Args:
+            loss: A `DistillationLoss`.
+            teachers, student: Their `OutputNames`.
+        """
+        matches = [match_outputs(teacher, student) for teacher in teachers]
+        if loss.output is None:
+            for teacher, match in zip(teachers, matches, strict=True):
+                if match is None:
+                    both = [name for name in student.known if teacher.knows(name)]
+                    hint = f"one of {', '.join(map(repr, both))}" if both else "those of one model"
+                    raise unexpected(
+                        f"the same outputs of teacher and student, or `output` of {loss.name}, "
+                        f"{hint}",
+                        f"teacher {_listed(teacher)}, student {_listed(student)}",
+                    )
+            return [(output, [match[output] for match in matches]) for output in student.keys]
+        if not any(names.knows(loss.output) for names in (student, *teachers)):
+            names = dict.fromkeys(name for each in (student, *teachers) for name in each.known)
+            raise _unknown("output", names, loss.output)
+        output = self._found(loss.output, student, "student")
+        found = [
+            match[output]
+            if match is not None and student.knows(loss.output)
+            else self._found(loss.output, teacher, "teacher")
+            for teacher, match in zip(teachers, matches, strict=True)
+        ]
+        return [(output, found)]
+
+    def _found(self, output, names, role):
+        """Returns the key of an output; a model of one output has no other."""
+        if names.keys == (None,):
+            return None
+        if not names.knows(output):
+            known = ", ".join(map(repr, names.known))
+            raise invalid("output", f"an output of the {role} as well, one of {known}", output)
+        return names.find(output)
 
     def value(self, loss, projector, teacher, student, y, sample_weight, temperature):
         """Returns the value of a distillation loss for a batch, before its weight.
@@ -119,41 +152,36 @@ class TeacherStudentPairs:
 
     def _pairs(self, loss, teacher, student):
         """Yields a `Pair` per output, or of features."""
-        of_teachers = self._of_teachers(loss, teacher)
-        of_student = self._of_student(loss, student)
-        if None in (*of_student, *of_teachers) and len(of_student) == len(of_teachers) == 1:
-            ((output, tensor),) = of_student.items()
-            yield Pair(next(iter(of_teachers.values())), tensor, output)
-            return
-        if set(of_student) != set(of_teachers):
-            raise unexpected(
-                f"the same outputs of teacher and student, or `output` of {loss.name} to choose "
-                "an output",
-                f"teacher {list(of_teachers)}, student {list(of_student)}",
-            )
-        for output, tensor in of_student.items():
-            yield Pair(of_teachers[output], tensor, output)
-
-    def _of_teachers(self, loss, teacher):
-        """Returns {output: [tensor per teacher]}."""
+        of_teachers = [outputs_by_key(outputs) for outputs in teacher.outputs]
+        of_student = outputs_by_key(student.outputs)
+        models = self._teachers if len(self._teachers) == len(of_teachers) else [None]
+        names = OutputNames.of(self._student, student.outputs)
+        teachers = [
+            OutputNames.of(models[index % len(models)], outputs)
+            for index, outputs in enumerate(teacher.outputs)
+        ]
+        feature_of_teacher = feature_of_student = None
         if loss.teacher_layer is not None:
-            return {None: [_get(teacher.features, loss.teacher_layer, "teacher_layer")]}
-        models = [outputs_by_key(outputs) for outputs in teacher.outputs]
-        by_key = {key: [_get(model, key, "output") for model in models] for key in models[0]}
-        if loss.output is None or list(by_key) == [None]:
-            return by_key
-        key = self._output_key(loss.output)
-        return {key: _get(by_key, key, "output")}
-
-    def _of_student(self, loss, student):
-        """Returns {output: tensor}."""
+            feature_of_teacher = _get(teacher.features, loss.teacher_layer, "teacher_layer")
+            teachers = []
         if loss.student_layer is not None:
-            return {None: _get(student.features, loss.student_layer, "student_layer")}
-        by_key = outputs_by_key(student.outputs)
-        if loss.output is None:
-            return by_key
-        key = self._output_key(loss.output)
-        return {key: _get(by_key, key, "output")}
+            feature_of_student = _get(student.features, loss.student_layer, "student_layer")
+            names = OutputNames((None,), {})
+        if feature_of_teacher is not None and loss.output is None and len(names.keys) > 1:
+            raise unexpected(
+                f"`student_layer` or `output` of {loss.name}, which has a `teacher_layer`",
+                f"a student of the outputs {_listed(names)}",
+            )
+        if feature_of_teacher is not None and feature_of_student is not None:
+            yield Pair([feature_of_teacher], feature_of_student, None, [None])
+            return
+        for output, found in self._chosen(loss, teachers, names):
+            tensors = [_tensor(each[key]) for each, key in zip(of_teachers, found, strict=False)]
+            if feature_of_teacher is not None:
+                tensors = [feature_of_teacher]
+            own = feature_of_student
+            own = _tensor(of_student[output]) if own is None else own
+            yield Pair(tensors, own, output, found)
 
     def _tensors(self, loss, pair, temperature):
         """Returns the tensor of the teachers, combined, and that of the student.
@@ -161,10 +189,10 @@ class TeacherStudentPairs:
         For a loss on logits both are logits, and several teachers count by the mean of their
         softened probabilities; for other losses by the mean of their tensors.
         """
-        teachers, student, output = pair
+        teachers, student, output, teacher_outputs = pair
         weights = self._normalized_weights(len(teachers))
         if loss.on_logits:
-            teacher_flags, student_flag = self._are_logits(loss, output, len(teachers))
+            teacher_flags, student_flag = self._are_logits(loss, output, teacher_outputs)
             flagged = zip(teachers, teacher_flags, strict=True)
             teachers = [_as_logits(loss, tensor, flag) for tensor, flag in flagged]
             student = _as_logits(loss, student, student_flag)
@@ -178,13 +206,11 @@ class TeacherStudentPairs:
         """Returns the labels or sample weights of an output; values without keys are for all."""
         if not isinstance(values, (dict, list, tuple)):
             return values
-        by_key = outputs_by_key(values)
-        if isinstance(values, dict) and isinstance(output, int):
-            output = self._student.output_names[output]
-        return by_key.get(output)
+        return outputs_by_key(values).get(output)
 
-    def _are_logits(self, loss, output, count):
-        """Returns whether an output is logits: a list for the `count` teachers, and the student."""
+    def _are_logits(self, loss, output, teacher_outputs):
+        """Returns whether an output is logits: a list for the teachers, and the student."""
+        count = len(teacher_outputs)
         flags = self._teacher_from_logits
         if not isinstance(flags, (list, tuple)):
             flags = [flags] * count
@@ -193,8 +219,8 @@ class TeacherStudentPairs:
             expected = f"{count} entries, the number of teachers"
             raise invalid("teacher_from_logits", expected, self._teacher_from_logits)
         of_teachers = [
-            are_logits(model, flag, loss.activation, "teacher", output)
-            for model, flag in zip(models, flags, strict=True)
+            are_logits(model, flag, loss.activation, "teacher", of_teacher)
+            for model, flag, of_teacher in zip(models, flags, teacher_outputs, strict=True)
         ]
         of_student = are_logits(
             self._student, self._student_from_logits, loss.activation, "student", output
@@ -212,6 +238,18 @@ def _get(values, key, argument):
     if key not in values:
         raise _unknown(argument, values, key)
     return values[key]
+
+
+def _tensor(output):
+    """Returns an output; raises for a structure in it."""
+    if not hasattr(output, "shape"):
+        expected = "models of one output, or a flat dict or list of outputs"
+        raise unexpected(expected, f"a {type(output).__name__} among the outputs")
+    return output
+
+
+def _listed(names):
+    return names.known if names.known else "one output"
 
 
 def _unknown(argument, names, received):

@@ -5,7 +5,7 @@ import re
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import check_positive, compatible_shapes, invalid, unexpected
+from tfpeft.core.arguments import check_name, check_positive, compatible_shapes, invalid, unexpected
 from tfpeft.core.registration import register
 
 _SMALLEST = 1e-37  # about the smallest normal float32
@@ -75,6 +75,9 @@ class DistillationLoss(keras.losses.Loss):
         for argument, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
             if layer is not None and not isinstance(layer, str):
                 raise invalid(argument, "the name or path of a layer", layer)
+        if isinstance(output, bool) or not isinstance(output, (str, int, type(None))):
+            raise invalid("output", "the key or index of an output, or None", output)
+        check_name(name)
         super().__init__(name=name or _snake_case(type(self).__name__))
         self.weight = weight
         self.teacher_layer = teacher_layer

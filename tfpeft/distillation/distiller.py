@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-from tfpeft.caching.frozen_model import as_frozen_model, frozen_outputs
+from tfpeft.caching.frozen_model import as_frozen_model, frozen_outputs, inputs_of_models
 from tfpeft.caching.precompute import PrecomputedInputs
-from tfpeft.core.arguments import InputError, invalid, unexpected
+from tfpeft.core.arguments import InputError, check_name, invalid, unexpected
 from tfpeft.core.hooks import recording
 from tfpeft.core.layers import find_layer
 from tfpeft.core.registration import register
@@ -25,13 +25,14 @@ from tfpeft.distillation.comparison import Outputs, TeacherStudentPairs
 from tfpeft.distillation.distillation_loss import DistillationLoss
 from tfpeft.distillation.features import Projector
 from tfpeft.distillation.output_kinds import check_nothing_shared, check_same_inputs, width_of
+from tfpeft.distillation.training import StudentTraining
 
 Teacher = keras.layers.Layer | str | os.PathLike | Callable
 KerasOrTfpeftLoss = DistillationLoss | keras.distillation.DistillationLoss
 
 
 @register()
-class Distiller(keras.Model):
+class Distiller(StudentTraining):
     """Trains a student on labels and on the outputs of a teacher.
 
     The loss of a batch, with the loss of `compile` as `L_hard`:
@@ -65,10 +66,12 @@ class Distiller(keras.Model):
 
     Args:
         teacher: A built `keras.Model`; a layer such as `TFSMLayer`; the path of a .tflite file of
-            one input and one output; a function of a batch; a list of these; or None, if the
-            data contains the teacher's outputs. It takes the same inputs as the student.
+            one output; a function of a batch; a list of these; or None, if the data contains
+            the teacher's outputs. A dict of inputs reaches teachers and student by name, and each
+            may take some of them; a list reaches all by position.
         student: A `keras.Model` of one output or a dict or list of outputs: classes on the last
-            axis of (batch, ..., classes), or numbers.
+            axis of (batch, ..., classes), or numbers. Outputs of teacher and student are matched
+            by key or layer name; lists without common names by position.
         alpha: Weight of the labels in [0, 1]; with 0 the student learns from the teacher alone,
             and neither labels nor a loss are needed. A number, or a function of the training step,
             such as a `keras.optimizers.schedules.LearningRateSchedule`.
@@ -88,9 +91,10 @@ class Distiller(keras.Model):
         name: The model's name.
 
     Raises:
-        InputError: for arguments out of range, models of different inputs or classes, layers
-            that do not exist (similar names are listed), and outputs that are not recognized as
-            logits or probabilities.
+        InputError: for arguments out of range, models of different inputs, outputs or classes,
+            layers that do not exist (similar names are listed), and outputs that are not
+            recognized as logits or probabilities; in `fit` and `evaluate` for labels that cannot
+            be used, and for NaN or infinity in what a teacher returns, before weights change.
 
     Example:
 
@@ -128,6 +132,7 @@ class Distiller(keras.Model):
         student_from_logits: bool | None = None,
         name: str | None = None,
     ):
+        check_name(name)
         super().__init__(name=name)
         is_list = isinstance(teacher, (list, tuple))
         teachers = list(teacher) if is_list else [] if teacher is None else [teacher]
@@ -227,7 +232,18 @@ class Distiller(keras.Model):
         return getattr(self.student, "output_names", None)
 
     def call(self, inputs, training=None):
-        return self.student(PrecomputedInputs.split(inputs)[0], training=training)
+        return self.student(self._inputs(inputs)[0], training=training)
+
+    def check_inputs(self, x):
+        self._inputs(x)
+
+    def _inputs(self, x):
+        """Returns the inputs of the student and of each teacher."""
+        inputs, precomputed = PrecomputedInputs.split(x)
+        # Precomputed outputs may be those of a teacher with more inputs.
+        may_have_more = precomputed is not None or not self.teachers
+        models = [self.student, *(() if precomputed is not None else self.teachers)]
+        return inputs_of_models(models, inputs, may_have_more=may_have_more)
 
     def train_step(self, data):
         with self._recording_student():
@@ -253,7 +269,8 @@ class Distiller(keras.Model):
         inputs, precomputed = PrecomputedInputs.split(x)
         samples = ops.shape(keras.tree.flatten(inputs)[0])[0]
         regularization = sum(self._aggregate_additional_loss(loss) for loss in self.losses)
-        hard = self._hard_loss(y, y_pred, sample_weight)
+        y, sample_weight = self.match(y, y_pred, sample_weight)
+        hard = self.hard_loss(y, y_pred, sample_weight)
         self._track(self._hard_tracker, hard, samples)
         if precomputed is None and not self.teachers:
             if training:
@@ -262,8 +279,8 @@ class Distiller(keras.Model):
                     "of `precompute(teacher, data).join(data)`, or a teacher."
                 )
             return hard + regularization
-        student = Outputs(y_pred, self._student_features(inputs, training))
-        teacher = self._teacher_outputs(inputs, precomputed)
+        student = Outputs(y_pred, self._student_features(x, training))
+        teacher, is_finite = self._teacher_outputs(x, precomputed)
         temperature = self._current_value(self.temperature, 0.1, None)
         soft = 0.0
         for loss, projector, tracker in zip(
@@ -275,7 +292,8 @@ class Distiller(keras.Model):
             self._track(tracker, value, samples)
             soft += loss.weight * value
         alpha = self._current_value(self.alpha, 0.0, 1.0)
-        return alpha * hard + (1.0 - alpha) * soft + regularization
+        loss = alpha * hard + (1.0 - alpha) * soft + regularization
+        return loss if is_finite is True else ops.where(is_finite, loss, ops.zeros_like(loss))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         results = super().compute_metrics(x, y, y_pred, sample_weight)
@@ -284,18 +302,20 @@ class Distiller(keras.Model):
                 results.pop(tracker.name, None)
         return results
 
-    def _student_features(self, inputs, training):
+    def _student_features(self, x, training):
         features = getattr(self._step, "features", None)
         if features or not self._student_layers:
             return features
         with self._recording_student():
-            self.student(inputs, training=training)
+            self(x, training=training)
             return self._step.features
 
-    def _teacher_outputs(self, inputs, precomputed):
+    def _teacher_outputs(self, x, precomputed):
+        """Returns the teachers' `Outputs`, and whether they are finite; see `TeacherCheck`."""
         if precomputed is None:
+            xs = self._inputs(x)[1:]
             outputs = Outputs(
-                *frozen_outputs(self.teachers, inputs, self._teacher_layers, "teacher_layer")
+                *frozen_outputs(self.teachers, xs, self._teacher_layers, "teacher_layer")
             )
         else:
             outputs = Outputs(precomputed["outputs"], precomputed.get("features", {}))
@@ -304,22 +324,8 @@ class Distiller(keras.Model):
                     f"outputs of {len(self.teachers)} teachers in the data, as the Distiller has",
                     len(outputs.outputs),
                 )
-        return keras.tree.map_structure(ops.stop_gradient, outputs)
-
-    def _hard_loss(self, y, y_pred, sample_weight):
-        if y is not None and self._compile_loss is not None:
-            if isinstance(y_pred, (list, tuple)):  # labels by name, in the order of the outputs
-                y, sample_weight = (
-                    [values[name] for name in self.output_names]
-                    if isinstance(values, dict)
-                    else values
-                    for values in (y, sample_weight)
-                )
-            return self._compile_loss(y, y_pred, sample_weight)
-        if self.alpha == 0.0:
-            return ops.zeros(())
-        missing = "labels in the data" if y is None else "a `loss` in compile"
-        raise unexpected(f"{missing}, or alpha=0", f"alpha={self.alpha}")
+        outputs = keras.tree.map_structure(ops.stop_gradient, outputs)
+        return self._teacher_check.checked(outputs, self.jit_compile)
 
     def _track(self, tracker, value, samples):
         # The value is a replica's share of the batch's.

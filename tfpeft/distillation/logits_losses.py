@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfpeft.core.arguments import compatible_shapes, invalid
+from tfpeft.core.arguments import compatible_shapes, invalid, is_weight, unexpected
 from tfpeft.core.registration import register
 from tfpeft.distillation.distillation_loss import DistillationLoss, LogitsLoss, squared_error
 
@@ -97,15 +97,15 @@ class DecoupledKD(LogitsLoss):
     transfer what it knows about the other classes.
 
     Args:
-        target: Weight of TCKD, the paper's alpha.
-        other: Weight of NCKD, the paper's beta: 1 to 10, larger for a more confident teacher.
+        target: Weight >= 0 of TCKD, the paper's alpha.
+        other: Weight >= 0 of NCKD, the paper's beta: 1 to 10, larger for a more confident teacher.
         temperature: T > 0; None for that of the Distiller.
         weight: Factor of the loss, > 0.
         output: Key or index of one output, for models with several; None for all outputs.
         name: The name of the loss in the logs.
 
     Raises:
-        InputError: if `temperature` or `weight` is out of range, and in training without labels.
+        InputError: if an argument is out of range, and in training without labels.
 
     Example:
 
@@ -132,6 +132,7 @@ class DecoupledKD(LogitsLoss):
         name: str | None = None,
     ):
         super().__init__(temperature=temperature, weight=weight, output=output, name=name)
+        _check_parts(target=target, other=other)
         self.target = target
         self.other = other
 
@@ -171,8 +172,8 @@ class DIST(LogitsLoss):
     it is computed per replica.
 
     Args:
-        inter: Weight of the relation among classes within a sample, the paper's beta.
-        intra: Weight of the relation among samples within a class, the paper's gamma.
+        inter: Weight >= 0 of the relation among classes within a sample, the paper's beta.
+        intra: Weight >= 0 of the relation among samples within a class, the paper's gamma.
         temperature: T > 0; None for that of the Distiller.
         weight: Factor of the loss, > 0.
         output: Key or index of one output, for models with several; None for all outputs.
@@ -206,6 +207,7 @@ class DIST(LogitsLoss):
         name: str | None = None,
     ):
         super().__init__(temperature=temperature, weight=weight, output=output, name=name)
+        _check_parts(inter=inter, intra=intra)
         self.inter = inter
         self.intra = intra
 
@@ -266,6 +268,15 @@ class SquaredError(DistillationLoss):
         return {"weight": self.weight, "output": self.output, "name": self.name}
 
 
+def _check_parts(**weights):
+    """Raises unless weights are numbers >= 0 of which one is not 0."""
+    for name, weight in weights.items():
+        if not is_weight(weight):
+            raise invalid(name, "a number >= 0", weight)
+    if not any(weights.values()):
+        raise unexpected(f"a number above 0 for {' or '.join(weights)}", "0 and 0")
+
+
 def _check_labels(labels, logits):
     expected = tuple(logits.shape)
     shape = None if labels is None else tuple(labels.shape)
@@ -276,7 +287,9 @@ def _check_labels(labels, logits):
 
 
 def _divergence(log_p, log_q):
-    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+    p = ops.exp(log_p)
+    # A class that the teacher excludes costs nothing, also where a logarithm is infinite.
+    return ops.sum(ops.where(p > 0.0, p * (log_p - log_q), 0.0), axis=-1)
 
 
 def _correlation(a, b, axes, weights):

@@ -6,6 +6,7 @@ from tfpeft.caching.frozen_model import TFLiteLayer
 from tfpeft.core import graph
 from tfpeft.core.arguments import InputError, compatible_shapes, unexpected
 from tfpeft.core.graph import output_tensor
+from tfpeft.core.inputs import model_inputs
 from tfpeft.core.layers import find_layer
 
 
@@ -60,16 +61,29 @@ def are_logits(model, flag, activation, role, output):
 
 
 def check_same_inputs(teacher, student):
-    """Raises if the inputs of both models are known and differ."""
-    inputs = [getattr(model, "inputs", None) for model in (teacher, student)]
-    if not all(inputs):
+    """Raises if the inputs of both models are known and differ, by position and by name."""
+    inputs = [model_inputs(model) for model in (teacher, student)]
+    if None in inputs:
         return
-    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in inputs]
-    if len(shapes[0]) != len(shapes[1]) or not all(map(compatible_shapes, *shapes)):
+    parts = [keras.tree.flatten(structure) for structure in inputs]
+    shapes = [[part.shape for part in each] for each in parts]
+    if len(shapes[0]) == len(shapes[1]) and all(map(_compatible, *shapes)):
+        return
+    by_name = [{part.name: part.shape for part in each} for each in parts]
+    common = set(by_name[0]) & set(by_name[1])
+    if not common or not all(_compatible(*(each[name] for each in by_name)) for name in common):
+        listed = [
+            ", ".join(f"{name} {(None, *shape)}" for name, shape in each.items() if shape)
+            for each in by_name
+        ]
         raise unexpected(
             "`teacher` and `student` with inputs of the same shapes",
-            f"teacher {shapes[0]}, student {shapes[1]}",
+            f"teacher {listed[0]}, student {listed[1]}",
         )
+
+
+def _compatible(a, b):
+    return None in (a, b) or compatible_shapes(a, b)
 
 
 def check_nothing_shared(teacher, student):
@@ -83,19 +97,18 @@ def check_nothing_shared(teacher, student):
         )
 
 
-def check_same_classes(teacher, student, loss, outputs):
+def check_same_classes(teacher, student, loss, teacher_output, output):
     """Raises if a loss compares classes, both models' shapes are known, and they do not suit."""
     smallest = 2 if loss.activation == "softmax" else 1
-    for output in outputs:
-        tensors = [output_tensor(model, output) for model in (teacher, student)]
-        if any(tensor is None for tensor in tensors):
-            continue
-        shapes = [tuple(tensor.shape) for tensor in tensors]
-        if not compatible_shapes(*shapes) or (shapes[0][-1] or smallest) < smallest:
-            which = "" if output is None else f" {output!r}"
-            raise unexpected(
-                f"`teacher` and `student` with the output{which} of the same shape and at least "
-                f"{smallest} classes for {loss.name} (BinarySoftLabels and SquaredError take one "
-                "number)",
-                f"teacher {shapes[0]}, student {shapes[1]}",
-            )
+    tensors = [output_tensor(teacher, teacher_output), output_tensor(student, output)]
+    if any(tensor is None for tensor in tensors):
+        return
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if not compatible_shapes(*shapes) or (shapes[0][-1] or smallest) < smallest:
+        which = "" if output is None else f" {output!r}"
+        raise unexpected(
+            f"`teacher` and `student` with the output{which} of the same shape and at least "
+            f"{smallest} classes for {loss.name} (BinarySoftLabels and SquaredError take one "
+            "number)",
+            f"teacher {shapes[0]}, student {shapes[1]}",
+        )

@@ -6,6 +6,7 @@ from tfpeft.core import clone, graph
 from tfpeft.core.arguments import NoMatchError, check_positive, invalid
 
 _WIDTHS = ("units", "filters")
+_LARGEST = 1000
 
 
 def scale_width(model: keras.Model, width: float) -> keras.Model:
@@ -42,7 +43,9 @@ def scale_width(model: keras.Model, width: float) -> keras.Model:
     https://arxiv.org/abs/1704.04861
     """
     check_positive("width", width)
-    if not getattr(model, "outputs", None):
+    if width > _LARGEST:
+        raise invalid("width", f"a number of at most {_LARGEST}", width)
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise invalid("model", "a functional or Sequential model that is built", model)
     kept = {layer.name for output in model.outputs for layer in _output_layers(output)}
     scaled = []
@@ -62,11 +65,18 @@ def scale_width(model: keras.Model, width: float) -> keras.Model:
                 config = {**config, argument: units}
         return config
 
-    new = clone.rebuild(model, edit, copy_weights=False)
+    try:
+        new = clone.rebuild(model, edit, copy_weights=False)
+    except clone.RebuildError as error:
+        layers = f"the layers of {model.name!r} still fit together ({error.cause})"
+        raise invalid("width", f"a factor with which {layers}", width) from error
     if not scaled:
         expected = "layers with `units` or `filters` before the output layers"
         raise invalid("model", expected, model.name, error=NoMatchError)
-    clone.copy_adapted(model, new)
+    shapes = [[tuple(output.shape) for output in each.outputs] for each in (model, new)]
+    if shapes[0] != shapes[1]:
+        expected = f"a factor that leaves the outputs of {model.name!r} as {shapes[0]}"
+        raise invalid("width", f"{expected}, not {shapes[1]}", width)
     return new
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import invalid, last_cause
 from tfpeft.core.graph import last_activation
 from tfpeft.core.macs import count_macs
 from tfpeft.core.model_files import load_model
@@ -256,7 +256,7 @@ def _model_figures(model, x, y, from_logits, path):
         exported = export_tflite(model, path, representative_data=samples)
         file, size_bytes, gzip_bytes = TFLiteFile(path), exported.size_bytes, exported.gzip_bytes
     except ValueError as error:  # also of Keras, where it cannot trace the model
-        notes.append(f"no .tflite file, so no bytes and no latency: {error}")
+        notes.append(f"no .tflite file, so no bytes and no latency: {last_cause(error)}")
         file = size_bytes = gzip_bytes = None
     macs = count_macs(model, x)
     if macs is None:

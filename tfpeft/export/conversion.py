@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
-from tfpeft.core.arguments import ExportError, InputError, unexpected
+from tfpeft.core.arguments import ExportError, InputError, last_cause, unexpected
 from tfpeft.core.graph import flatten_layers, input_structure
 
 SIGNATURE = "serving_default"
@@ -122,7 +122,15 @@ def convert(model, specs, quantization, samples):
     flat_specs = keras.tree.flatten(specs)
     models = signatures(model)
     with tempfile.TemporaryDirectory() as folder:
-        _save(model, models, specs, folder)
+        try:
+            _save(model, models, specs, folder)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the code of a custom layer raises
+            raise ExportError(
+                f"Cannot export {model.name!r}, expected a model that runs on inputs of shape "
+                f"{[tuple(spec.shape) for spec in flat_specs]}. Received: {last_cause(error)}"
+            ) from error
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(models))
         # Never SELECT_TF_OPS: such a file converts, and then does not load on a phone.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

@@ -1,8 +1,6 @@
 """Arguments and data that have a value per task."""
 
-import numbers
-
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import are_class_weights, invalid, is_weight, unexpected
 
 
 def joined(names):
@@ -21,7 +19,7 @@ def per_task(argument, value, tasks):
     if not isinstance(value, dict):
         return dict.fromkeys(tasks, value)
     if set(value) != set(tasks):
-        raise invalid(argument, f"a value for each of the tasks {joined(tasks)}", sorted(value))
+        raise invalid(argument, f"a value for each of the tasks {joined(tasks)}", list(value))
     return {task: value[task] for task in tasks}
 
 
@@ -30,20 +28,25 @@ def check_tasks(what, by_task, tasks):
     if not isinstance(by_task, dict) or set(by_task) != set(tasks):
         received = joined(by_task) if isinstance(by_task, dict) else type(by_task).__name__
         raise unexpected(f"{what} of every task, a dict of {joined(tasks)}", received)
+    for task, values in by_task.items():
+        if values is None:
+            raise unexpected(f"{what} of the task {task}", "none")
+
+
+def check_loss_weights(loss_weights, tasks):
+    """Returns {task: weight} of such a dict, or of one number for all tasks; None for None."""
+    by_task = per_task("loss_weights", loss_weights, tasks)
+    for task, weight in (by_task or {}).items():
+        if not is_weight(weight):
+            name = f"loss_weights[{task!r}]" if isinstance(loss_weights, dict) else "loss_weights"
+            raise invalid(name, f"a number >= 0, or {{task: number}} of {joined(tasks)}", weight)
+    return by_task
 
 
 def check_class_weight(class_weight, tasks):
     """Raises unless `class_weight` is {task: {class number: weight}}."""
     is_nested = isinstance(class_weight, dict) and all(
-        isinstance(weights, dict)
-        and all(
-            isinstance(number, numbers.Integral)
-            and isinstance(weight, numbers.Real)
-            and number >= 0
-            and 0.0 <= weight < float("inf")
-            for number, weight in weights.items()
-        )
-        for weights in class_weight.values()
+        map(are_class_weights, class_weight.values())
     )
     if not is_nested or set(class_weight) - set(tasks):
         expected = f"{{task: {{class number: weight >= 0}}}} of the tasks {joined(tasks)}"

@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import NoMatchError, check_choice, invalid
+from tfpeft.core.arguments import NoMatchError, check_choice, check_exclude, invalid
 from tfpeft.core.graph import input_structure
 from tfpeft.core.hooks import mask_of
+from tfpeft.core.inputs import arrange
 from tfpeft.core.layers import layers_by_path, match_layers, set_trainable
 
 POOLINGS = (None, "mean", "first")
@@ -31,7 +32,11 @@ class Encoder(keras.Model):
         check_choice("pooling", pooling, POOLINGS)
         self.backbone = backbone
         self.pooling, self.output_key = pooling, output
-        self.unfreeze = [unfreeze] if isinstance(unfreeze, str) else list(unfreeze)
+        self.unfreeze = [unfreeze] if isinstance(unfreeze, str) else unfreeze
+        check_exclude(self.unfreeze, "unfreeze")
+        self.unfreeze = list(self.unfreeze)
+        if output is not None and (isinstance(output, bool) or not isinstance(output, (str, int))):
+            raise invalid("output", "the key or index of an output, or None", output)
         set_trainable(backbone, False)
         layers = layers_by_path(backbone)
         for pattern in self.unfreeze:
@@ -51,6 +56,7 @@ class Encoder(keras.Model):
         return input_structure(self.backbone)
 
     def call(self, inputs, training=None):
+        inputs = arrange(self.backbone, inputs, "x")
         outputs = self._select_output(self.backbone(inputs, training=training))
         if self.pooling is None:
             self.has_output_mask = mask_of(outputs) is not None
@@ -76,14 +82,12 @@ class Encoder(keras.Model):
             key = "sequence_output" if "sequence_output" in outputs else None
         if key is None:
             return outputs
-        try:
-            return outputs[key]
-        except (KeyError, IndexError, TypeError) as error:
-            known = "None, as there is one"
-            if isinstance(outputs, (dict, list, tuple)):
-                keys = outputs if isinstance(outputs, dict) else range(len(outputs))
-                known = f"one of {', '.join(map(repr, keys))}"
-            raise invalid("output", known, key) from error
+        if not isinstance(outputs, (dict, list, tuple)):
+            raise invalid("output", "None, as there is one", key)
+        keys = list(outputs if isinstance(outputs, dict) else range(len(outputs)))
+        if key not in keys:
+            raise invalid("output", f"one of {', '.join(map(repr, keys))}", key)
+        return outputs[key]
 
     def get_config(self):
         return {

@@ -14,6 +14,7 @@ from tfpeft.core.arguments import (
     check_seed,
     invalid,
 )
+from tfpeft.core.arrays import invalid_data
 
 SAMPLINGS = ("proportional", "uniform", "temperature", None)
 SHUFFLED_AT_ONCE = 10_000
@@ -116,7 +117,7 @@ def mix_tasks(
     if temperature < 1.0:
         raise invalid("temperature", "a number of at least 1", temperature)
     check_positive_integer("batch_size", batch_size)
-    if batch_size < len(data):
+    if not len(data) <= batch_size < 2**31:
         raise invalid("batch_size", f"at least {len(data)}, the number of tasks", batch_size)
     check_seed("seed", seed)
     sources = {task: _source(given, f"data[{task!r}]") for task, given in data.items()}
@@ -208,13 +209,16 @@ def _source(given, name):
     data = core_data.read(given, name)
     if isinstance(data, core_data.ArrayData):
         has_labels, source = hasattr(data.batch.y, "shape"), _ArraySource
+        weights = data.batch.sample_weight
+        if weights is not None and not np.all(np.isfinite(weights)):
+            raise invalid_data(name, "finite sample weights", "NaN or infinity")
     else:
         data = data.dataset()
         spec, source = data.element_spec, _DatasetSource
         has_labels = isinstance(spec, tuple) and isinstance((*spec, None)[1], tf.TensorSpec)
     if not has_labels:
         expected = "arrays (x, y) or (x, y, sample_weight), or batches of these, with y an array"
-        raise invalid(name, expected, type(given).__name__)
+        raise invalid_data(name, expected, f"a {type(given).__name__}")
     return source(data, name)
 
 
@@ -254,7 +258,7 @@ class _DatasetSource:
 
         self.samples = int(dataset.reduce(np.int64(0), count))
         if not self.samples:
-            raise invalid(name, "data with samples, one or more", "a dataset without any")
+            raise invalid_data(name, "data with samples, one or more", "a dataset without any")
         self._dataset = dataset.unbatch()
         sides = [leaf.shape for leaf in keras.tree.flatten(self._dataset.element_spec)]
         self._is_padded = any(None in shape for shape in sides)

@@ -8,8 +8,10 @@ from typing import Any
 import keras
 
 from tfpeft.adapters.adapter_method import AdapterMethod
+from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import clone, weight_files
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import InputError, invalid
+from tfpeft.core.inputs import arrange
 from tfpeft.sharing.arguments import check_tasks, joined
 from tfpeft.sharing.encoder import Encoder
 from tfpeft.sharing.mixing import TaskInputs
@@ -138,7 +140,15 @@ class SharedModel(MultiTaskModel):
             raise invalid(f"heads[{task!r}]", "a head that no other task has", head)
         structure = self.encoder.input_structure
         if structure is not None:  # builds the head, or raises if it does not fit
-            task_outputs(self.encoder, part, structure, training=False)
+            features = encode(self.encoder, part, structure, training=False)
+            try:
+                part(features, training=False)
+            except InputError:
+                raise
+            except (ValueError, TypeError) as error:
+                shapes = keras.tree.map_structure(lambda tensor: tensor.shape, features)
+                expected = f"a head for outputs of the backbone of shape {shapes}"
+                raise invalid(f"heads[{task!r}]", expected, head) from error
         return part
 
     def _put(self, task, part):
@@ -169,7 +179,7 @@ class SharedModel(MultiTaskModel):
             NoMatchError: for targets of the adapter that match no layer.
             InputError: for a name that is taken, and a head that does not fit.
         """
-        if task in self.parts:
+        if isinstance(task, str) and task in self.parts:
             raise invalid("task", f"a new name, none of {joined(self.parts)}", task)
         self._put(task, self._part(task, head, adapter))
 
@@ -200,6 +210,14 @@ class SharedModel(MultiTaskModel):
             else task_outputs(self.encoder, part, inputs, training)
             for task, part in self.parts.items()
         }
+
+    def check_inputs(self, x):
+        if isinstance(x, TaskInputs):
+            check_tasks("inputs", x.by_task, self.tasks)
+            for inputs in x.by_task.values():
+                self.check_inputs(inputs)
+        elif not isinstance(x, PrecomputedInputs):
+            arrange(self.encoder.backbone, x, "x")
 
     def save_task(self, task: str, path: str | os.PathLike) -> None:
         """Writes one task to a file: head, adapter, and a fingerprint of the backbone.
@@ -247,7 +265,7 @@ class SharedModel(MultiTaskModel):
         }
 
     def _known(self, task):
-        if task not in self.parts:
+        if not isinstance(task, str) or task not in self.parts:
             raise invalid("task", f"one of {joined(self.parts)}", task)
         return task
 

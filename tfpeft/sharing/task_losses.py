@@ -1,18 +1,12 @@
 """The loss of one task: a mean over the labels that are present, and a check of their range."""
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tfpeft.core.arguments import InputError, invalid
-from tfpeft.core.checks import assert_in_graph
+from tfpeft.core.arguments import invalid
 from tfpeft.core.hooks import mask_of
-from tfpeft.sharing.labels import are_class_numbers, split_missing
-
-_BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
-_BINARY_LOSSES = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+from tfpeft.core.labels import check_form, is_loss, range_checks, split_missing
 
 
 class TaskLoss:
@@ -22,9 +16,10 @@ class TaskLoss:
     """
 
     def __init__(self, loss, task):
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-        if not callable(loss):
+        if not is_loss(loss):
             raise invalid("loss", f"a loss for the task {task}", loss)
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        self.given = loss
         self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
         self.task = task
 
@@ -49,37 +44,10 @@ class TaskLoss:
         return self.loss(y_true, y_pred, sample_weight), count
 
     def check(self, y_true, y_pred):
-        """Checks that labels are class numbers of the task's head; see `assert_in_graph`."""
-        if are_class_numbers(y_true, y_pred):
-            limit = y_pred.shape[-1] - 1
-        elif self.loss.name in _BINARY or isinstance(self.loss, _BINARY_LOSSES):
-            limit = 1
-        else:
-            return []
-        labels = ops.cast(split_missing(y_true, y_pred, self.loss)[0], "float32")
-        smallest, largest = tf.reduce_min(labels), tf.reduce_max(labels)
-        error = _LabelsOutOfRange(self.task, limit)
-        return assert_in_graph(
-            (smallest >= 0.0) & (largest <= limit),
-            error,
-            values=[smallest, largest],
-            shown=lambda: [error.expected, "Received:", smallest, largest],
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _LabelsOutOfRange:
-    """Makes the error for labels of a task that are not 0 to `limit`."""
-
-    task: str
-    limit: int
-
-    @property
-    def expected(self):
-        return f"Received labels out of range, expected 0 to {self.limit} for the task {self.task}."
-
-    def __call__(self, smallest, largest):
-        return InputError(f"{self.expected} Received: {smallest:g} to {largest:g}")
+        """Checks that labels suit outputs and loss; see `core.labels`."""
+        where = f"the task {self.task}"
+        check_form(y_true, y_pred, self.given, where)
+        return range_checks(y_true, y_pred, self.given, where, may_be_missing=True)
 
 
 class _FunctionLoss(keras.losses.Loss):

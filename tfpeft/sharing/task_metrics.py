@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
+from tfpeft.core import clone
 from tfpeft.core.arguments import invalid
+from tfpeft.core.labels import SHAPE_METRICS, are_class_numbers, is_metric, split_missing
 from tfpeft.sharing.arguments import joined
-from tfpeft.sharing.labels import are_class_numbers, split_missing
 from tfpeft.sharing.weighting import times_sample_weights
 
 
@@ -49,7 +50,7 @@ class TaskMetric(keras.metrics.Metric):
 
 def _resolve(metric, y_true, y_pred):
     """Returns the metric that Keras uses for a name or a function."""
-    if metric in ("accuracy", "acc", "crossentropy", "ce"):
+    if metric in SHAPE_METRICS:
         kind = "categorical"
         if y_pred.shape[-1] == 1:
             kind = "binary"
@@ -72,8 +73,13 @@ def task_metrics(argument, metrics, tasks):
         return None
     by_task = metrics if isinstance(metrics, dict) else dict.fromkeys(tasks, metrics)
     if set(by_task) - set(tasks):
-        raise invalid(argument, f"keys among the tasks {joined(tasks)}", sorted(by_task))
+        raise invalid(argument, f"keys among the tasks {joined(tasks)}", list(by_task))
     is_shared = by_task is not metrics
+    for task, given in by_task.items():
+        name = argument if is_shared else f"{argument}[{task!r}]"
+        for metric in given if isinstance(given, (list, tuple)) else [given]:
+            if not is_metric(metric):
+                raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
     return {task: _wrap(given, copy=is_shared) for task, given in by_task.items()}
 
 
@@ -83,9 +89,7 @@ def _wrap(metrics, copy):
     metrics = [m.given if isinstance(m, TaskMetric) else m for m in metrics]
     if copy:
         metrics = [
-            type(metric).from_config(metric.get_config())
-            if isinstance(metric, keras.metrics.Metric)
-            else metric
+            clone.copy_object(metric) if isinstance(metric, keras.metrics.Metric) else metric
             for metric in metrics
         ]
     return [TaskMetric(metric) for metric in metrics]

@@ -8,6 +8,7 @@ import keras
 
 from tfpeft.adapters.adapter import Adapter
 from tfpeft.adapters.adapter_method import AdapterMethod
+from tfpeft.caching.frozen_model import inputs_of_models
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core import weight_files
 from tfpeft.core.arguments import invalid, unexpected
@@ -91,6 +92,8 @@ class TaskPart(keras.layers.Layer):
             known = ", ".join(map(repr, features))
             expected = f'"mean" or "first", or an `output` among {known}, for a model with several'
             raise invalid("pooling", expected, None)
+        if isinstance(features, dict) and isinstance(self.head, keras.Model):
+            (features,) = inputs_of_models([self.head], features, "heads", may_have_more=True)
         return self.head(features, training=training)
 
     def attached(self):
@@ -186,6 +189,6 @@ def make_head(task, head):
     """Returns the layer of a head; a number of classes becomes a Dense layer of logits."""
     if isinstance(head, keras.layers.Layer):
         return head
-    if isinstance(head, numbers.Integral) and not isinstance(head, bool) and head >= 1:
+    if isinstance(head, numbers.Integral) and not isinstance(head, bool) and 1 <= head < 2**24:
         return keras.layers.Dense(int(head), dtype="float32", name=task)
     raise invalid(f"heads[{task!r}]", "a layer, a model, or a number of classes >= 1", head)

@@ -6,21 +6,28 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfpeft.core.arguments import InputError, invalid, unexpected
-from tfpeft.core.checks import input_errors
-from tfpeft.sharing.arguments import check_class_weight, check_tasks, per_task
+from tfpeft.core.arguments import check_boolean, check_name, invalid, unexpected
+from tfpeft.core.training import CheckedModel
+from tfpeft.sharing.arguments import (
+    check_class_weight,
+    check_loss_weights,
+    check_tasks,
+    per_task,
+)
 from tfpeft.sharing.task_losses import TaskLoss
 from tfpeft.sharing.task_metrics import task_metrics
 from tfpeft.sharing.weighting import weighted_by_uncertainty, with_class_weights
 
 
-class MultiTaskModel(keras.Model):
+class MultiTaskModel(CheckedModel):
     """A model whose outputs are {task: outputs}: base of `SharedModel`, which has the formula.
 
     A subclass has the property `tasks`, and calls `add_task_state` for each task.
     """
 
     def __init__(self, *, learn_task_weights, name):
+        check_name(name)
+        check_boolean("learn_task_weights", learn_task_weights)
         super().__init__(name=name)
         self.learn_task_weights = bool(learn_task_weights)
         self._class_weight = self._task_losses = self._given_losses = self._given_weights = None
@@ -56,7 +63,7 @@ class MultiTaskModel(keras.Model):
         Args:
             optimizer: As of Keras, or a sparse one.
             loss: A loss, or {task: loss}.
-            loss_weights: {task: w_t}; None for ones.
+            loss_weights: {task: w_t >= 0}, or a number for all tasks; None for ones.
             metrics: A list of metrics, or {task: list}.
             weighted_metrics: The same, of metrics that use sample and class weights.
             **options: Further arguments of `keras.Model.compile`.
@@ -67,11 +74,10 @@ class MultiTaskModel(keras.Model):
         """
         if self.learn_task_weights and loss_weights is not None:
             raise invalid("loss_weights", "None with learn_task_weights", loss_weights)
-        self._given_losses = per_task("loss", loss, self.tasks)
-        self._given_weights = per_task("loss_weights", loss_weights, self.tasks)
-        self._task_losses = {
-            task: TaskLoss(given, task) for task, given in (self._given_losses or {}).items()
-        }
+        losses = per_task("loss", loss, self.tasks)
+        self._given_weights = check_loss_weights(loss_weights, self.tasks)
+        self._task_losses = {task: TaskLoss(given, task) for task, given in (losses or {}).items()}
+        self._given_losses = losses
         if options.get("jit_compile", "auto") == "auto":
             options["jit_compile"] = False
         super().compile(
@@ -109,34 +115,28 @@ class MultiTaskModel(keras.Model):
         They multiply the loss in training, not the metrics; other classes have the weight 1.
 
         Raises:
-            InputError: for data without a task, labels out of range (before any weight changes),
-                and another `class_weight`.
+            InputError: for data without a task, that is empty or does not end; for labels out of
+                range or infinite, before any weight changes; and for another `class_weight`.
         """
-        self._set_class_weight(class_weight)
-        try:
-            with self._input_errors():
-                return super().fit(*args, **kwargs)
-        finally:
-            self._set_class_weight(None)
+        with self._class_weights(class_weight):
+            return super().fit(*args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
-        """As of `keras.Model`.
+    def train_on_batch(self, *args, class_weight=None, **kwargs):
+        """As of `keras.Model`, with a `class_weight` as of `fit`.
 
         Raises:
-            InputError: for data without a task, and labels out of range.
+            InputError: as of `fit`.
         """
-        with self._input_errors():
-            return super().evaluate(*args, **kwargs)
+        with self._class_weights(class_weight):
+            return super().train_on_batch(*args, **kwargs)
 
     @contextlib.contextmanager
-    def _input_errors(self):
-        """A context of `input_errors`, after which the model can be fitted with other data."""
+    def _class_weights(self, class_weight):
+        self._set_class_weight(class_weight)
         try:
-            with input_errors():
-                yield
-        except InputError:
-            self.train_function = self.test_function = None  # Keras keeps traces that failed
-            raise
+            yield
+        finally:
+            self._set_class_weight(None)
 
     def _set_class_weight(self, class_weight):
         if class_weight is not None:

@@ -2,7 +2,8 @@
 
 from keras import ops
 
-from tfpeft.sharing.labels import are_class_numbers
+from tfpeft.core.arguments import invalid
+from tfpeft.core.labels import are_class_numbers
 
 
 def weighted_by_uncertainty(loss, log_variance, is_squared_error):
@@ -29,6 +30,7 @@ def with_class_weights(y, y_pred, sample_weight, class_weight):
         sample_weight = dict.fromkeys(y, sample_weight)
     weights = {}
     for task, labels in y.items():
+        _check_classes(task, class_weight.get(task, {}), y_pred[task].shape[-1])
         labels = _class_numbers(labels, y_pred[task])
         weights[task] = ops.ones(ops.shape(labels))
         for number, weight in class_weight.get(task, {}).items():
@@ -37,6 +39,15 @@ def with_class_weights(y, y_pred, sample_weight, class_weight):
         if sample_weight[task] is not None:
             weights[task] = times_sample_weights(weights[task], sample_weight[task])
     return weights
+
+
+def _check_classes(task, weights, outputs):
+    """Raises for weights of classes that a head of so many outputs does not have."""
+    classes = 2 if outputs == 1 else outputs
+    missing = [number for number in weights if classes is not None and number >= classes]
+    if missing:
+        expected = f"class numbers from 0 to {classes - 1}"
+        raise invalid(f"class_weight[{task!r}]", expected, weights)
 
 
 def _class_numbers(labels, outputs):

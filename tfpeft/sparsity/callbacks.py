@@ -107,8 +107,12 @@ class KeepBest(keras.callbacks.Callback):
             raise invalid("monitor", "the name of a metric, or a list of names", monitor)
         if mode is not None:
             check_choice("mode", mode, MODES)
-        if first_step is not None and not isinstance(first_step, numbers.Integral):
-            raise invalid("first_step", "an integer or None", first_step)
+        if first_step is not None and (
+            isinstance(first_step, bool)
+            or not isinstance(first_step, numbers.Integral)
+            or first_step < 0
+        ):
+            raise invalid("first_step", "an integer of at least 0, or None", first_step)
         self.monitor, self.mode, self.first_step = list(names), mode, first_step
         self.best, self.best_epoch = None, None
 
@@ -136,10 +140,16 @@ class KeepBest(keras.callbacks.Callback):
             self._missing = [text for each in self._optimizers for text in missing_zeros(each)]
         if self._missing:
             return
-        mode = metric_mode(self.monitor[0], mode=self.mode, model=self.model)
+        mode = self._current_mode()
         if self.best is None or is_better(value, self.best, mode=mode):
             self.best, self.best_epoch = value, epoch
             self._kept = [(v, v.numpy()) for v in _variables_in_training(self.model)]
+
+    def _current_mode(self):
+        modes = {metric_mode(name, mode=self.mode, model=self.model) for name in self.monitor}
+        if len(modes) > 1:
+            raise invalid("monitor", "metrics of one mode, as their mean counts", self.monitor)
+        return modes.pop()
 
     def _current_value(self, logs):
         missing = [name for name in self.monitor if name not in logs]

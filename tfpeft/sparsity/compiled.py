@@ -1,14 +1,19 @@
 """Compiled models that are pruned and evaluated: their checks, kernels, metrics and copies."""
 
+import contextlib
 import hashlib
 import math
+import re
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core import data as data_module
-from tfpeft.core.arguments import NoMatchError, invalid
+from tfpeft.core.arguments import InputError, NoMatchError, invalid
+from tfpeft.core.arrays import invalid_data
+from tfpeft.core.checks import input_errors
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity.fixed_mask import FixedMask
 from tfpeft.sparsity.kernels import skip_reasons
@@ -25,20 +30,21 @@ def check_model(model):
         raise invalid("model", "one compiled with a plain optimizer", model.optimizer)
 
 
-def kernel_indices(model, exclude):
+def kernel_indices(model, exclude, include):
     """Returns the indices of the trainable variables that take part.
 
     Raises:
-        NoMatchError: if there are none, or a pattern of `exclude` matches nothing.
+        NoMatchError: if there are none, or a pattern of `exclude` or
+            `include` matches nothing.
         InputError: if two of them have one path.
     """
     variables = model.trainable_variables
-    reasons = skip_reasons(variables, exclude)
+    reasons = skip_reasons(variables, exclude, include)
     indices = [i for i, why in enumerate(reasons) if why is None]
     paths = [variables[i].path for i in indices]
     if not indices:
         received = {path_of(v): why for v, why in zip(variables, reasons, strict=True)}
-        expected = "trainable kernels of rank >= 2 that `exclude` leaves"
+        expected = "trainable kernels of Keras's layers, or others that `include` names"
         raise invalid("model", expected, received, error=NoMatchError)
     repeated = sorted({path for path in paths if paths.count(path) > 1})
     if repeated:
@@ -49,7 +55,29 @@ def kernel_indices(model, exclude):
 def evaluate(model, data, batch_size):
     """Returns {metric: value} of a compiled model on a `core.data.Data`."""
     arguments = data.fit_arguments(batch_size)
-    return model.evaluate(**arguments, return_dict=True, verbose=0)
+    with errors_of_data(data.name):
+        return model.evaluate(**arguments, return_dict=True, verbose=0)
+
+
+@contextlib.contextmanager
+def errors_of_data(name):
+    """A context in which an error of Keras about data becomes an InputError of one line."""
+    try:
+        with input_errors():
+            yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        expected = "data that the model, its loss and its metrics take"
+        raise invalid_data(name, expected, _cause(error)) from error
+
+
+def _cause(error):
+    """Returns the sentence of an error of Keras or TensorFlow that says what was wrong."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n\nArguments received by")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("[[", "File "))]
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def sparsity_of(variables):
@@ -58,23 +86,23 @@ def sparsity_of(variables):
     return zeros / sum(math.prod(variable.shape) for variable in variables)
 
 
-def compiled_copy(model, exclude):
+def compiled_copy(model, exclude, include):
     """Returns a copy that trains as the model does, with a new optimizer that keeps zeros."""
-    copy = clone.rebuild(model, lambda config, parents: config)
+    copy = clone.copy_model(model)
     optimizer = model.optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer  # `compile` adds one again
-    optimizer = type(optimizer).from_config(optimizer.get_config())
+    optimizer = clone.copy_object(optimizer)
     options = dict(model._compile_config.config)
     for key in ("metrics", "weighted_metrics"):
         options[key] = keras.tree.map_structure(_fresh_metric, options.get(key))
-    copy.compile(**{**options, "optimizer": FixedMask(optimizer, exclude=exclude)})
+    copy.compile(**{**options, "optimizer": FixedMask(optimizer, exclude=exclude, include=include)})
     return copy
 
 
 def _fresh_metric(metric):
     if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
+        return clone.copy_object(metric)
     return metric
 
 
@@ -87,17 +115,47 @@ def fingerprint(model):
     return digest.hexdigest()
 
 
-def read_labelled(data, name):
+def read_labelled(data, name, model):
     """Returns the `core.data.Data` of samples with labels that end, for `fit` and `evaluate`.
 
     Raises:
-        InputError: as `core.data.read` does; for arrays without labels, and for data whose end
-            is not known.
+        InputError: as `core.data.read` does; for arrays without labels, for data whose end is
+            not known, and for inputs, labels or sample weights that are not finite numbers.
+            Labels of a model of several tasks may be NaN, where they are missing.
     """
     read = data_module.read(data, name)
     read.check_end()
-    first = next(iter(read.batches()))  # raises if there is none
-    if read.samples is not None and first.y is None:
-        expected = "(x, y), (x, y, sample_weight), a tf.data.Dataset or a keras.utils.PyDataset"
-        raise invalid(name, expected, f"{read} without y")
+    has_missing_labels = hasattr(model, "tasks")
+    for batch in read.batches():  # raises if there is none
+        if batch.y is None and (read.samples is not None or model.loss is not None):
+            expected = "(x, y), (x, y, sample_weight), a tf.data.Dataset or a keras.utils.PyDataset"
+            raise invalid(name, expected, f"{read} without y")
+        _check_finite(batch.x, name, "inputs", strings=True)
+        _check_finite(batch.y, name, "labels", missing=has_missing_labels)
+        _check_finite(batch.sample_weight, name, "sample weights")
     return read
+
+
+def _check_finite(structure, name, what, *, strings=False, missing=False):
+    for leaf in keras.tree.flatten(structure):
+        if leaf is None:
+            continue
+        values = np.asarray(leaf)
+        if strings and values.dtype.kind in "OSU":  # for a model that reads text
+            continue
+        if values.dtype.kind not in "biuf" and values.dtype.name != "bfloat16":
+            raise invalid_data(name, f"{what} that are real numbers", f"type {values.dtype}")
+        values = values.astype("float32") if values.dtype.name == "bfloat16" else values
+        if not np.all(np.isfinite(values) | (np.isnan(values) if missing else False)):
+            raise invalid_data(name, f"finite {what}", "NaN or infinity among them")
+
+
+def check_metrics(metrics, model):
+    """Raises unless the metrics of a model that is not pruned yet are numbers."""
+    bad = [key for key, value in metrics.items() if not np.all(np.isfinite(value))]
+    if bad:
+        received = f"{model.name!r}, whose {', '.join(bad)} on these data is not finite"
+        raise InputError(
+            "Received an invalid value for `model`, expected one with finite metrics. Received: "
+            + received
+        )

@@ -160,6 +160,7 @@ class RandomPruning(Pruning):
         block_size: tuple[int, int] | None = None,
         n_m: tuple[int, int] | None = None,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         straight_through: bool = False,
         seed: int = 0,
         name: str | None = None,
@@ -171,6 +172,7 @@ class RandomPruning(Pruning):
             block_size=block_size,
             n_m=n_m,
             exclude=exclude,
+            include=include,
             straight_through=straight_through,
             name=name,
         )

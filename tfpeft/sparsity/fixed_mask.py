@@ -21,6 +21,7 @@ class FixedMask(MaskedOptimizer):
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
         exclude: Names or patterns of layers whose zeros need not stay.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         name: The optimizer's name.
 
     Raises:
@@ -47,6 +48,9 @@ class FixedMask(MaskedOptimizer):
     def before_update(self, kernels, step):
         # Not in `build`: loading a model builds its optimizer before the weights are there.
         with tf.init_scope():
+            for mask, variable in zip(self._states["mask"], self.sparse_variables, strict=True):
+                if np.all(mask.numpy()):
+                    mask.assign(tf.not_equal(variable, 0))
             if all(np.all(mask.numpy()) for mask in self._states["mask"]):
                 raise InputError(
                     "FixedMask expected a model with zeros to keep. "

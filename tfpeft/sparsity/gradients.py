@@ -52,6 +52,18 @@ def _error_in_graph():
     return NonFiniteGradientsError(f"{_MESSAGE}NaN or infinite")
 
 
+def unscaled(gradient, scale):
+    """Returns a gradient in float32, without the factor by which the loss was scaled up, if any.
+
+    Where it has overflowed, it is 0.
+    """
+    gradient = tf.cast(gradient, tf.float32)  # of which float16 would hold too little
+    if scale is None:
+        return gradient
+    gradient = gradient / scale
+    return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+
+
 def _sum(parts):
     return tf.reduce_sum(tf.concat([tf.reshape(each, [-1]) for each in parts], 0))
 

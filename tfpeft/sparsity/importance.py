@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import invalid
+from tfpeft.core.arrays import invalid_data
 from tfpeft.sparsity import masks
 
 
@@ -23,11 +24,28 @@ def scores_of(model, variables, criterion, data, batch_size):
     elif criterion == "gradient":
         scores = _gradient_scores(model, variables, data, batch_size)
     else:
-        scores = [np.asarray(criterion(variable)) for variable in variables]
+        scores = [_custom_scores(criterion, variable) for variable in variables]
     for variable, each in zip(variables, scores, strict=True):
-        if each.shape != tuple(variable.shape) or not np.all(np.isfinite(each)):
-            raise invalid("criterion", f"finite scores of the shape of {variable.path}", each)
+        expected = f"finite scores of the shape of {variable.path}, {tuple(variable.shape)}"
+        if each.shape != tuple(variable.shape) or each.dtype.kind not in "biuf":
+            received = (
+                f"{criterion!r}, whose scores are of type {each.dtype} and shape {each.shape}"
+            )
+            raise invalid_data("criterion", expected, received)
+        if not np.all(np.isfinite(each)):
+            raise invalid_data(
+                "criterion", expected, f"{criterion!r}, whose scores are nan or infinite"
+            )
     return scores
+
+
+def _custom_scores(criterion, variable):
+    try:
+        return np.asarray(criterion(variable))
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        expected = "a callable `variable -> scores`"
+        received = f"{criterion!r}, which failed: {type(error).__name__}: {error}"
+        raise invalid_data("criterion", expected, received) from error
 
 
 def _gradient_scores(model, variables, data, batch_size):
@@ -74,7 +92,18 @@ def nested_masks(variables, scores, sparsity, scope, weights):
             masks.layer_mask(each, 1.0 - density)
             for each, density in zip(scores, densities, strict=True)
         ]
-    return [mask.numpy() & here for mask, here in zip(new, kept, strict=True)]
+    new = [mask.numpy() for mask in new]
+    _check_reached(new, sparsity)
+    return [mask & here for mask, here in zip(new, kept, strict=True)]
+
+
+def _check_reached(masks, sparsity):
+    """Raises unless masks have the zeros that were asked for, up to one for each kernel."""
+    size = sum(mask.size for mask in masks)
+    zeros = size - sum(int(mask.sum()) for mask in masks)
+    if abs(zeros - sparsity * size) > len(masks):
+        expected = f"numbers that give {100 * sparsity:g}% zeros over all kernels"
+        raise invalid("densities", expected, f"numbers that give {100 * zeros / size:g}%")
 
 
 def _densities(scores, sparsity, scope, weights):

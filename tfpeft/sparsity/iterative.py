@@ -1,7 +1,7 @@
 """Pruning in rounds: measure importance, remove, retrain."""
 
 import dataclasses
-import numbers
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,14 +10,29 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core import clone
-from tfpeft.core.arguments import check_choice, check_positive_integer, check_rate, invalid
+from tfpeft.core.arguments import (
+    check_choice,
+    check_positive_integer,
+    check_rate,
+    check_sparsity,
+    invalid,
+    is_real,
+)
 from tfpeft.core.model_files import damage_of
-from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, within_tolerance
+from tfpeft.core.monitor import (
+    MODES,
+    check_tolerance,
+    metric_mode,
+    monitor_name,
+    within_tolerance,
+)
 from tfpeft.core.paths import file_to_read, invalid_path
 from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity.compiled import (
+    check_metrics,
     check_model,
     compiled_copy,
+    errors_of_data,
     evaluate,
     fingerprint,
     kernel_indices,
@@ -73,6 +88,7 @@ def prune_iteratively(
     scope: str = "global",
     densities: dict[str, float] | None = None,
     exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     monitor: str | None = None,
     mode: str | None = None,
     batch_size: int = 32,
@@ -86,7 +102,7 @@ def prune_iteratively(
     zero stays zero. The last round is the one that reaches `target_sparsity`, or the first one
     after which the validation metric is worse than the unpruned model's by more than `tolerance`.
 
-    Every trainable kernel of rank 2 or more takes part, as in `SparseOptimizer`.
+    The trainable kernels of Keras's layers take part, as in `SparseOptimizer`.
 
     What it does not give: the best sparsity for a given training time (a schedule that prunes
     within one training, such as `MagnitudePruning`, needs fewer epochs); speed on x86. Copies of
@@ -115,6 +131,7 @@ def prune_iteratively(
             density of a kernel is `min(1, scale * number)`, with the `scale` that gives the
             round's sparsity.
         exclude: Names or patterns of layers to leave dense.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         monitor: Name of a metric as `evaluate` reports it; None is the first compiled metric, or
             "loss" without any.
         mode: "min" if lower values of the metric are better, "max" if higher ones are; None finds
@@ -130,9 +147,10 @@ def prune_iteratively(
         An `IterativePruningResult`, with the last model that held and the history.
 
     Raises:
-        InputError: if an argument is not of its kind; for data that is empty or has no end; if
-            the scores are not finite; if `mode` is None and the metric is not one of Keras's; if
-            `directory` holds other rounds, with what differs.
+        InputError: if an argument is not of its kind; for data that is empty, has no end or is
+            not finite; if scores, gradients or the unpruned model's metrics are not finite; if
+            `mode` is None and the metric is not one of Keras's; if `directory` holds other
+            rounds, with what differs.
 
     Example:
 
@@ -156,8 +174,6 @@ def prune_iteratively(
     https://arxiv.org/abs/1611.06440 (gradient)
     """
     check_model(model)
-    train = read_labelled(train, "train")
-    validation = read_labelled(validation, "validation")
     check_rate("step", step)
     check_tolerance(tolerance)
     check_positive_integer("epochs_per_step", epochs_per_step)
@@ -165,13 +181,24 @@ def prune_iteratively(
     if not callable(criterion):
         check_choice("criterion", criterion, ("magnitude", "gradient"))
     check_choice("scope", scope, ("layer", "global", "erk"))
-    indices = kernel_indices(model, exclude)
+    if directory == "":
+        raise invalid("directory", "the path of a folder, or None", directory)
+    if monitor is not None and not isinstance(monitor, str):
+        raise invalid("monitor", "the name of a metric, or None", monitor)
+    if mode is not None:
+        check_choice("mode", mode, MODES)
+    if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
+        raise invalid("verbose", "'auto', 0, 1 or 2", verbose)
+    indices = kernel_indices(model, exclude, include)
     kernels = [model.trainable_variables[i] for i in indices]
     weights = _density_weights(densities, [kernel.path for kernel in kernels])
     start = sparsity_of(kernels)
-    if not isinstance(target_sparsity, numbers.Real) or not start < target_sparsity < 1.0:
+    check_sparsity("target_sparsity", target_sparsity)
+    if target_sparsity <= start:
         expected = f"a number in ({start:g}, 1), above the zeros that the model has"
         raise invalid("target_sparsity", expected, target_sparsity)
+    train = read_labelled(train, "train", model)
+    validation = read_labelled(validation, "validation", model)
     settings = {
         "target_sparsity": target_sparsity,
         "step": step,
@@ -186,31 +213,36 @@ def prune_iteratively(
         "batch_size": batch_size,
         "weights": fingerprint(model),
     }
-    current = compiled_copy(model, exclude)
+    if include:  # which folders of version 0.1.0 lack
+        settings["include"] = list(include)
+    current = compiled_copy(model, exclude, include)
     rounds = Rounds(directory, settings)
+    metrics = evaluate(current, validation, batch_size)  # when resuming, too: it builds metrics
+    check_metrics(metrics, model)
+    name = monitor_name(monitor, metrics) if rounds.baseline is None else rounds.monitor
+    mode = metric_mode(name, mode=mode, model=current)
     if rounds.baseline is None:
-        metrics = evaluate(current, validation, batch_size)
-        name = monitor_name(monitor, metrics)
-        mode = metric_mode(name, mode=mode, model=model)
         rounds.begin(name, metrics)
-    else:
-        mode = metric_mode(rounds.monitor, mode=mode, model=model)
-        if rounds.held:
-            _load_weights(current, rounds.model_path, model)
+    elif rounds.held:
+        _load_weights(current, rounds.model_path, model)
     while not rounds.history or rounds.history[-1]["held"]:
         if rounds.history and start + step * len(rounds.history) >= target_sparsity - 1e-9:
             break  # it was reached
         sparsity = min(target_sparsity, start + step * (len(rounds.history) + 1))
-        candidate = compiled_copy(model, exclude)
+        candidate = compiled_copy(model, exclude, include)
         candidate.set_weights(current.get_weights())
         variables = [candidate.trainable_variables[i] for i in indices]
-        scores = scores_of(candidate, variables, criterion, train, batch_size)
+        with errors_of_data("train"):
+            scores = scores_of(candidate, variables, criterion, train, batch_size)
         masks = nested_masks(variables, scores, sparsity, scope, weights)
         for variable, mask in zip(variables, masks, strict=True):
             variable.assign(tf.where(mask, variable, tf.zeros_like(variable)))
         if sparsity_of(variables) <= sparsity_of([current.trainable_variables[i] for i in indices]):
             raise invalid("step", "one that removes a weight at least in each round", step)
-        candidate.fit(**train.fit_arguments(batch_size), epochs=epochs_per_step, verbose=verbose)
+        with errors_of_data("train"):
+            candidate.fit(
+                **train.fit_arguments(batch_size), epochs=epochs_per_step, verbose=verbose
+            )
         metric = evaluate(candidate, validation, batch_size)[rounds.monitor]
         held = within_tolerance(metric, rounds.baseline, mode=mode, tolerance=tolerance)
         rounds.add(sparsity_of(variables), metric, held, candidate)
@@ -226,7 +258,7 @@ def _load_weights(model, path, original):
     if damage:
         expected = "a folder of whole files: remove it, to begin again"
         raise invalid_path("`directory`", expected, path, f", which is damaged: {damage}")
-    saved = clone.rebuild(original, lambda config, parents: config)
+    saved = clone.copy_model(original)
     saved.load_weights(path)
     model.set_weights(saved.get_weights())
 
@@ -236,9 +268,10 @@ def _density_weights(densities, paths):
     if densities is None:
         return None
     if not isinstance(densities, dict) or not all(
-        isinstance(each, numbers.Real) and each > 0 for each in densities.values()
+        is_real(each) and 0 < each < math.inf for each in densities.values()
     ):
-        raise invalid("densities", "a dict of kernel path or layer name -> number > 0", densities)
+        expected = "a dict of kernel path or layer name -> finite number > 0"
+        raise invalid("densities", expected, densities)
     found, used = [], set()
     for path in paths:
         names = [name for name in (path, *path.split("/")[:-1]) if name in densities]

@@ -1,5 +1,6 @@
 """L1: the classic penalty, and proximal steps, which reach exact zeros."""
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -8,16 +9,24 @@ import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import NoMatchError, check_exclude, check_positive, invalid
+from tfpeft.core.kernel_axes import is_class_of_keras
 from tfpeft.core.layers import layers_by_path, match_layers, matching_patterns
 from tfpeft.core.registration import register
-from tfpeft.sparsity.kernels import unmatched_exclude
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
+from tfpeft.sparsity.kernels import direct_patterns, unmatched_patterns
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, wrapped
 
 
-def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ()) -> keras.Model:
+def l1_regularize(
+    model: keras.Model,
+    l1: float,
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> keras.Model:
     """Returns a new model whose kernels have the classic L1 penalty in their loss.
 
-    `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize. An L1 or L2
+    `loss + l1 * sum |w|`, over every kernel that a layer of Keras can regularize, by its
+    `kernel_regularizer`, for example. An L1 or L2
     penalty that is already there stays, added up.
 
     What it does not give: exact zeros. The gradient of the penalty pushes weights past zero and
@@ -35,6 +44,8 @@ def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ())
         model: A `keras.Model`; a subclassed one needs `get_config`. It stays as it is.
         l1: Number above 0.
         exclude: Names or patterns of layers to leave alone, with all that is in them.
+        include: Names or patterns of layers that take part as well, by arguments of theirs such
+            as `embeddings_regularizer`: custom layers, and embeddings.
 
     Returns:
         A new, uncompiled model with the weights of `model`.
@@ -42,7 +53,7 @@ def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ())
     Raises:
         InputError: if `l1` is not positive, or if a layer has a regularizer that is neither L1
             nor L2; `NoMatchError` if no layer has a kernel to regularize, or if an entry of
-            `exclude` matches nothing.
+            `exclude` or `include` matches nothing.
 
     Example:
 
@@ -63,18 +74,22 @@ def l1_regularize(model: keras.Model, l1: float, *, exclude: Sequence[str] = ())
     layers = layers_by_path(model)
     unmatched = [pattern for pattern in exclude if not match_layers(layers, [pattern])]
     if unmatched:
-        raise unmatched_exclude(layers, unmatched)
-    regularized = []
+        raise unmatched_patterns("exclude", layers, unmatched)
+    regularized, without_effect = [], set(include)
 
     def edit(config, parents):
-        keys = [key for key in config if key in _KERNEL_REGULARIZERS]
         path = "/".join((*parents, config.get("name", "")))
-        if not keys or matching_patterns(path.removeprefix(f"{model.name}/"), exclude):
+        in_model = path.removeprefix(f"{model.name}/")
+        keys = _regularizer_keys(config, in_model, layers.get(in_model), include)
+        if not keys or matching_patterns(in_model, exclude):
             return config
+        without_effect.difference_update(matching_patterns(in_model, include))
         regularized.extend(keys)
         return {**config, **{key: _with_l1(config[key], l1, path) for key in keys}}
 
     new = clone.rebuild(model, edit)
+    if without_effect:
+        raise unmatched_patterns("include", layers, without_effect)
     if not regularized:
         raise NoMatchError(
             "l1_regularize found no kernel to regularize, expected layers with a "
@@ -89,6 +104,29 @@ _KERNEL_REGULARIZERS = (
     "pointwise_regularizer",
     "recurrent_regularizer",
 )
+
+
+_OTHER_REGULARIZERS = (
+    *("bias_regularizer", "activity_regularizer", "beta_regularizer", "gamma_regularizer"),
+)
+
+
+def _regularizer_keys(config, path, layer, include):
+    """Returns the arguments of a layer that regularize its kernels, or what `include` names."""
+    is_of_keras = layer is None or is_class_of_keras(type(layer))
+    if direct_patterns(path, include) if is_of_keras else matching_patterns(path, include):
+        return [
+            key for key in config if key.endswith("_regularizer") and key not in _OTHER_REGULARIZERS
+        ]
+    return [key for key in config if key in _KERNEL_REGULARIZERS and _is_of_keras(layer, key)]
+
+
+def _is_of_keras(layer, argument):
+    """Whether a class of Keras that a layer is an instance of takes an argument."""
+    return layer is None or any(
+        is_class_of_keras(base) and argument in inspect.signature(base.__init__).parameters
+        for base in type(layer).__mro__
+    )
 
 
 def _with_l1(config, l1, layer):
@@ -119,12 +157,13 @@ class ProximalL1(SparseOptimizer):
     update moves it further than `learning_rate * l1`. The penalty alone, `l1_regularize`, never
     reaches zero; its page compares both.
 
-    Memory: nothing.
+    Memory: nothing; 1 byte per weight if the wrapped optimizer averages weights (`use_ema`).
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
         l1: Number above 0.
         exclude: Names or patterns of layers to leave alone.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         name: The optimizer's name.
 
     Raises:
@@ -151,11 +190,17 @@ class ProximalL1(SparseOptimizer):
         l1: float,
         *,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         name: str | None = None,
     ):
-        super().__init__(optimizer, exclude=exclude, name=name)
+        super().__init__(optimizer, exclude=exclude, include=include, name=name)
         check_positive("l1", l1)
         self.l1 = float(l1)
+
+    def add_states(self):
+        # At the end of training averages of the weights replace them, without zeros.
+        if any(getattr(each, "use_ema", False) for each in wrapped(self.inner_optimizer)):
+            self.add_state("zero", dtype="bool")
 
     def shrink(self, kernel, weight, threshold):
         """Returns the new weights of a kernel.
@@ -175,6 +220,13 @@ class ProximalL1(SparseOptimizer):
             weight = tf.cast(kernel.weight, tf.float32)
             shrunk = self.shrink(kernel, weight, threshold)
             kernel.weight.assign(tf.cast(shrunk, kernel.weight.dtype))
+            if "zero" in kernel.state:
+                kernel.state["zero"].assign(tf.equal(kernel.weight, 0))
+
+    def final_zeros(self, index, variable):
+        if "zero" in self.states():
+            return tf.convert_to_tensor(self.states()["zero"][index])
+        return super().final_zeros(index, variable)
 
     def get_config(self):
         return {**super().get_config(), "l1": self.l1}
@@ -188,7 +240,7 @@ class ProximalGroupL1(ProximalL1):
     weights of one output channel (group lasso): one unit of a Dense, one filter of a
     convolution, one element of one head of an attention's query. A kernel with only one output
     channel is skipped, and so is that of a depthwise convolution, in which each channel has its
-    own weights. Kernels of custom layers with rank 3 or more have to be left out by `exclude`.
+    own weights. Weights of custom layers with rank 3 or more cannot take part.
 
     What it does not give: biases and normalisation after a channel are left as they are, so a
     channel without weights may still put out a constant; the model keeps its shape.
@@ -198,6 +250,7 @@ class ProximalGroupL1(ProximalL1):
         l1: Number above 0.
         exclude: Names or patterns of layers to leave alone; the last layer's channels are the
             model's outputs.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         name: The optimizer's name.
 
     Raises:
@@ -225,6 +278,7 @@ class ProximalGroupL1(ProximalL1):
     uses_axes = True
 
     def add_states(self):
+        super().add_states()
         self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
 
     def shrink(self, kernel, weight, threshold):

@@ -37,6 +37,11 @@ class MaskedOptimizer(SparseOptimizer):
         for kernel in kernels:
             kernel.weight.assign(_masked(kernel))
 
+    def final_zeros(self, index, variable):
+        # Not the zeros that the weights have: a callback may have put other weights there, such
+        # as `keras.callbacks.SwapEMAWeights`.
+        return tf.logical_not(tf.convert_to_tensor(self._states["mask"][index]))
+
     def set_mask(self, kernel, mask):
         kernel.state["mask"].assign(mask)
 

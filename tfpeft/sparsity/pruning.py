@@ -1,12 +1,13 @@
 """Pruning: the base of criteria; a schedule, scores, and masks of the highest scores."""
 
+import numbers
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import InputError, check_choice, invalid
+from tfpeft.core.arguments import InputError, check_boolean, check_choice, invalid
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity import masks, schedules
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
@@ -44,12 +45,13 @@ class Pruning(MaskedOptimizer):
         block_size: (height, width); whole blocks of the matrix inputs x outputs are pruned, by
             their mean score. None for single weights. A kernel of Dense is such a matrix; one of
             a convolution is such a matrix at each position; one of EinsumDense, and so of
-            attention, is the matrix of all its input axes and all its output axes. Kernels of
-            custom layers with rank 3 or more have to be left out by `exclude`.
+            attention, is the matrix of all its input axes and all its output axes. Weights of
+            custom layers with rank 3 or more cannot take part.
         n_m: (n, m); of each m neighbours along the inputs of that matrix, n are kept. The
             schedule must end at `1 - n / m`; on the way there, the pattern's weights are kept
             and the best others.
         exclude: Names or patterns of layers to leave dense.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         straight_through: Whether pruned weights keep their values and train on, behind the zeros
             that the model computes with (straight-through estimator); they come back with these
             values.
@@ -69,16 +71,18 @@ class Pruning(MaskedOptimizer):
         block_size: tuple[int, int] | None = None,
         n_m: tuple[int, int] | None = None,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         straight_through: bool = False,
         name: str | None = None,
     ):
-        super().__init__(optimizer, exclude=exclude, name=name)
+        super().__init__(optimizer, exclude=exclude, include=include, name=name)
         schedules.check_schedule(schedule)
         check_choice("scope", scope, ("layer", "global", "erk"))
         self.schedule = schedule
         self.scope = scope
         self.block_size = _pair("block_size", block_size)
         self.n_m = _pair("n_m", n_m)
+        check_boolean("straight_through", straight_through)
         self.straight_through = self.keeps_dense = bool(straight_through)
         if self.n_m:
             self._check_n_m()
@@ -227,6 +231,7 @@ def _pair(name, value):
     if value is None:
         return None
     pair = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
+    is_integer = [isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in pair]
+    if len(pair) != 2 or not all(is_integer) or min(pair) < 1:
         raise invalid(name, "None or two integers of at least 1", value)
-    return pair
+    return tuple(map(int, pair))

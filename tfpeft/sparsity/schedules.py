@@ -5,7 +5,6 @@ A schedule is a callable `step -> (update_now, sparsity)` over an int64 scalar t
 """
 
 import math
-import numbers
 from collections.abc import Callable
 
 import keras
@@ -18,6 +17,7 @@ from tfpeft.core.arguments import (
     check_positive_integer,
     check_sparsity,
     invalid,
+    is_real,
     unexpected,
 )
 from tfpeft.sparsity.tfmot_import import import_tfmot
@@ -117,6 +117,8 @@ def constant_sparsity(
     """
     check_sparsity("target_sparsity", target_sparsity)
     if end is None:
+        if not is_real(begin):
+            raise invalid("begin", "a number of at least 0", begin)
         begin_step, _, _ = _steps(begin, begin + 1, steps_per_epoch, total_steps, 1, bounded=False)
         check_positive_integer("frequency", frequency)
         end_step = -1
@@ -141,9 +143,9 @@ def _steps(begin, end, steps_per_epoch, total_steps, frequency, bounded=True):
     check_positive_integer(unit_name, unit)
     check_positive_integer("frequency", frequency)
     most = math.inf if total_steps is None else 1
-    if not isinstance(begin, numbers.Real) or not 0 <= begin < most:
+    if not is_real(begin) or not 0 <= begin < most:
         raise invalid("begin", f"a number in [0, {most})", begin)
-    if not isinstance(end, numbers.Real) or not begin < end < math.inf:
+    if not is_real(end) or not begin < end < math.inf:
         raise invalid("end", f"a number above begin={begin}", end)
     if bounded and end > most:
         raise invalid("end", "a fraction of the run in [0, 1]", end)

@@ -13,7 +13,13 @@ from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, with
 from tfpeft.reports.plots import line_plot
 from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity import masks
-from tfpeft.sparsity.compiled import check_model, evaluate, kernel_indices, read_labelled
+from tfpeft.sparsity.compiled import (
+    check_metrics,
+    check_model,
+    evaluate,
+    kernel_indices,
+    read_labelled,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +92,22 @@ class LayerSensitivity:
         return kernels
 
 
+def _check_sparsities(sparsities):
+    if not isinstance(sparsities, (list, tuple, np.ndarray)) or not len(sparsities):
+        raise invalid("sparsities", "a list of numbers in (0, 1), at least one", sparsities)
+    for sparsity in sparsities:
+        check_sparsity("sparsities", sparsity)
+        if sparsity == 0:
+            raise invalid("sparsities", "numbers in (0, 1)", sparsities)
+
+
 def layer_sensitivity(
     model: keras.Model,
     data: Any,
     sparsities: Sequence[float],
     *,
     exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     monitor: str | None = None,
     mode: str | None = None,
     batch_size: int = 32,
@@ -110,6 +126,7 @@ def layer_sensitivity(
             of batches of these, with an end.
         sparsities: Numbers in (0, 1).
         exclude: Names or patterns of layers to leave out.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         monitor: Name of a metric as `evaluate` reports it; None is the first compiled metric, or
             "loss" without any.
         mode: "min" if lower values of the metric are better, "max" if higher ones are; None finds
@@ -121,8 +138,9 @@ def layer_sensitivity(
         are for `prune_iteratively`.
 
     Raises:
-        InputError: if an argument is not of its kind; for data that is empty or has no end; if
-            `mode` is None and the metric is not one of Keras's.
+        InputError: if an argument is not of its kind; for data that is empty, has no end or is
+            not finite; for a model whose metrics are not; if `mode` is None and the metric is
+            not one of Keras's.
 
     Example:
 
@@ -141,15 +159,13 @@ def layer_sensitivity(
     https://arxiv.org/abs/1608.08710 (of filters)
     """
     check_model(model)
-    data = read_labelled(data, "data")
     check_positive_integer("batch_size", batch_size)
-    sparsities = list(sparsities)
-    for sparsity in sparsities:
-        check_sparsity("sparsities", sparsity)
-    if not sparsities or min(sparsities) == 0:
-        raise invalid("sparsities", "numbers in (0, 1), at least one", sparsities)
-    kernels = [model.trainable_variables[i] for i in kernel_indices(model, exclude)]
+    _check_sparsities(sparsities)
+    indices = kernel_indices(model, exclude, include)
+    kernels = [model.trainable_variables[i] for i in indices]
+    data = read_labelled(data, "data", model)
     metrics = evaluate(model, data, batch_size)
+    check_metrics(metrics, model)
     name = monitor_name(monitor, metrics)
     mode = metric_mode(name, mode=mode, model=model)
     rows = []

@@ -13,6 +13,7 @@ from tfpeft.core.arguments import (
     check_rate,
     check_seed,
     check_sparsity,
+    invalid,
 )
 from tfpeft.core.registration import register
 from tfpeft.sparsity import masks
@@ -37,6 +38,7 @@ class StaticSparse(MaskedOptimizer):
         distribution: "erk", Erdos-Renyi-Kernel: `density = min(1, scale * sum(shape) /
             prod(shape))`, small layers stay denser; or "uniform", the same in each kernel.
         exclude: Names or patterns of layers to leave dense.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         seed: An integer.
         name: The optimizer's name.
 
@@ -57,10 +59,11 @@ class StaticSparse(MaskedOptimizer):
         *,
         distribution: str = "erk",
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         seed: int = 0,
         name: str | None = None,
     ):
-        super().__init__(optimizer, exclude=exclude, name=name)
+        super().__init__(optimizer, exclude=exclude, include=include, name=name)
         check_sparsity("sparsity", sparsity)
         check_choice("distribution", distribution, ("erk", "uniform"))
         self.sparsity = sparsity
@@ -121,10 +124,12 @@ class SET(StaticSparse):
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
         sparsity: Number in [0, 1), the fraction of zeros over all kernels.
         end_step: Integer, the update from which connections stay; 75% of the run is usual.
-        frequency: Integer, the updates from one change to the next.
+        frequency: Integer below `end_step`, the updates from one change to the next; None for
+            100, and for a quarter of `end_step` where that is not above 100.
         drop_fraction: Number in (0, 1], of the kept weights, at the start.
         distribution: "erk" or "uniform", as in `StaticSparse`.
         exclude: Names or patterns of layers to leave dense.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         seed: An integer.
         name: The optimizer's name.
 
@@ -144,18 +149,32 @@ class SET(StaticSparse):
         sparsity: float,
         *,
         end_step: int,
-        frequency: int = 100,
+        frequency: int | None = None,
         drop_fraction: float = 0.3,
         distribution: str = "erk",
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         seed: int = 0,
         name: str | None = None,
     ):
         super().__init__(
-            optimizer, sparsity, distribution=distribution, exclude=exclude, seed=seed, name=name
+            optimizer,
+            sparsity,
+            distribution=distribution,
+            exclude=exclude,
+            include=include,
+            seed=seed,
+            name=name,
         )
         check_positive_integer("end_step", end_step)
+        if end_step == 1:
+            raise invalid("end_step", "an integer of at least 2, after the first change", end_step)
+        if frequency is None:
+            frequency = 100 if end_step > 100 else max(1, end_step // 4)
         check_positive_integer("frequency", frequency)
+        if frequency >= end_step:
+            expected = f"one below end_step={end_step}, so that connections change at least once"
+            raise invalid("frequency", expected, frequency)
         check_rate("drop_fraction", drop_fraction)
         self.end_step = end_step
         self.frequency = frequency
@@ -170,6 +189,10 @@ class SET(StaticSparse):
         self._moments = lambda: {f"moment_{i}": moments for i, moments in enumerate(kinds)}
         self._initial_moments = [initial_value(plain, moments) for moments in kinds]
 
+    def _drop_fraction_at(self, step):
+        progress = tf.cast(step, tf.float32) / self.end_step
+        return self.drop_fraction / 2 * (1 + tf.cos(math.pi * progress))
+
     def states(self):
         return {**super().states(), **self._moments()}
 
@@ -180,8 +203,7 @@ class SET(StaticSparse):
 
     def update_masks(self, kernels, step, updated):
         def rewire():
-            progress = tf.cast(step, tf.float32) / self.end_step
-            fraction = self.drop_fraction / 2 * (1 + tf.cos(math.pi * progress))
+            fraction = self._drop_fraction_at(step)
             for kernel in kernels:
                 self._rewire(kernel, fraction, step)
             return True
@@ -210,6 +232,13 @@ class SET(StaticSparse):
             "frequency": self.frequency,
             "drop_fraction": self.drop_fraction,
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Version 0.1.0 saved frequencies at which nothing changes.
+        if config["frequency"] >= config["end_step"]:
+            config = {**config, "frequency": None, "end_step": max(2, config["end_step"])}
+        return super().from_config(config, custom_objects)
 
 
 @register()

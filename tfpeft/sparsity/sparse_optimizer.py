@@ -1,15 +1,17 @@
 """SparseOptimizer: the base of every technique that changes weights after an update."""
 
 import typing
+import warnings
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import NoMatchError, check_exclude, invalid, unexpected
+from tfpeft.core.arguments import NoMatchError, check_exclude, invalid
+from tfpeft.core.graph import without_all_reduce
 from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
-from tfpeft.sparsity import gradients, kernels
+from tfpeft.sparsity import gradients, kernels, saved_states
 
 
 class Kernel(typing.NamedTuple):
@@ -32,9 +34,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     `steps_per_execution`, under `tf.distribute`. Its states are optimizer variables: they are
     saved with the model and resumed with it.
 
-    Every trainable kernel of rank 2 or more takes part; biases, normalisation and embeddings
-    do not. `skipped` is a dict of the path of each other variable -> the reason. A kernel that a
-    later `apply` does not name, such as that of a layer that was frozen since, stays as it is.
+    The trainable kernels of Keras's and KerasHub's layers take part: the weights named `kernel`,
+    `depthwise_kernel`, `pointwise_kernel` and `recurrent_kernel` of dense, convolution, recurrent
+    and attention layers, and of subclasses of these. Embeddings, biases, normalisation and the
+    weights of custom layers take part only if `include` names them. `skipped` is a dict of the
+    path of each other variable -> the reason. Variables that no layer holds, in custom loops,
+    take part if they are named as kernels or have no name. A kernel that a later `apply` does not
+    name, such as that of a layer that was frozen since, stays as it is.
+
+    Where a file has the states of another optimizer, or of none, `load_weights` and `load_model`
+    warn, as with Keras's optimizers; masks and schedule then start anew.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
     compressed files smaller. Averages of weights (`use_ema`) get their zeros when they replace
@@ -44,11 +53,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
             another technique.
         exclude: Layer or variable names, or patterns such as `"head_*"`, to leave alone.
+        include: Names or patterns of layers or variables that take part as well: of custom
+            layers, with the custom layers inside them; other weights of Keras's layers by the
+            names of these themselves, such as `"token_embedding"`. Of rank 2 or more.
         name: The optimizer's name.
 
     Raises:
         InputError: if an argument is not of its kind; and on the first update `NoMatchError` if
-            no kernel takes part, or if an entry of `exclude` matches nothing.
+            no kernel takes part, or if an entry of `exclude` or `include` matches nothing. `fit`
+            of a frozen model has no update, and raises it at the end.
         tf.errors.InvalidArgumentError: (`InputError` where it runs eagerly) while training, if
             a gradient is NaN or infinite, before anything has changed. Of large gradients only
             two slices are checked, which is enough for NaN in data, loss or activations, and
@@ -75,6 +88,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         optimizer: keras.optimizers.Optimizer,
         *,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         name: str | None = None,
     ):
         if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -84,10 +98,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "optimizer", f"one that {type(self).__name__} does not wrap already", optimizer
             )
         check_exclude(exclude)
+        check_exclude(include, name="include")
+        if name is not None and not isinstance(name, str):
+            raise invalid("name", "a string or None", name)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
         self.exclude = tuple(exclude)
+        self.include = tuple(include)
         self.skipped = {}
+        self._sparse_indices, self._states = None, {}
 
     def add_states(self):
         """Adds the technique's states, by `add_state`; the kernels are known now."""
@@ -112,6 +131,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     @property
     def sparse_variables(self) -> list:
         """The variables that take part; known once built."""
+        if self._sparse_indices is None:
+            raise self._nothing_found()
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
     def add_state(self, name, *, dtype=None, initial=None):
@@ -140,15 +161,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return dict(self._states)
 
     def build(self, variables):
-        if self.built:
+        # Without variables: Keras builds optimizers so when it loads a whole .h5 file.
+        if self.built or not variables:
             return
         reasons = self.skip_reasons(variables)
         self.skipped = {path_of(v): why for v, why in zip(variables, reasons, strict=True) if why}
         if all(reasons):
-            raise NoMatchError(
-                f"{type(self).__name__} found no kernel to work on, expected at least one "
-                f"trainable kernel of rank >= 2. Received: {self.skipped or 'no variables'}"
-            )
+            raise self._nothing_found()
         if not self.inner_optimizer.built:
             self.inner_optimizer.build(variables)
         super().build(variables)
@@ -163,9 +182,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for variable in self.sparse_variables:
             variable.sparse_optimizer = self  # see `promises_of`
 
+    def _nothing_found(self):
+        return NoMatchError(
+            f"{type(self).__name__} found no kernel to work on, expected at least one trainable "
+            "kernel of a layer of Keras, or `include` with the names of other weights. Received: "
+            f"{self.skipped or 'no trainable variables'}"
+        )
+
     def skip_reasons(self, variables: Sequence) -> list[str | None]:
         """Returns, for each variable, why it does not take part; None if it does."""
-        reasons = kernels.skip_reasons(variables, self.exclude)
+        reasons = kernels.skip_reasons(variables, self.exclude, self.include)
         found = [v for v, why in zip(variables, reasons, strict=True) if why is None]
         if self.uses_axes:
             self._axes = dict(zip(map(id, found), find_kernel_axes(found), strict=True))
@@ -187,6 +213,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             variables = self._trainable_variables
         else:
             raise invalid("trainable_variables", "the variables, in the first call", None)
+        if not self.built:
+            raise self._nothing_found()
         self._check_variables_are_known(variables)
         if not self._scales_loss():
             grads = gradients.checked(grads, [path_of(variable) for variable in variables])
@@ -204,7 +232,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         known = [] if tf.executing_eagerly() else [g for g in grads if g is not None]
         with tf.control_dependencies(known):
             self._run(self.before_update, active, by_kernel, before)
-        self.inner_optimizer.apply(grads, variables)
+        with without_all_reduce(wrapped(self.inner_optimizer)):
+            self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
         self._run(self.after_update, active, by_kernel, step, step > before, learning_rate)
 
@@ -221,19 +250,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(found, variables, strict=True)
         ]
-        summed = self._all_reduce_sum_gradients(list(zip(found, variables, strict=True)))
-        return [self._unscaled(gradient) for gradient, _ in summed]
-
-    def _unscaled(self, gradient):
-        """Returns the gradient in float32, of which float16 would hold too little."""
-        gradient = tf.cast(gradient, tf.float32)
+        pairs = list(zip(found, variables, strict=True))
+        with without_all_reduce([self]):
+            summed = self._all_reduce_sum_gradients(pairs)
+        scale = self.loss_scale_factor
         if self._scales_loss():
-            # These are scaled up, at times to infinity.
-            gradient = gradient / self.scale_loss(tf.constant(1.0))
-            gradient = tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
-        elif self.loss_scale_factor:
-            gradient = gradient / self.loss_scale_factor
-        return gradient
+            scale = self.scale_loss(tf.constant(1.0))
+        return [gradients.unscaled(gradient, scale) for gradient, _ in summed]
 
     def _masked(self, by_variable):
         masks = dict(zip(self._sparse_indices, self._states["mask"], strict=True))
@@ -255,7 +278,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def act(self, method):
         """Calls `method(kernels, step)` outside of a training step."""
         step = tf.cast(self.iterations, tf.int64)
-        everything = range(len(self._sparse_indices))
+        everything = range(len(self.sparse_variables))
         none = [None] * len(everything)
         self._run_on_replicas(self._distribution_strategy, method, everything, none, step)
 
@@ -282,11 +305,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         # With `use_ema` the averages replace the weights here; they are not sparse by themselves.
-        zeros = [tf.convert_to_tensor(v) == 0 for v in self.sparse_variables]
+        named = set(map(id, var_list))
+        zeros = [
+            (variable, self.final_zeros(index, variable))
+            for index, variable in enumerate(self.sparse_variables)
+            if id(variable) in named
+        ]
         self.inner_optimizer.finalize_variable_values(var_list)
-        for variable, zero in zip(self.sparse_variables, zeros, strict=True):
+        for variable, zero in zeros:
             # This makes zeros positive, too: -1 * 0 leaves a negative one, which gzip dislikes.
             variable.assign(tf.where(zero, tf.zeros_like(zero, variable.dtype), variable))
+
+    def final_zeros(self, index, variable):
+        """Returns a boolean tensor: where the kernel `index` is zero when training has ended."""
+        return tf.convert_to_tensor(variable) == 0
 
     @property
     def variables(self):
@@ -294,15 +326,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store):
         # Keras saves the wrapped optimizer by itself, as an attribute of this one.
-        for i, variable in enumerate(self._variables):
-            store[str(i)] = variable.numpy()
+        saved_states.save(store, self._variables, self._states)
 
     def load_own_variables(self, store):
-        if len(store.keys()) != len(self._variables):
-            expected = f"{len(self._variables)} variables of {type(self).__name__} in the file"
-            raise unexpected(expected, len(store.keys()))
-        for i, variable in enumerate(self._variables):
-            variable.assign(store[str(i)])
+        reason = saved_states.load(store, self._variables, self._states)
+        if reason is not None:
+            warnings.warn(f"Skipping variable loading for {self.name!r}: {reason}", stacklevel=2)
 
     @property
     def iterations(self):
@@ -330,11 +359,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return self.inner_optimizer.scale_loss(loss)
 
     def get_config(self):
-        return {
+        config = {
             "optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "exclude": list(self.exclude),
             "name": self.name,
         }
+        # Not where it is empty, for techniques whose `__init__` has no `include`.
+        return {**config, "include": list(self.include)} if self.include else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

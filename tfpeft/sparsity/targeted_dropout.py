@@ -39,6 +39,7 @@ class TargetedDropout(MaskedOptimizer):
             for the end of `fit` (in a custom loop, call `finalize_variable_values`).
         frequency: Integer, the updates from one draw to the next.
         exclude: Names or patterns of layers to leave alone.
+        include: Names or patterns of layers that take part as well, as in `SparseOptimizer`.
         seed: An integer.
         name: The optimizer's name.
 
@@ -73,10 +74,11 @@ class TargetedDropout(MaskedOptimizer):
         end_step: int | None = None,
         frequency: int = 1,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         seed: int = 0,
         name: str | None = None,
     ):
-        super().__init__(optimizer, exclude=exclude, name=name)
+        super().__init__(optimizer, exclude=exclude, include=include, name=name)
         check_rate("drop_rate", drop_rate)
         check_sparsity("target_fraction", target_fraction)
         if end_step is not None:
@@ -121,7 +123,7 @@ class TargetedDropout(MaskedOptimizer):
             self.remember(kernel)
 
     def finalize_variable_values(self, var_list):
-        if self.end_step is None:
+        if self.end_step is None and self.sparse_variables:
             self._drop_for_good()
         super().finalize_variable_values(var_list)
 

@@ -1,0 +1,1 @@
+"""Bad inputs as data: a module for each group, which `bad_inputs.py` runs."""

@@ -1,0 +1,133 @@
+"""Bad inputs of export and of .tflite files."""
+
+import keras
+import numpy as np
+
+import tfpeft
+from bad_cases import models, values
+from bad_cases.case import Case, Made, bad_arguments
+from bad_cases.values import NAN, x
+
+
+def exported(model, data=None, **options):
+    if data is not None:
+        options = {"quantization": "int8", "representative_data": data, **options}
+    return tfpeft.export_tflite(model, "model.tflite", **options)
+
+
+def constant():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.ops.erfinv(inputs))
+
+
+def of_export():
+    return [
+        *bad_arguments(
+            "export_tflite",
+            tfpeft.export_tflite,
+            lambda: {"model": models.dense(), "path": "model.tflite"},
+            {
+                "model": (*values.MODEL, *values.UNBUILT),
+                "path": (*values.PATH, values.DIRECTORY),
+                "quantization": (*values.CHOICE, "int4", None, "INT8"),
+            },
+        ),
+        *bad_arguments(
+            "export_tflite(quantization='int8')",
+            tfpeft.export_tflite,
+            lambda: {"model": models.dense(), "path": "model.tflite", "quantization": "int8"},
+            {
+                "representative_data": (
+                    None,
+                    *(value for value in values.INPUTS if "endless" not in repr(value)),
+                    Made("{'no_such_input': x}", lambda: {"no_such_input": x()}),
+                    Made("[x, x] for one input", lambda: [x(), x()]),
+                )
+            },
+        ),
+        Case(
+            "export_tflite(a model with NaN weights)",
+            lambda: exported(models.not_finite()),
+            ("NaN", "finite", "model"),
+        ),
+        Case(
+            "export_tflite(a model with infinite weights, int8)",
+            lambda: exported(models.not_finite(float("inf")), x()),
+            ("NaN", "finite", "model", "infinit"),
+        ),
+        Case(
+            "export_tflite(an operator that TFLite lacks)", lambda: exported(constant()), ("rfinv",)
+        ),
+    ]
+
+
+def opened(content, use=lambda file: file.predict(x())):
+    return use(tfpeft.TFLiteFile(models.file("given.tflite", content)))
+
+
+def of_files():
+    good = models.tflite_bytes()
+    cases = bad_arguments(
+        "TFLiteFile",
+        tfpeft.TFLiteFile,
+        dict,
+        {"path": (*values.PATH, "no_such.tflite", values.DIRECTORY, values.FILE)},
+    )
+    for words, content in models.damaged(good).items():
+        cases.append(
+            Case(
+                f"TFLiteFile({words}).predict(x)",
+                lambda content=content: opened(content),
+                ("given.tflite",),
+            )
+        )
+    uses = {"contents": lambda file: file.contents, "macs()": lambda file: file.macs()}
+    for name, use in uses.items():
+        cases.append(
+            Case(
+                f"TFLiteFile(cut off).{name}",
+                lambda use=use: opened(good[: len(good) // 2], use),
+                ("given.tflite",),
+            )
+        )
+
+    def predict(**arguments):
+        return opened(good, lambda file: file.predict(**arguments))
+
+    return [
+        *cases,
+        *bad_arguments(
+            "TFLiteFile.predict",
+            predict,
+            lambda: {"x": x()},
+            {
+                "x": (
+                    *(None, 3, "data", print, {}, []),
+                    Made("x of another width", lambda: np.ones((4, 5), "float32")),
+                    Made("x without a batch", lambda: np.ones(6, "float32")),
+                    Made("x of text", lambda: x().astype(str)),
+                    Made("x of objects", lambda: np.full((4, 6), None)),
+                    Made("complex x", lambda: x().astype("complex64")),
+                    Made("{'no_such_input': x}", lambda: {"no_such_input": x()}),
+                    Made("[x, x] for one input", lambda: [x(), x()]),
+                    Made("ragged lists", lambda: [[1.0, 2.0], [3.0]]),
+                ),
+                "batch_size": (0, -1, 1.5, NAN, "8", None, True),
+            },
+        ),
+        *bad_arguments(
+            "TFLiteFile.prepare",
+            lambda x: opened(good, lambda file: file.prepare(x)),
+            dict,
+            {
+                "x": (
+                    *(None, 3, "data", []),
+                    Made("x of another width", lambda: np.ones((1, 5), "float32")),
+                )
+            },
+        ),
+    ]
+
+
+def cases():
+    return [*of_export(), *of_files()]

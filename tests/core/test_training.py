@@ -1,0 +1,107 @@
+"""What `fit` and `evaluate` of every model of tfpeft raise before and after training."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfpeft import InputError
+from tfpeft.core.training import CheckedModel
+
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+Y = np.arange(8) % 2
+BATCHES = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
+class Logits(CheckedModel):
+    def __init__(self):
+        super().__init__()
+        self.head = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.head(x)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return X[:4], Y[:4]
+
+
+def endless():
+    while True:
+        yield X[:4], Y[:4]
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = Logits()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((BATCHES.repeat(),), "`x`, expected a finite dataset, or `steps.*without an end$"),
+        ((BATCHES.repeat().filter(lambda x, y: True),), "a finite dataset, or `steps"),
+        ((BATCHES.take(0),), "samples, one or more. Received: a dataset without any"),
+        ((BATCHES.filter(lambda x, y: False),), "samples, one or more"),
+        ((Batches(0),), "a PyDataset without any"),
+        ((endless(),), "`x`, expected `steps.*whether a generator ends"),
+        ((X[:0], Y[:0]), "an array without any"),
+        ((endless, None), "`x`, expected arrays, .* Received: a function$"),
+        ((None, Y), "Received: a NoneType$"),
+        ((X.tolist(), Y), "Received: a list of float$"),
+        ((X, Y[:3]), "`y`, expected as many as samples, 8. Received: 3"),
+        ((X, Y.astype(str)), "`y`, expected arrays of real numbers. Received: .*<U"),
+        ((X, Y.astype(object)), "`y`, expected arrays of real numbers. Received: .* object"),
+        ((X, Y + 1j), "`y`, expected arrays of real numbers. .*complex128"),
+    ],
+)
+def test_data_that_cannot_be_used(model, method, data, message):
+    with pytest.raises(InputError, match=message) as raised:
+        getattr(model, method)(*data, verbose=0)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.full(8, np.nan), "`sample_weight`, expected finite weights"),
+        (np.ones(3), "`sample_weight`, expected as many as samples, 8. Received: 3"),
+    ],
+)
+def test_weights_that_cannot_be_used(model, weights, message):
+    with pytest.raises(InputError, match=message):
+        model.fit(X, Y, sample_weight=weights, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "data", [BATCHES.repeat(), BATCHES.take(0), endless(), BATCHES.filter(lambda x, y: False)]
+)
+def test_validation_data_is_checked_too(model, data):
+    with pytest.raises(InputError, match="expected"):
+        model.fit(X, Y, validation_data=data, verbose=0)
+
+
+def test_steps_end_data_without_an_end(model):
+    options = {"steps_per_epoch": 2, "validation_steps": 1, "verbose": 0}
+    history = model.fit(BATCHES.repeat(), validation_data=endless(), **options).history
+    assert len(history["val_loss"]) == 1
+
+
+def test_labels_of_another_rank_are_traced_anew(model):
+    for labels in (Y, Y[:, None]):
+        model.fit(X, labels, batch_size=8, verbose=0)
+    losses = [model.evaluate(X, labels, batch_size=8, verbose=0) for labels in (Y[:, None], Y)]
+    assert losses[0] == losses[1]
