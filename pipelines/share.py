@@ -115,9 +115,11 @@ def begin(settings, step, title):
 
 
 def export(settings, model, path, data):
-    """Writes a file; up to 200 inputs, of all tasks alike, calibrate int8."""
-    count = 200 // len(data)
-    parts = [tasks.first_samples(samples.train[0], count) for samples in data.values()]
+    """Writes a file; inputs from all of the data, of all tasks alike, calibrate int8."""
+    rng, parts = np.random.default_rng(settings.seed), []
+    for samples in data.values():
+        drawn = rng.permutation(len(samples.train[1]))[: 600 // len(data)]
+        parts.append(keras.tree.map_structure(lambda array, i=drawn: array[i], samples.train[0]))
     inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
     return tfpeft.export_tflite(
         model, path, quantization=settings.quantization, representative_data=inputs

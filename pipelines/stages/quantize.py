@@ -5,7 +5,6 @@ from pipelines.common.flags import QUANTIZATION
 from pipelines.stages.stage import Stage
 
 FLAGS = (QUANTIZATION,)
-_CALIBRATION_SAMPLES = 200
 
 
 def run(settings, inputs):
@@ -16,7 +15,7 @@ def run(settings, inputs):
             inputs.model,
             path,
             quantization=settings.quantization,
-            representative_data=inputs.data.train[0][:_CALIBRATION_SAMPLES],
+            representative_data=inputs.data.train[0],
         )
 
     return write

@@ -62,7 +62,9 @@ def test_a_prepared_run_stands_beside_predictions(model, path):
     for batch_size in (1, 7, 256):
         np.testing.assert_array_equal(file.predict(X, batch_size=batch_size), expected)
     run()
-    with pytest.raises(InputError, match=r"Expected inputs of shape .*\(6,\).*Received: \(4,\)"):
+    with pytest.raises(
+        InputError, match=r"of shape \(6,\) per sample, as .*Received: shape \(4,\)"
+    ):
         file.prepare(X[:1, :4])
 
 
@@ -99,7 +101,8 @@ def test_more_forms_of_representative_data_give_the_same_file(model, tmp_path, d
     for name, form in (("array", array), ("other", data)):
         tfpeft.export_tflite(model, tmp_path / name, quantization="int8", representative_data=form)
     outputs = [TFLiteFile(tmp_path / name).predict(X) for name in ("array", "other")]
-    np.testing.assert_array_equal(*outputs)
+    # More samples of the same values: ranges are extended less.
+    np.testing.assert_allclose(*outputs, atol=0.0 if array is X else 0.02)
 
 
 def test_errors_of_data_are_no_errors_of_export(model, tmp_path):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfpeft.core.arguments import invalid, last_cause
 from tfpeft.core.graph import last_activation
+from tfpeft.core.inputs import arrange
 from tfpeft.core.macs import count_macs
 from tfpeft.core.model_files import load_model
 from tfpeft.core.paths import as_path
@@ -142,10 +143,9 @@ def compare(
     Args:
         models: {name: `keras.Model`, or the path of a .keras, .h5 or .tflite file}.
         data: Samples and their classes: arrays (x, y), or a finite `tf.data.Dataset` or
-            `keras.utils.PyDataset` of batches of (x, y). Several inputs are a dict, tuple or list
-            of arrays, as the model is called with; a file of `export_tflite` takes the inputs of
-            its model, another file a dict of the names in its signature. y are class numbers
-            (samples,) or one-hot rows (samples, classes).
+            `keras.utils.PyDataset` of batches of (x, y). Several inputs are a dict of arrays by
+            the names of the model's or file's inputs, or a tuple or list in their order. y are
+            class numbers (samples,) or one-hot rows (samples, classes).
         from_logits: Whether outputs are logits (True) or probabilities (False). None recognises
             them: by a last softmax or sigmoid, and where that cannot be read, numbers that are
             all in [0, 1] are probabilities. Of sigmoids, one for each class, the loss is the mean
@@ -246,6 +246,7 @@ def _file_figures(file, x, y, from_logits, signature):
 
 def _model_figures(model, x, y, from_logits, path):
     """Returns the figures of a model, without the latency, and its file at `path`, or None."""
+    x = arrange(model, x)
     outputs = model.predict(x, batch_size=256, verbose=0)
     activation = last_activation(model)
     figures = classification_quality(outputs, y, from_logits, model.name, activation)

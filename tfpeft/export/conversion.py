@@ -1,17 +1,20 @@
 """A Keras model as the bytes of a .tflite file: signatures, input specs, the converter."""
 
+import contextlib
 import functools
 import itertools
 import re
 import tempfile
+import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import ExportError, InputError, last_cause, unexpected
 from tfpeft.core.graph import flatten_layers, input_structure
+from tfpeft.core.inputs import ModelInput, model_inputs
+from tfpeft.export.tflite_signature import file_name
 
 SIGNATURE = "serving_default"
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
@@ -26,55 +29,80 @@ def signatures(model):
     return {SIGNATURE: model} if several is None else several()
 
 
-def input_specs(model, data):
-    """Returns a TensorSpec per input, in the structure that the model is called with."""
-    structure = input_structure(model)
-    if structure is None:
-        structure = data
-    if structure is None:
+def known_inputs(model, data):
+    """Returns a `ModelInput` for each input, in the structure that the model is called with.
+
+    Args:
+        model: The model.
+        data: Some samples, which give a subclassed model its shapes and types; or None.
+
+    Raises:
+        InputError: for a subclassed model without data.
+    """
+    if input_structure(model) is not None:
+        return model_inputs(model)
+    if data is None:
         raise unexpected(
             "`representative_data` for a subclassed model, whose input shapes are not known",
             f"{model.name!r} without",
         )
     names = (f"input_{i}" for i in itertools.count())
 
-    def spec(tensor):
+    def described(path, tensor):
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        return tf.TensorSpec(
-            [None, *tensor.shape[1:]],
-            "float32" if dtype in _OTHER_FLOATS else dtype,
-            name=next(names),
-        )
+        keys = [key for key in path if isinstance(key, str)]
+        name = ".".join(keys) if len(keys) == len(path) and keys else next(names)
+        return ModelInput(name, tuple(tensor.shape[1:]), dtype)
 
-    return keras.tree.map_structure(spec, structure)
+    found = keras.tree.flatten_with_path(data)
+    return keras.tree.pack_sequence_as(data, [described(*pair) for pair in found])
 
 
-def flat_samples(data, specs):
-    """Returns the samples in the order and types of flat specs; without data, random ones."""
-    if data is None:
-        return _random_samples(specs)
-    arrays = keras.tree.flatten(data)
-    shapes = [tuple(array.shape[1:]) for array in arrays]
-    if len(arrays) != len(specs) or not all(
-        spec.shape[1:].is_compatible_with(shape) for spec, shape in zip(specs, shapes, strict=True)
-    ):
-        raise InputError(
-            "Received invalid `representative_data`, expected inputs of shape "
-            f"{[tuple(spec.shape[1:]) for spec in specs]}. Received: {shapes}"
-        )
+@contextlib.contextmanager
+def initial_states(model):
+    """A context in which stateful layers begin at their initial states; their own come back."""
+    layers = [layer for layer in flatten_layers(model) if getattr(layer, "stateful", False)]
+    layers = [layer for layer in layers if hasattr(layer, "reset_state")]
+    states = [keras.tree.flatten(getattr(layer, "states", None) or []) for layer in layers]
+    before = [[state.numpy() for state in of_layer] for of_layer in states]
+    for layer in layers:
+        layer.reset_state()
+    try:
+        yield
+    finally:
+        for of_layer, values in zip(states, before, strict=True):
+            for state, value in zip(of_layer, values, strict=True):
+                state.assign(value)
+
+
+def fixed_batch_size(model):
+    """Returns the batch size that a model insists on; None if it is free."""
+    structure = input_structure(model)
+    tensors = [] if structure is None else keras.tree.flatten(structure)
+    return max({tensor.shape[0] for tensor in tensors} - {None}, default=None)
+
+
+def input_specs(inputs, batch_size):
+    """Returns a TensorSpec per input, in order, by the names that a file gives them.
+
+    Raises:
+        ExportError: for names that are the same in a file.
+    """
+    leaves = keras.tree.flatten(inputs)
+    names = [file_name(leaf.name) for leaf in leaves]
+    numbered = [f"input_{i}" for i in range(len(names))]  # which readers put in this order
+    if len(set(names)) < len(names) or (names != numbered and set(names) == set(numbered)):
+        expected = "inputs whose names differ in letters and digits"
+        received = ", ".join(leaf.name for leaf in leaves)
+        raise unexpected(expected, received, error=ExportError)
     return [
-        array.astype(spec.dtype.as_numpy_dtype) for array, spec in zip(arrays, specs, strict=True)
+        tf.TensorSpec(
+            [batch_size, *leaf.shape],
+            "float32" if leaf.dtype in _OTHER_FLOATS else leaf.dtype,
+            name=name,
+        )
+        for name, leaf in zip(names, leaves, strict=True)
     ]
-
-
-def _random_samples(specs):
-    rng = np.random.default_rng(0)
-    samples = []
-    for spec in specs:
-        shape = [16, *(32 if side is None else side for side in spec.shape[1:])]
-        values = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 2, shape)
-        samples.append(values.astype(spec.dtype.as_numpy_dtype))
-    return samples
 
 
 def computes_in_float32(model):
@@ -107,47 +135,40 @@ def named_outputs(outputs):
     return {f"output_{i}": output for i, output in enumerate(keras.tree.flatten(outputs))}
 
 
-def convert(model, specs, quantization, samples):
-    """Returns the bytes of a .tflite file.
+def convert(model, inputs, specs, quantization):
+    """Returns the bytes of a .tflite file, in float32 for int8.
 
     Args:
         model: A model that computes in float32.
+        inputs: What `known_inputs` returns.
         specs: What `input_specs` returns.
         quantization: As `export_tflite` takes it.
-        samples: What `flat_samples` returns; int8 takes the ranges of activations from them.
 
     Raises:
         ExportError: naming the operators that TFLite lacks.
     """
-    flat_specs = keras.tree.flatten(specs)
     models = signatures(model)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _save(model, models, specs, folder)
+            _save(model, models, inputs, specs, folder)
         except InputError:
             raise
         except Exception as error:  # whatever the code of a custom layer raises
             raise ExportError(
                 f"Cannot export {model.name!r}, expected a model that runs on inputs of shape "
-                f"{[tuple(spec.shape) for spec in flat_specs]}. Received: {last_cause(error)}"
+                f"{[tuple(spec.shape) for spec in specs]}. Received: {last_cause(error)}"
             ) from error
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(models))
         # Never SELECT_TF_OPS: such a file converts, and then does not load on a phone.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantization != "none":
+        if quantization in ("dynamic_range", "float16"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if quantization == "int8":
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            names = [spec.name for spec in flat_specs]
-            converter.representative_dataset = lambda: (
-                (key, {n: array[i : i + 1] for n, array in zip(names, samples, strict=True)})
-                for key in models
-                for i in range(len(samples[0]))
-            )
         try:
-            return converter.convert()
+            with warnings.catch_warnings():  # of its own old interpreter
+                warnings.simplefilter("ignore")
+                return converter.convert()
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
             raise ExportError(
                 f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "
@@ -155,22 +176,21 @@ def convert(model, specs, quantization, samples):
             ) from error
 
 
-def _save(model, models, specs, folder):
+def _save(model, models, inputs, specs, folder):
     """Writes a SavedModel with an endpoint per signature."""
 
-    def serve(model, *inputs):
-        outputs = model(keras.tree.pack_sequence_as(specs, inputs), training=False)
+    def serve(model, *tensors):
+        outputs = model(keras.tree.pack_sequence_as(inputs, tensors), training=False)
         return {name: tf.cast(v, tf.float32) for name, v in named_outputs(outputs).items()}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     for name, served in models.items():
-        function = functools.partial(serve, served)
-        archive.add_endpoint(name, function, input_signature=keras.tree.flatten(specs))
+        archive.add_endpoint(name, functools.partial(serve, served), input_signature=specs)
     archive.write_out(folder, verbose=False)
 
 
 def _reason(error):
     """Returns the operators that the converter names, or else the gist of its first line."""
     named = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]*)", str(error))
-    return ", ".join(named) or str(error).strip().splitlines()[0].rsplit("): ", 1)[-1]
+    return ", ".join(named) or last_cause(error).rsplit("): ", 1)[-1]

@@ -6,24 +6,41 @@ import typing
 
 import keras
 
-from tfpeft.core.arguments import ExportError, invalid, unexpected
-from tfpeft.core.arrays import check_numbers
+from tfpeft.core.arguments import (
+    ExportError,
+    NoMatchError,
+    check_positive,
+    invalid,
+    last_cause,
+    unexpected,
+)
 from tfpeft.core.data import read
 from tfpeft.core.files import replacing
+from tfpeft.core.graph import flatten_layers
+from tfpeft.core.inputs import arrange, match
 from tfpeft.core.paths import file_to_write
+from tfpeft.export.check import Check
 from tfpeft.export.conversion import (
     SIGNATURE,
     convert,
-    flat_samples,
+    fixed_batch_size,
     in_float32,
+    initial_states,
     input_specs,
+    known_inputs,
     signatures,
 )
-from tfpeft.export.deviation import largest_deviation
+from tfpeft.export.lost_layers import LayerNames
+from tfpeft.export.samples import random_samples, spread
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.export.tflite_signature import file_name
 
 QUANTIZATIONS = ("none", "dynamic_range", "float16", "int8")
-_SAMPLES = 200
+_CALIBRATED, _COMPARED = 400, 200
+_FEWEST = 10
+"""Samples that can be held out from calibration; with fewer, all calibrate and are compared."""
+_SIDES = (32, 64, 128, 256)
+"""Lengths of free sides that are tried in turn, without samples."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +55,19 @@ class ExportReport:
         ops: {operator name: how many there are}.
         int8_share: Fraction in [0, 1] of the operators whose outputs are int8; QUANTIZE and
             DEQUANTIZE do not count, nor do operators that compute shapes.
-        max_deviation: Largest |file - model| over the outputs of some samples, in the unit of the
-            outputs.
+        max_deviation: Largest |file - model| over the outputs of the compared samples, in the unit
+            of the outputs.
         signatures: Names of the signatures: `serving_default`, or the tasks of a `SharedModel`.
+        relative_error: Root mean square of file - model, relative to the standard deviation of the
+            model's outputs over the compared samples; of the worst output.
+        agreement: Fraction in [0, 1] of the compared samples of which the largest output is the
+            same, of those that the model predicts clearly; None for outputs that are no classes.
+        calibration_samples: How many samples the ranges of int8 come from; 0 for others.
+        compared_samples: How many samples file and model were compared on.
+        held_out: Whether these are other samples than those of the calibration.
+        batch_size: The batch size of the file; None if it is free. `TFLiteFile.predict` and
+            `evaluate` run a file of one sample by sample.
+        notes: What stays in float32 in an int8 file, and what was clipped.
     """
 
     path: str
@@ -51,14 +78,34 @@ class ExportReport:
     int8_share: float
     max_deviation: float
     signatures: tuple[str, ...] = (SIGNATURE,)
+    relative_error: float = 0.0
+    agreement: float | None = None
+    calibration_samples: int = 0
+    compared_samples: int = 0
+    held_out: bool = True
+    batch_size: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return (
+        figures = [
             f"{self.path}: {self.quantization}, {self.size_bytes:,} bytes ({self.gzip_bytes:,} "
-            f"gzipped), {self.int8_share:.0%} of the operators in int8, "
-            f"largest deviation {self.max_deviation:.3g}"
-            + (f", signatures {', '.join(self.signatures)}" if len(self.signatures) > 1 else "")
-        )
+            f"gzipped), {self.int8_share:.0%} of the operators in int8",
+            f"largest deviation {self.max_deviation:.3g}",
+        ]
+        if self.quantization not in ("none", "float16"):
+            same = "" if self.agreement is None else f", {self.agreement:.1%} of the classes agree"
+            figures.append(f"error {self.relative_error:.1%} of the spread of the outputs{same}")
+        if self.calibration_samples:
+            other = "others" if self.held_out else "the same, as there are few"
+            figures.append(
+                f"calibrated on {self.calibration_samples} samples, compared on "
+                f"{self.compared_samples} {other}"
+            )
+        if len(self.signatures) > 1:
+            figures.append(f"signatures {', '.join(self.signatures)}")
+        if self.batch_size is not None:
+            figures.append(f"batch_size={self.batch_size}")
+        return ", ".join([*figures, *self.notes])
 
 
 def export_tflite(
@@ -67,15 +114,24 @@ def export_tflite(
     *,
     quantization: str = "none",
     representative_data: typing.Any = None,
+    float_layers: typing.Sequence[str] = (),
+    allow_deviation: float | None = None,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and returns a report of what the file holds.
 
     The file is written beside `path`, run, compared with `model(sample, training=False)`, and
     then renamed; if anything fails, a file that was there before stays. It holds built-in
-    operators only, has a free batch size, and float32 inputs and outputs whatever its
-    quantization. The signature `serving_default` returns `output_0`, `output_1`, ... or the
-    names of a dict of outputs. A `SharedModel` gets a signature per task, with the outputs of
-    that task; the backbone's weights are in the file once. `model` stays as it is.
+    operators only, has a free batch size (recurrent layers: one sample), and float32 inputs and
+    outputs whatever its quantization. Its inputs have the names and the order of the model's. The
+    signature `serving_default` returns `output_0`, `output_1`, ... or the names of a dict of
+    outputs. A `SharedModel` gets a signature per task, with the outputs of that task; the
+    backbone's weights are in the file once. `model` stays as it is.
+
+    "int8" takes the ranges of activations from 400 samples, drawn at random from all of the data
+    (of a dataset, from its first 50,000), and is compared on up to 200 others. Masks of attention,
+    such as -1e9, are clipped to what a softmax distinguishes. A table of unlike columns, such as
+    ages and incomes, stays in float32 up to and including its `Normalization`. Loops of recurrent
+    layers stay in float32.
 
     Args:
         model: A built `keras.Model`.
@@ -84,20 +140,23 @@ def export_tflite(
             float32 activations) or "int8" (both int8, float32 only at the borders).
         representative_data: Typical inputs of the model: an array, (x, y), a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of either, or a function that returns a generator
-            of batches; several inputs are a list or dict of arrays. "int8" takes the ranges of
-            activations from the first 200. File and model are compared on the first 32; without
-            data, on random inputs.
+            of batches; several inputs are a dict of arrays by the names of the inputs, or a list
+            in their order. Without data, file and model are compared on random inputs.
+        float_layers: Names or patterns of layers that "int8" leaves in float32.
+        allow_deviation: The largest `relative_error` of the report, such as 0.5, at which the file
+            is kept, whatever its other figures. None for the limits below.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         InputError: for an unknown quantization, "int8" without data, or data that is empty, not
-            finite, or not of the model's input shapes.
+            finite, or not of the model's inputs.
+        NoMatchError: for `float_layers` that match no layer.
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
-            differ from the model's: not finite, off by more than 1e-3 ("none") or 2e-2 ("float16")
-            of the largest output, or, for integers, by more than the whole range of the outputs.
-        OSError: if the file cannot be written.
+            are not finite, or not the model's: off by more than 1e-3 ("none") or 2e-2 ("float16")
+            of the largest output, or, for integers, by a `relative_error` above 0.3 or an
+            `agreement` below 0.9. For "int8" the error names the layer that lost most.
 
     What it does not give: accuracy after quantization (see `evaluate`); speed from int8 on a
     machine without instructions for it.
@@ -126,23 +185,25 @@ def export_tflite(
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
     path = file_to_write(path)
-    data = None if representative_data is None else _first_inputs(representative_data)
-    specs = input_specs(model, data)
-    samples = flat_samples(data, keras.tree.flatten(specs))
+    if allow_deviation is not None:
+        check_positive("allow_deviation", allow_deviation)
+    layers = LayerNames(model)
+    _check_layers(float_layers, quantization, layers)
+    inputs, samples = _inputs_and_samples(model, representative_data, quantization)
+    calibration, compared = _split(samples, quantization)
     with replacing(path) as partial:
-        partial.write_bytes(convert(in_float32(model), specs, quantization, samples))
-        file = TFLiteFile(partial)
-        contents = file.contents
-        custom = [name for name in contents.ops if name.startswith("custom")]
-        if custom:
-            raise unexpected(
-                "operators that TFLite has built in", ", ".join(custom), error=ExportError
-            )
-        models = signatures(model)
-        deviation = max(
-            largest_deviation(file, name, served, specs, samples, quantization)
-            for name, served in models.items()
-        )
+        check = Check(model, inputs, compared, quantization, allow_deviation)
+        converted = in_float32(model)
+        with initial_states(model), layers.recording(converted):
+            batch_size = _write(converted, inputs, partial, quantization)
+        deviation, notes = check.float_file(partial), []
+        if quantization == "int8":
+            from tfpeft.export.int8 import write_int8  # late: LiteRT is slow to import
+
+            deviation, notes = write_int8(partial, layers, float_layers, calibration, check)
+            _put_in_order(partial, inputs)
+        check.other_sides(partial)
+        contents = TFLiteFile(partial).contents
     return ExportReport(
         path=str(path),
         quantization=quantization,
@@ -150,13 +211,123 @@ def export_tflite(
         gzip_bytes=contents.gzip_bytes,
         ops=contents.ops,
         int8_share=contents.int8_share,
-        max_deviation=deviation,
-        signatures=tuple(models),
+        max_deviation=deviation.largest,
+        signatures=tuple(signatures(model)),
+        relative_error=deviation.relative,
+        agreement=deviation.agreement,
+        calibration_samples=len(calibration),
+        compared_samples=len(compared),
+        held_out=calibration is not compared,
+        batch_size=batch_size,
+        notes=tuple(notes),
     )
 
 
-def _first_inputs(data):
-    """Returns up to 200 inputs, in their structure, as arrays."""
-    inputs = read(data, "representative_data").inputs(_SAMPLES)
-    check_numbers(inputs, "representative_data")
-    return inputs
+def _check_layers(float_layers, quantization, layers):
+    is_list = isinstance(float_layers, (list, tuple))
+    if not is_list or not all(isinstance(name, str) for name in float_layers):
+        raise invalid("float_layers", "a list or tuple of names", float_layers)
+    if float_layers and quantization != "int8":
+        raise unexpected('quantization="int8" with `float_layers`', f"{quantization!r}")
+    for pattern in float_layers:
+        if not layers.matching([pattern]):
+            expected = f"names or patterns of layers, such as {', '.join(layers.some())}"
+            raise invalid("float_layers", expected, pattern, error=NoMatchError)
+
+
+def _inputs_and_samples(model, representative_data, quantization):
+    """Returns `ModelInput`s in their structure, and samples, lists of arrays in their order."""
+    if representative_data is None:
+        inputs = known_inputs(model, None)
+        return inputs, _random_samples(model, inputs)
+    name = "representative_data"
+    data = read(representative_data, name)
+    inputs = known_inputs(model, arrange(model, data.inputs(1), name))
+    count = _CALIBRATED + _COMPARED if quantization == "int8" else _COMPARED
+    # All samples of floats are alike: those of the first batches will do.
+    limits = {} if quantization == "int8" else {"most_read": count}
+    samples = spread(
+        data, count, arranged=lambda x: match(inputs, x, name, repr(model.name)), **limits
+    )
+    leaves = keras.tree.flatten(inputs)
+    types = ["float32" if "float" in leaf.dtype else leaf.dtype for leaf in leaves]
+    return inputs, [
+        [array.astype(dtype) for array, dtype in zip(sample, types, strict=True)]
+        for sample in samples
+    ]
+
+
+def _random_samples(model, inputs):
+    """Returns random samples; free sides get the first length that the model takes."""
+    leaves = keras.tree.flatten(inputs)
+    are_free = any(side is None for leaf in leaves for side in leaf.shape)
+    for side in _SIDES if are_free else _SIDES[:1]:
+        samples = random_samples(leaves, 16, side)
+        try:
+            model(keras.tree.pack_sequence_as(inputs, samples[0]), training=False)
+        except Exception as error:
+            last = error
+        else:
+            return samples
+    raise unexpected(
+        f"`representative_data` for {model.name!r}, which does not take inputs of sides "
+        f"{', '.join(map(str, _SIDES))}",
+        last_cause(last),
+    )
+
+
+def _split(samples, quantization):
+    """Returns the samples that calibrate, and those that file and model are compared on."""
+    if quantization != "int8":
+        return [], samples
+    count = min(_COMPARED, len(samples) // 3)
+    calibration = samples[count:]
+    # Data that repeats has the same samples again.
+    known = {_content(sample) for sample in calibration}
+    others = [sample for sample in samples[:count] if _content(sample) not in known]
+    if len(others) < _FEWEST:
+        return samples, samples
+    return calibration, others
+
+
+def _content(sample):
+    return b"".join(array.tobytes() for array in sample)
+
+
+def _write(model, inputs, path, quantization):
+    """Writes a file, for int8 one in float32; returns its batch size, None if it is free."""
+    batch_size = _batch_size(model)
+    try:
+        content = convert(model, inputs, input_specs(inputs, batch_size), quantization)
+    except ExportError:
+        if batch_size is not None:
+            raise
+        try:  # some loops need the batch size
+            content = convert(model, inputs, input_specs(inputs, 1), quantization)
+            batch_size = 1
+        except ExportError:
+            content = None
+        if content is None:
+            raise
+    path.write_bytes(content)
+    _put_in_order(path, inputs)
+    file = TFLiteFile(path)
+    custom = [name for name in file.contents.ops if name.startswith("custom")]
+    if custom:
+        expected = "operators that TFLite has built in"
+        raise unexpected(expected, ", ".join(custom), error=ExportError)
+    return batch_size
+
+
+def _batch_size(model):
+    """Returns the batch size that a model insists on, or 1 for loops; None if it is free."""
+    has_loops = any(isinstance(layer, keras.layers.RNN) for layer in flatten_layers(model))
+    return fixed_batch_size(model) or (1 if has_loops else None)
+
+
+def _put_in_order(path, inputs):
+    """Puts the inputs of a file into the order of the model's; the converter shuffles them."""
+    from tfpeft.export.tflite_contents import with_inputs_in_order  # late: LiteRT, slow to import
+
+    names = [file_name(leaf.name) for leaf in keras.tree.flatten(inputs)]
+    path.write_bytes(with_inputs_in_order(path.read_bytes(), names))

@@ -19,6 +19,8 @@ _NUMPY = {
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT64: np.int64,
 }
+_CONVERTED, _IN_ORDER = b"MLIR Converted.", b"MLIR, in order."
+"""Descriptions that the converter writes, and that `with_inputs_in_order` puts in its place."""
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
 
 
@@ -54,7 +56,7 @@ class Flatbuffer:
     def __init__(self, content):
         self._content = content
         self._model = schema.ModelT.InitFromPackedBuf(content)
-        self._codes = [_op_name(code) for code in self._model.operatorCodes]
+        self._codes = [op_name(code) for code in self._model.operatorCodes]
 
     def contents(self):
         """Returns the `Contents` of the file."""
@@ -76,6 +78,11 @@ class Flatbuffer:
             parameters=parameters,
             nonzero_parameters=nonzero_parameters,
         )
+
+    def inputs(self, index):
+        """Returns the inputs of the graph `index` in the model's order; None if it is not known."""
+        is_ordered = self._model.description == _IN_ORDER
+        return [int(t) for t in self._model.subgraphs[index].inputs] if is_ordered else None
 
     def is_softmax(self, index):
         """Whether the first output of the graph `index` comes from a SOFTMAX."""
@@ -135,7 +142,28 @@ class Flatbuffer:
         return parameters, nonzero
 
 
-def _op_name(code):
+def with_inputs_in_order(content, names):
+    """Returns the bytes of a file whose graphs list their inputs in the order of `names`.
+
+    Signatures give the inputs by name, so that the order is free. The description of the file
+    says that they are in order.
+    """
+    content = bytearray(content)
+    place = content.find(_CONVERTED)
+    if place >= 0:
+        content[place : place + len(_CONVERTED)] = _IN_ORDER
+    model = schema.Model.GetRootAs(content)
+    for i in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(i)
+        maps = [signature.Inputs(j) for j in range(signature.InputsLength())]
+        tensors = {entry.Name().decode(): entry.TensorIndex() for entry in maps}
+        inputs = model.Subgraphs(signature.SubgraphIndex()).InputsAsNumpy()
+        inputs[:] = [tensors[name] for name in names if name in tensors]
+    return bytes(content)
+
+
+def op_name(code):
+    """Returns the name of an operator code, such as "CONV_2D" or "custom Betainc"."""
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
     if builtin == schema.BuiltinOperator.CUSTOM:
         return f"custom {code.customCode.decode()}"

@@ -26,6 +26,7 @@ class TFLiteFile:
 
     Attributes:
         path: The file, a `pathlib.Path`.
+        content: Its bytes.
 
     Raises:
         InputError: if there is no file, or it is not a .tflite file.
@@ -47,8 +48,8 @@ class TFLiteFile:
 
     def __init__(self, path: str | os.PathLike):
         self.path = file_to_read(path, expected="a .tflite file")
-        self._content = self.path.read_bytes()
-        if self._content[4:8] != b"TFL3":
+        self.content = self.path.read_bytes()
+        if self.content[4:8] != b"TFL3":
             raise unexpected("a .tflite file", f"{path}, which is something else")
         self._opened = {}  # name of a signature -> Signature
 
@@ -75,7 +76,7 @@ class TFLiteFile:
         elif name not in names:
             raise invalid("signature", f"one of {list(names)}, which {self.path} has", name)
         if name not in self._opened:
-            self._opened[name] = Signature(self._interpreter, self.path, name)
+            self._opened[name] = self._new_signature(self._interpreter, name)
         return self._opened[name]
 
     def is_softmax(self, signature: str | None = None) -> bool:
@@ -100,7 +101,21 @@ class TFLiteFile:
         name, graph = self.signature(signature).name, self.signature(signature).graph
         if not self._parsed(lambda flatbuffer: flatbuffer.is_countable(graph)):
             return None
-        # An interpreter of its own, as only this one keeps the shapes of all tensors.
+        program = self.observed(name)
+        try:
+            program.feed(program.zeros() if sample is None else program.arrange(sample))
+            program.invoke()
+        except ValueError:  # not of this shape; `predict` raises in clear words
+            return None
+        macs = self._parsed(lambda flatbuffer: flatbuffer.macs(graph, program.tensor_shapes()))
+        return macs // (program.batch or 1)
+
+    def observed(self, signature: str | None = None) -> Signature:
+        """Returns a `Signature` whose inner tensors can be read after a run.
+
+        It has an interpreter of its own, as only this one keeps all tensors. The values of a
+        tensor are its own, where an interpreter otherwise lets later operators write over them.
+        """
         from ai_edge_litert.interpreter import OpResolverType  # late: slow to import
 
         interpreter = self._load(
@@ -108,16 +123,7 @@ class TFLiteFile:
             # A delegate would take tensors out of the graph.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
-        program = Signature(interpreter, self.path, name)
-        try:
-            program.feed(program.zeros() if sample is None else program.arrange(sample))
-            program.invoke()
-        except (ValueError, RuntimeError):  # not of this shape; `predict` raises in clear words
-            return None
-        details = interpreter.get_tensor_details(graph)
-        shapes = {tensor["index"]: tensor["shape"].tolist() for tensor in details}
-        macs = self._parsed(lambda flatbuffer: flatbuffer.macs(graph, shapes))
-        return macs // (program.batch or 1)
+        return self._new_signature(interpreter, self.signature(signature).name)
 
     def predict(
         self, x: typing.Any, signature: str | None = None, batch_size: int = 256
@@ -127,7 +133,8 @@ class TFLiteFile:
         Inputs and outputs of a file that is integer throughout are converted by its own scales.
 
         Args:
-            x: An array; for several inputs a dict, tuple or list of arrays.
+            x: An array; for several inputs a dict of arrays by the names of the inputs, or a tuple
+                or list of arrays in their order.
             signature: The signature.
             batch_size: Samples per run, unless the file insists on a batch size.
         """
@@ -139,7 +146,7 @@ class TFLiteFile:
         It has an interpreter of its own: after predictions in large batches a run takes 1% longer,
         and their memory stays with the interpreter.
         """
-        program = Signature(self._open(), self.path, self.signature(signature).name)
+        program = self._new_signature(self._open(), self.signature(signature).name)
         program.feed(program.arrange(x))
         program.invoke()
         return program.invoke
@@ -148,30 +155,44 @@ class TFLiteFile:
     def _interpreter(self):
         return self._open()
 
+    def _new_signature(self, interpreter, name):
+        def order(graph):
+            """Returns the inputs in order, or None if the file has them in any."""
+            return self._parsed(lambda flatbuffer: flatbuffer.inputs(graph))
+
+        try:
+            return Signature(interpreter, self.path, name, order)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise self._not_built_in(error) from error
+
     def _open(self):
         interpreter = self._load()
         try:
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise self._not_built_in(error) from error
+            # A free side counts as 1 until there are inputs, which may be too small for a kernel.
+            details = interpreter.get_input_details()
+            if not any(side < 0 for tensor in details for side in tensor["shape_signature"][1:]):
+                raise self._not_built_in(error) from error
         return interpreter
 
     def _load(self, **options):
         from ai_edge_litert.interpreter import Interpreter  # late: slow to import
 
         try:
-            return Interpreter(model_content=self._content, num_threads=1, **options)
+            return Interpreter(model_content=self.content, num_threads=1, **options)
         except (ValueError, RuntimeError) as error:
             raise self._not_built_in(error) from error
 
     def _not_built_in(self, error):
-        return unexpected("a .tflite file of built-in operators", f"{self.path}: {error}")
+        reason = " ".join(str(error).split())
+        return unexpected("a .tflite file of built-in operators", f"{self.path}: {reason}")
 
     @functools.cached_property
     def _flatbuffer(self):
         from tfpeft.export.tflite_contents import Flatbuffer  # late: LiteRT is slow to import
 
-        return Flatbuffer(self._content)
+        return Flatbuffer(self.content)
 
     def _parsed(self, function):
         """Returns what a function makes of the parsed file."""

@@ -1,9 +1,15 @@
 """One signature of an opened .tflite file: its inputs and outputs, and running it."""
 
+import contextlib
+import keyword
+import re
+
 import keras
 import numpy as np
 
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.arrays import invalid_data
+from tfpeft.core.inputs import ModelInput, match
 
 
 class Signature:
@@ -13,51 +19,55 @@ class Signature:
         interpreter: An interpreter of the file.
         path: The file, for errors.
         name: The signature; None for a file that has none.
+        order: A function of the index of a graph that returns its input tensors in the order of
+            the model, or None if it is not known.
 
     Attributes:
         name: As above.
         graph: Index of the subgraph.
-        inputs: {name: shape}; -1 is a free side.
+        inputs: {name: shape}, in the order of the file; -1 is a free side.
         outputs: The same of the outputs. Where a file has no signature, names are indices.
         batch: The batch size that the file insists on; None if it is free.
     """
 
-    def __init__(self, interpreter, path, name):
+    def __init__(self, interpreter, path, name, order):
         self.name = name
         self._interpreter, self._path = interpreter, path
         if name is None:
             self.graph = 0
             self._inputs = dict(enumerate(interpreter.get_input_details()))
             self._outputs = dict(enumerate(interpreter.get_output_details()))
+            self._is_ordered = True
         else:
             runner = interpreter.get_signature_runner(name)
             self.graph = interpreter._interpreter.GetSubgraphIndexFromSignature(name)
             self._inputs = runner.get_input_details()
             self._outputs = runner.get_output_details()
+            self._inputs, self._is_ordered = _in_order(self._inputs, order(self.graph))
         self.inputs, self.outputs = _shapes(self._inputs), _shapes(self._outputs)
         first_sides = {side for shape in self.inputs.values() for side in shape[:1]}
         self.batch = max(first_sides - {-1}, default=None)
 
-    def arrange(self, x):
-        """Returns {name: array} of the inputs, checked; a file may list them in any order.
+    def arrange(self, x, argument="x"):
+        """Returns {name: array} of the inputs, checked.
 
-        `export_tflite` numbers inputs as `keras.tree` flattens them. Other files have one input,
-        or names that are the keys of a dict.
+        A dict is matched by the names of the signature or, where a file has none, those of the
+        tensors; a list or tuple by the order of the model, which files made elsewhere do not have.
         """
-        arrays = keras.tree.flatten(x)
-        names = [f"input_{i}" for i in range(len(arrays))]
-        if len(self.inputs) == 1:
-            names = list(self.inputs)
-        elif isinstance(x, dict) and set(names) != set(self.inputs):
-            names = sorted(x)
-        fits = len(names) == len(arrays) and set(names) == set(self.inputs)
-        if not fits or not all(map(self._fits, names, arrays)):
-            shapes = {name: shape[1:] for name, shape in self.inputs.items()}
-            raise unexpected(
-                f"inputs of shape {shapes}, as {self._path} names them",
-                keras.tree.map_structure(lambda array: array.shape[1:], x),
-            )
-        return dict(zip(names, arrays, strict=True))
+        known = [_model_input(name, details) for name, details in self._inputs.items()]
+        if isinstance(x, dict):
+            names = {name for leaf in known for name in (leaf.name, *leaf.aliases)}
+            x = {
+                name if name in names else file_name(name): np.asarray(value)
+                for name, value in _by_name(x).items()
+            }
+        elif not self._is_ordered:
+            names = ", ".join(self._inputs)
+            raise invalid_data(argument, f"a dict of {names}, as {self._path} has them", "no names")
+        else:
+            x = [np.asarray(value) for value in keras.tree.flatten(x)]
+        arrays = match(known, x, argument, str(self._path))
+        return dict(zip(self._inputs, arrays, strict=True))
 
     def zeros(self):
         """Returns inputs of zeros; a free side, other than the batch, is a ValueError."""
@@ -75,6 +85,10 @@ class Signature:
             if missing > 0:
                 array = np.concatenate([array, *[array[:1]] * missing])
             values[details["index"]] = array
+        with self._errors(values):
+            self._set(values)
+
+    def _set(self, values):
         # The public calls that resize, set and run know the first graph only, and a runner
         # of a signature cannot be timed without them.
         inner = self._interpreter._interpreter
@@ -86,7 +100,41 @@ class Signature:
 
     def invoke(self):
         """Runs once, on the inputs that are set."""
-        self._interpreter._interpreter.Invoke(self.graph)
+        with self._errors():
+            self._interpreter._interpreter.Invoke(self.graph)
+
+    @contextlib.contextmanager
+    def _errors(self, values=None):
+        """A context in which errors of the interpreter are InputErrors of one line."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            shapes = [] if values is None else [array.shape for array in values.values()]
+            of = f" of shape {', '.join(map(str, shapes))}" if shapes else ""
+            reason = " ".join(str(error).split())
+            raise unexpected(
+                f"inputs{of} that {self._path} can run on", f"the error {reason}"
+            ) from error
+
+    def tensor(self, index):
+        """Returns a tensor after a run of `TFLiteFile.observed`; None if it has no value."""
+        try:
+            return self._interpreter.get_tensor(index, self.graph)
+        except (ValueError, RuntimeError):
+            return None
+
+    def values(self):
+        """Returns {name: values in float32} of the tensors, after a run."""
+        found = {d["name"]: (self.tensor(i), d) for i, d in self._details().items()}
+        return {n: _dequantize(v, d) for n, (v, d) in found.items() if v is not None}
+
+    def tensor_shapes(self):
+        """Returns {index: shape} of all tensors, after a run."""
+        return {index: tensor["shape"].tolist() for index, tensor in self._details().items()}
+
+    def _details(self):
+        details = self._interpreter.get_tensor_details(self.graph)
+        return {tensor["index"]: tensor for tensor in details}
 
     def run(self, x, batch_size=256):
         """Returns {name: output} for x, in float32, run in batches."""
@@ -109,11 +157,36 @@ class Signature:
             raise unexpected("a file of one output", received)
         return next(iter(self.run(x, batch_size).values()))
 
-    def _fits(self, name, array):
-        shape = self.inputs[name]
-        return len(shape) == array.ndim and all(
-            side in (-1, given) for side, given in zip(shape[1:], array.shape[1:], strict=True)
-        )
+
+def _in_order(inputs, tensors):
+    """Returns {name: details} in the order of the model, and whether that is known."""
+    numbered = [f"input_{i}" for i in range(len(inputs))]
+    if set(numbered) == set(inputs):  # as files of tfpeft 0.1 have them
+        return {name: inputs[name] for name in numbered}, True
+    if tensors is None:
+        return inputs, len(inputs) == 1
+    return dict(sorted(inputs.items(), key=lambda item: tensors.index(item[1]["index"]))), True
+
+
+def file_name(name):
+    """Returns the name that an input has in a file: one that TensorFlow takes."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    name = f"input{name}" if name.startswith(("_", ".", "-")) else name
+    return f"{name}_" if keyword.iskeyword(name) or name == "self" else name
+
+
+def _model_input(name, details):
+    tensor = re.sub(r":\d+$", "", details["name"]).removeprefix("serving_default_")
+    shape = tuple(None if side < 0 else int(side) for side in details["shape_signature"][1:])
+    dtype = np.dtype(details["dtype"]).name if not details["quantization"][0] else None
+    names = (tensor, details["name"]) if isinstance(name, int) else (name, name.removesuffix("_"))
+    return ModelInput(names[0], shape, dtype, names[1:])
+
+
+def _by_name(x):
+    """Returns a dict of the arrays in a nested one, by the names that `export_tflite` gives."""
+    found = keras.tree.flatten_with_path(x)
+    return {".".join(map(str, path)): value for path, value in found}
 
 
 def _shapes(tensors):

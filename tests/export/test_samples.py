@@ -1,0 +1,87 @@
+"""Samples drawn from all of the data, whatever its form."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfpeft
+from tfpeft.core.data import read
+from tfpeft.export.samples import spread, stacked
+
+X = np.arange(1000, dtype="float32")[:, None]
+
+
+class Batches(keras.utils.PyDataset):
+    num_batches = 10
+
+    def __getitem__(self, index):
+        return X[100 * index : 100 * index + 100], np.zeros(100)
+
+
+def generated():
+    for start in range(0, 1000, 8):
+        yield [X[start : start + 8]]
+
+
+FORMS = {
+    "array": X,
+    "pair": (X, np.zeros(1000)),
+    "dataset": tf.data.Dataset.from_tensor_slices(X).batch(64),
+    "unknown length": tf.data.Dataset.from_tensor_slices(X).batch(64).filter(lambda x: True),
+    "PyDataset": Batches(),
+    "generator function": generated,
+}
+
+
+def drawn(data, count, **options):
+    samples = spread(read(data, "representative_data"), count, **options)
+    assert all(array.shape == (1, 1) for (array,) in samples)
+    return [float(array[0, 0]) for (array,) in samples]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_sorted_data_gives_the_same_samples_of_all(form):
+    values = drawn(FORMS[form], 100)
+    assert values == drawn(X, 100)
+    assert len(set(values)) == 100
+    assert np.bincount(np.array(values, int) // 250).min() > 12  # all quarters
+    assert values != sorted(values)
+    assert values != drawn(FORMS[form], 100, seed=1)
+
+
+def test_fewer_samples_than_wanted_are_all():
+    assert sorted(drawn(X[:7], 100)) == list(range(7))
+
+
+def test_reading_ends_where_data_does_not():
+    def endless():
+        for i in itertools.count():
+            yield np.full((10, 1), i, "float32")
+
+    assert max(drawn(endless, 20, most_read=300)) < 30
+    assert len(drawn(tf.data.Dataset.from_tensors(X[:10]).repeat(), 20, most_read=500)) == 20
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: iter([]), "data with samples"),
+        (tf.data.Dataset.from_tensors(X).take(0), "data with samples"),
+        (np.where(X == 900, np.nan, X), "finite numbers"),
+        (tf.data.Dataset.from_tensors(np.where(X == 900, np.inf, X)), "finite numbers"),
+    ],
+)
+def test_bad_data_raises(data, message):
+    with pytest.raises(tfpeft.InputError, match=f"`representative_data`, expected {message}"):
+        drawn(data, 10)
+
+
+def test_samples_of_other_lengths_are_stacked_apart():
+    data = [np.zeros((2, n, 3), "float32") for n in (4, 7, 4)]
+    samples = spread(read(lambda: iter(data), "data"), 10)
+    shapes = {array.shape[1:] for (array,) in stacked(samples)}
+    assert shapes == {(4, 3), (7, 3)}
+    assert sum(len(array) for (array,) in stacked(samples)) == 6

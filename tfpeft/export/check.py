@@ -1,0 +1,135 @@
+"""Which files are kept: the limits on how far a file may be from its model."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfpeft.core.arguments import ExportError, InputError, last_cause
+from tfpeft.export.conversion import computes_in_float32, initial_states, signatures
+from tfpeft.export.deviation import Deviation, measure
+from tfpeft.export.tflite_file import TFLiteFile
+
+_OF_PEAK = {"none": 1e-3, "float16": 2e-2}
+"""Largest deviation of floats, as a part of the largest output."""
+RELATIVE, AGREEMENT = 0.3, 0.9
+"""Largest relative error of integers, and least agreement of classes.
+
+Measured on held-out samples: ResNet8 on CIFAR-10 has 0.06 and 0.985, MiniLM in dynamic range 0.06,
+small nets on digits and tables, with attention or recurrent, 0.01 to 0.12. Files that lost a
+column, a mask, or all but an outlier have 0.95 and more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Compares a file with its model.
+
+    Attributes:
+        model: The model.
+        inputs: `ModelInput`s in the structure that it is called with.
+        samples: Lists of arrays (1, ...) in the order of the inputs.
+        quantization: As `export_tflite` takes it.
+        allow_deviation: As `export_tflite` takes it.
+    """
+
+    model: keras.Model
+    inputs: object
+    samples: list
+    quantization: str
+    allow_deviation: float | None
+
+    def measure(self, path, samples=None):
+        """Returns the `Deviation` of all signatures of the file at `path`."""
+        file, deviation = TFLiteFile(path), Deviation()
+        samples = self.samples if samples is None else samples
+        for name, served in signatures(self.model).items():
+            with initial_states(served):
+                found = measure(file, name, served, self.inputs, samples)
+            deviation = deviation.worse(found)
+        return deviation
+
+    def float_file(self, path):
+        """Returns the `Deviation` of a file before it is quantized to int8, or raises."""
+        quantization = "none" if self.quantization == "int8" else self.quantization
+        deviation = self.measure(path)
+        if not self.allows(deviation, quantization):
+            raise self.error(deviation, None, quantization)
+        return deviation
+
+    def allows(self, deviation, quantization=None):
+        """Whether a file of that `Deviation` is kept."""
+        quantization = quantization or self.quantization
+        if self.allow_deviation is not None and quantization == self.quantization:
+            return deviation.relative <= self.allow_deviation
+        if quantization in _OF_PEAK and computes_in_float32(self.model):
+            return deviation.largest <= self._largest(deviation, quantization)
+        agrees = deviation.agreement is None or deviation.agreement >= AGREEMENT
+        return deviation.relative <= RELATIVE and agrees
+
+    def error(self, deviation, lost_layer, quantization=None):
+        """Returns the error for a file of that `Deviation`."""
+        quantization = quantization or self.quantization
+        if quantization in _OF_PEAK and computes_in_float32(self.model):
+            expected = f"a deviation of at most {self._largest(deviation, quantization):.3g}"
+            received = f"{deviation.largest:.3g}"
+        else:
+            limit = RELATIVE if self.allow_deviation is None else self.allow_deviation
+            expected = f"an error of at most {limit:.0%} of their spread"
+            received = f"{deviation.relative:.0%}"
+            if deviation.agreement is not None and self.allow_deviation is None:
+                expected += f" and {AGREEMENT:.0%} of the classes that agree"
+                received += f", {deviation.agreement:.0%} of the classes agree"
+        text = (
+            f"The outputs of the file differ from {self.model.name!r} with "
+            f"quantization={quantization!r}, expected {expected}. Received: {received}"
+        )
+        if quantization == "int8":
+            lost, kept = "", ""
+            if lost_layer is not None:
+                lost = f"; the layer {lost_layer} lost most"
+                kept = f"float_layers=[{lost_layer!r}] or "
+            text += f'{lost}. Try {kept}quantization="dynamic_range"'
+        if quantization in ("int8", "dynamic_range"):
+            reached = np.ceil(100 * deviation.relative) / 100
+            text += f"; allow_deviation={reached:g} keeps the file"
+        return ExportError(text)
+
+    def other_sides(self, path):
+        """Raises if free sides of other lengths than the samples' give other outputs."""
+        longer = [_longer(self.inputs, sample) for sample in self.samples[:4]]
+        if all(a is None for a in longer):
+            return
+        try:
+            with initial_states(self.model):
+                self.model(keras.tree.pack_sequence_as(self.inputs, longer[0]), training=False)
+        except Exception:  # sides that the model itself does not take
+            return
+        shapes = ", ".join(str(array.shape[1:]) for array in longer[0])
+        try:
+            deviation = self.measure(path, longer)
+        except InputError as error:
+            raise ExportError(
+                f"The file does not take other lengths than the samples' on its free sides, "
+                f"expected it to run on inputs of shape {shapes}. Received: {last_cause(error)}"
+            ) from error
+        # Few samples have no spread that the error of integers could be compared with.
+        if self.quantization in _OF_PEAK and not self.allows(deviation):
+            raise self.error(deviation, None)
+
+    def _largest(self, deviation, quantization):
+        return _OF_PEAK[quantization] * max(1.0, deviation.peak)
+
+
+def _longer(inputs, sample):
+    """Returns a sample whose free sides are longer by a half; None if there are none."""
+    leaves = keras.tree.flatten(inputs)
+    if not any(side is None for leaf in leaves for side in leaf.shape):
+        return None
+
+    def longer(leaf, array):
+        sides = zip(leaf.shape, array.shape[1:], strict=True)
+        shape = [given + given // 2 + 1 if side is None else given for side, given in sides]
+        pads = [(0, 0), *((0, new - old) for new, old in zip(shape, array.shape[1:], strict=True))]
+        return np.pad(array, pads, mode="wrap")
+
+    return [longer(*pair) for pair in zip(leaves, sample, strict=True)]

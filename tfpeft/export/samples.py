@@ -1,0 +1,83 @@
+"""Samples spread over all of the data, for calibration and for the check of a file."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from tfpeft.core.arrays import check_numbers, to_numpy
+from tfpeft.core.data import ArrayData
+
+_MOST_READ = 50_000
+"""Samples that are read of data without random access; more are not seen."""
+
+
+def spread(data, count, *, arranged=lambda x: x, most_read=_MOST_READ, seed=0):
+    """Returns up to `count` inputs drawn from all of a `Data`, in a random order.
+
+    Each sample gets a random number, and those of the lowest numbers are kept: one pass, whatever
+    the length, in the memory of `count` samples.
+
+    Args:
+        data: What `tfpeft.core.data.read` returns.
+        count: How many.
+        arranged: A function that returns inputs in the structure of a model.
+        most_read: Samples after which reading stops, as data may have no end.
+        seed: Seed of the random numbers.
+
+    Returns:
+        A list of samples, each a list of arrays (1, ...); sides may differ between samples.
+
+    Raises:
+        InputError: for data that is empty, or not finite.
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(data, ArrayData):
+        check_numbers(data.inputs(), data.name)
+        order = np.argsort(rng.random(data.samples), kind="stable")[:count]
+        return [keras.tree.flatten(arranged(_as_numpy(data.rows(i, i + 1).x))) for i in order]
+    kept, read = [], 0
+    for batch in data.batches():
+        x = _as_numpy(batch.x)
+        check_numbers(x, data.name)
+        keys = rng.random(batch.size)
+        bound = kept[-1][0] if len(kept) >= count else 1.0
+        flat = keras.tree.flatten(arranged(x))
+        kept += [
+            (keys[i], [leaf[i : i + 1] for leaf in flat]) for i in np.flatnonzero(keys < bound)
+        ]
+        kept = sorted(kept, key=lambda pair: pair[0])[:count]
+        read += batch.size
+        if read >= most_read:
+            break
+    return [sample for _, sample in kept]
+
+
+def stacked(samples, batch_size=32):
+    """Yields lists of arrays (batch, ...), of samples of one shape each, in order."""
+
+    def shapes(sample):
+        return [array.shape for array in sample]
+
+    for _, group in itertools.groupby(samples, key=shapes):
+        group = list(group)
+        for start in range(0, len(group), batch_size):
+            yield list(map(np.concatenate, zip(*group[start : start + batch_size], strict=True)))
+
+
+def random_samples(inputs, count, side):
+    """Returns random samples of `ModelInput`s; free sides have the length `side`."""
+    rng = np.random.default_rng(0)
+
+    def values(leaf):
+        shape = [count, *(side if length is None else length for length in leaf.shape)]
+        if "float" in leaf.dtype:
+            return rng.normal(size=shape).astype("float32")
+        return rng.integers(0, 2, shape).astype(leaf.dtype)
+
+    drawn = [values(leaf) for leaf in inputs]
+    return [[array[i : i + 1] for array in drawn] for i in range(count)]
+
+
+def _as_numpy(x):
+    return keras.tree.map_structure(to_numpy, x)
