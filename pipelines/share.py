@@ -30,6 +30,7 @@ import numpy as np
 import tfpeft
 from pipelines.common import backbones, reports, tasks, training
 from pipelines.common.flags import (
+    ALLOW_DEVIATION,
     BATCH_SIZE,
     EPOCHS,
     LEARNING_RATE,
@@ -48,7 +49,7 @@ GROUPS = {
     "backbone": backbones.BACKBONE_FLAGS,
     "tasks": (tasks.TASK, *share.FLAGS),
     "training": (EPOCHS.with_default(3), BATCH_SIZE, LEARNING_RATE.with_default(2e-3)),
-    "export": (QUANTIZATION.with_default("dynamic_range"),),
+    "export": (QUANTIZATION.with_default("dynamic_range"), ALLOW_DEVIATION),
 }
 REPORT = {
     **dict.fromkeys(("size_bytes", "separate_size_bytes"), int),
@@ -69,7 +70,8 @@ def main(settings):
     named = tasks.parse(settings)
     is_text = tasks.check(settings, named)
     share.check(settings)
-    with RunFolder("share", settings, FLAGS, named_after="backbone") as folder:
+    exported = dict.fromkeys(("quantization", "allow_deviation"), ["model.tflite"])
+    with RunFolder("share", settings, FLAGS, named_after="backbone", files=exported) as folder:
         forms = {"tasks.json": tasks.CLASSES, "report.json": REPORT}
         files = [*map(weights_file, named), "tasks.json", "model.tflite", "report.json"]
         if not all([folder.has(name, forms.get(name, object)) for name in files]):
@@ -122,7 +124,11 @@ def export(settings, model, path, data):
         parts.append(keras.tree.map_structure(lambda array, i=drawn: array[i], samples.train[0]))
     inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
     return tfpeft.export_tflite(
-        model, path, quantization=settings.quantization, representative_data=inputs
+        model,
+        path,
+        quantization=settings.quantization,
+        representative_data=inputs,
+        allow_deviation=settings.allow_deviation,
     )
 
 

@@ -232,6 +232,14 @@ QUANTIZATION = Flag(
     "Numbers in the exported file.",
     choices=("none", "dynamic_range", "float16", "int8"),
 )
+ALLOW_DEVIATION = Flag(
+    "allow_deviation",
+    float,
+    None,
+    "Error of the file, as a fraction of the spread of the model's outputs, up to which it is "
+    "kept. By default: see the documentation of export_tflite.",
+    above=0,
+)
 FORMAT = Flag(
     "format", str, "table", "How the result is printed.", choices=("table", "markdown", "json")
 )

@@ -20,20 +20,23 @@ class RunFolder(ResumableFolder):
     """One folder per run. `run.json` holds the job and the flags that the run started with.
 
     Opened again with the same flags, the run resumes; with others it raises, so that no folder
-    holds parts of two runs.
+    holds parts of two runs. Flags whose files are still to be written may change: those of an
+    export that failed, for instance.
 
     Args:
         job: Name of the job, such as "compress".
         settings: Settings of the run.
         flags: The flags that the results depend on.
         named_after: The setting, such as "dataset", that names the folder without --name.
+        files: Name of a flag -> names of all files that depend on it; by default any file may.
     """
 
-    def __init__(self, job, settings, flags, *, named_after="dataset"):
+    def __init__(self, job, settings, flags, *, named_after="dataset", files=None):
         stem = pathlib.Path(getattr(settings, named_after)).stem.replace(":", ".")
         name = settings.name or f"{stem}-{job}"
         if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
             raise invalid_flag("name", "the name of a folder in --output_dir", name)
+        self._files = files or {}
         names = dict.fromkeys(flag.name for flag in flags if flag.name not in _NOT_RECORDED)
         self.flags = {name: getattr(settings, name) for name in names}
         super().__init__(
@@ -52,6 +55,10 @@ class RunFolder(ResumableFolder):
         if self.names() == {RECORD}:
             remove(self / RECORD)
         super()._open(progress)
+
+    def _may_change(self, setting):
+        files = self._files.get(setting)
+        return files is not None and not any((self / file).exists() for file in files)
 
     def has(self, name, schema=object):
         """Returns whether the file `name` is there and whole.

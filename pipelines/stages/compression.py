@@ -69,7 +69,8 @@ def run(job, settings, names, *, own_flags=()):
     check(settings, names)
     stage_flags = [flag for name in names for flag in STAGES[name].flags]
     settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags])
-    with RunFolder(job, settings, [*RUN_FLAGS, *own_flags, *stage_flags]) as folder:
+    flags = [*RUN_FLAGS, *own_flags, *stage_flags]
+    with RunFolder(job, settings, flags, files=files_of_flags(names)) as folder:
         files = [stage.file for stage in with_teacher(names)]
         whole = [folder.has(file) for file in files]
         if not all([folder.has("report.json", _REPORT), *whole]):
@@ -82,6 +83,16 @@ def run(job, settings, names, *, own_flags=()):
         )
         return 2
     return 0
+
+
+def files_of_flags(names):
+    """Returns name of a flag -> what the stages write that read it, of those in `names`."""
+    files = {}
+    for stage in (STAGES[name] for name in names):
+        for flag in stage.flags:
+            files.setdefault(flag.name, []).extend([stage.file, *stage.folders])
+    shared = {flag.name for flag in RUN_FLAGS}
+    return {name: written for name, written in files.items() if name not in shared}
 
 
 def with_teacher(names):

@@ -1,10 +1,13 @@
 """The last stage: the model becomes a .tflite file, run and compared before it is kept."""
 
 import tfpeft
-from pipelines.common.flags import QUANTIZATION
+from pipelines.common.flags import ALLOW_DEVIATION, QUANTIZATION, Flag
 from pipelines.stages.stage import Stage
 
-FLAGS = (QUANTIZATION,)
+FLOAT_LAYERS = Flag(
+    "float_layers", list, (), "Names or patterns of layers that int8 leaves in float32."
+)
+FLAGS = (QUANTIZATION, FLOAT_LAYERS, ALLOW_DEVIATION)
 
 
 def run(settings, inputs):
@@ -16,6 +19,8 @@ def run(settings, inputs):
             path,
             quantization=settings.quantization,
             representative_data=inputs.data.train[0],
+            float_layers=settings.float_layers,
+            allow_deviation=settings.allow_deviation,
         )
 
     return write

@@ -104,3 +104,31 @@ def test_the_record_says_what_to_do_when_it_is_damaged(tmp_path):
         with pytest.raises(InputError, match="run.json is damaged: remove the folder, or name ano"):
             open_folder(tmp_path)
     assert sorted(folder.names()) == [RECORD, "teacher.keras"]
+
+
+def test_flags_may_change_until_their_files_are_written(tmp_path):
+    def open_with(alpha):
+        settings = types.SimpleNamespace(
+            output_dir=str(tmp_path), name="run", dataset="data.npz", alpha=alpha
+        )
+        return RunFolder("test", settings, FLAGS, files={"alpha": ["last.json"]})
+
+    with open_with(0.1) as folder:
+        folder.write("first.json", "{}")
+    with open_with(0.5) as folder:
+        assert json.loads((folder / RECORD).read_text())["flags"]["alpha"] == 0.5
+        folder.write("last.json", "{}")
+    with pytest.raises(InputError, match="--alpha was 0.5 and is 0.1"):
+        open_with(0.1)
+    with open_with(0.5):
+        pass
+
+
+def test_a_flag_that_is_new_changes_nothing_where_it_asks_for_nothing(tmp_path):
+    with open_folder(tmp_path) as folder:
+        folder.write("first.json", "{}")
+    settings = types.SimpleNamespace(
+        output_dir=str(tmp_path), name="run", dataset="data.npz", alpha=0.1, more=()
+    )
+    with RunFolder("test", settings, [*FLAGS, Flag("more", list, (), "")]) as folder:
+        assert folder.has("first.json")

@@ -15,7 +15,7 @@ from pipelines.common.flags import Flag, settings_of
 from pipelines.stages import STAGES, compression, teacher
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report
-from tfpeft.core.arguments import BudgetError, InputError
+from tfpeft.core.arguments import BudgetError, ExportError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,18 @@ def test_the_file_of_the_last_stage(run_stage, data, tmp_path):
     assert rows["file"].accuracy == pytest.approx(rows["model"].accuracy, abs=0.05)
     title = STAGES["quantize"].heading(settings_of(STAGES["quantize"].flags))
     assert title == "export, quantization int8"
+
+
+def test_what_int8_may_lose_and_leaves_in_float(run_stage, tmp_path):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(8, activation="relu", name="first"), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((64,)), *layers])
+    write, _ = run_stage("quantize", model=model, float_layers=["first"])
+    write(tmp_path / "model.tflite")
+    assert 0 < tfpeft.TFLiteFile(tmp_path / "model.tflite").contents.int8_share < 1
+    write, _ = run_stage("quantize", model=model, name="strict", allow_deviation=1e-6)
+    with pytest.raises(ExportError, match="allow_deviation"):
+        write(tmp_path / "strict.tflite")
 
 
 def halve(settings, inputs):

@@ -131,16 +131,23 @@ class ResumableFolder:
             before = {key: saved.pop(key, None) for key in self.settings}
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise self._damaged() from error
-        changed = [self.prefix + text for text in _differences(before, self.settings)]
-        if changed:
+        changed = dict(_differences(before, self.settings))
+        fixed = [self.prefix + text for key, text in changed.items() if not self._may_change(key)]
+        if fixed:
             raise InputError(
                 f"{self.path} ({self.argument}) holds other {self.kind}, expected the same "
-                f"settings, or another folder. Received: {'; '.join(changed)}"
+                f"settings, or another folder. Received: {'; '.join(fixed)}"
             )
         found = mismatch(saved, progress)
         if found:
             raise self._damaged(f", without {found}")
         self.progress = saved
+        if changed:
+            self.save(**saved)
+
+    def _may_change(self, setting):
+        """Returns whether nothing in the folder depends on a setting yet."""
+        return False
 
     def _damaged(self, why=""):
         why = f"whose {self.record} is damaged{why}: remove the folder, or name another"
@@ -175,10 +182,10 @@ class ResumableFolder:
 
 
 def _differences(before, now):
-    """Yields a text per setting that differs; settings in nested dicts go by their own names."""
+    """Yields (name, text) per setting that differs; those in nested dicts go by their own names."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new)
-        elif old != new:
-            yield f"{key} was {old!r} and is {new!r}"
+        elif old != new and (key in before or new):  # a new setting that asks for nothing
+            yield key, f"{key} was {old!r} and is {new!r}"
