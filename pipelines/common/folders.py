@@ -12,6 +12,8 @@ from tfpeft.core.json_files import read_json
 from tfpeft.export.tflite_file import TFLiteFile
 
 RECORD = "run.json"
+# How models in the folder are given data; before 0.2.0 pixels were divided by 255.
+_CONVENTION = {"pixels": "as stored"}
 # Where the folder is, and how strict its reader is, does not change what is in it.
 _NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop", "allow_chance")
 
@@ -47,8 +49,12 @@ class RunFolder(ResumableFolder):
             argument="--output_dir and --name",
             prefix="--",
         )
+        convention = _CONVENTION if named_after == "dataset" else {}
         if self.progress is None:
-            self.save()
+            self.save(**convention)
+        elif self.progress != convention:
+            self.close()
+            raise self._unusable("of a version that scaled pixels: remove it, or name another")
 
     def _open(self, progress):
         """Also removes the record of a run that ended before its first stage did."""

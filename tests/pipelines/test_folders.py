@@ -132,3 +132,14 @@ def test_a_flag_that_is_new_changes_nothing_where_it_asks_for_nothing(tmp_path):
     )
     with RunFolder("test", settings, [*FLAGS, Flag("more", list, (), "")]) as folder:
         assert folder.has("first.json")
+
+
+def test_models_that_were_trained_on_scaled_pixels_are_not_given_others(tmp_path):
+    with open_folder(tmp_path) as folder:
+        folder.write("first.json", "{}")
+        record = json.loads((folder / RECORD).read_text())
+        del record["pixels"]  # as of 0.1.0
+        (folder / RECORD).write_text(json.dumps(record))
+    for _ in range(2):
+        with pytest.raises(InputError, match="of a version that scaled pixels: remove it"):
+            open_folder(tmp_path)
