@@ -10,10 +10,12 @@ from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x, y
 
+COUNT_OR_NONE = tuple(value for value in values.COUNT if value is not None)
 SPARSE = {"exclude": values.NAMES}
+BLOCKS = ((0, 4), (-1, 1), (2,), 4, "4x4", (1.5, 2), (NAN, 1), (True, 2), ())
 PRUNING = {
     "scope": values.CHOICE,
-    "block_size": ((0, 4), (-1, 1), (2,), 4, "4x4", (1.5, 2), (NAN, 1), (True, 2), (3, 5), ()),
+    "block_size": (*BLOCKS, (3, 5)),  # which does not divide the kernels of the model
     "n_m": ((4, 2), (0, 4), (2,), 2, "2:4", (1.5, 4), (NAN, 4), (2, 5), (2, 2), ()),
     "straight_through": values.FLAG,
 }
@@ -67,7 +69,7 @@ def of_optimizers():
         "Pruning",
         tfpeft.Pruning,
         lambda: {"optimizer": sgd(), "schedule": schedule()},
-        {**bad, **PRUNING, "schedule": values.SCHEDULE},
+        {**bad, **PRUNING, "block_size": BLOCKS, "schedule": values.SCHEDULE},
     )
     for name in ("MagnitudePruning", "GradientPruning", "MovementPruning", "RandomPruning"):
         wrong, arguments = optimizers(name, schedule=schedule())
@@ -82,7 +84,7 @@ def of_optimizers():
         bad = {
             **REWIRED,
             "end_step": values.COUNT,
-            "frequency": values.COUNT,
+            "frequency": COUNT_OR_NONE,
             "drop_fraction": values.RATE,
             **SPARSE,
         }
@@ -97,7 +99,7 @@ def of_optimizers():
         {
             "drop_rate": values.RATE,
             "target_fraction": values.FRACTION,
-            "end_step": tuple(value for value in values.COUNT if value is not None),
+            "end_step": COUNT_OR_NONE,
             "frequency": values.COUNT,
             "seed": values.SEED,
         }
@@ -127,16 +129,6 @@ def of_models():
             "strip_pruning(model) before the schedule's end",
             lambda: trained(lambda inner: tfpeft.MagnitudePruning(inner, never)),
             ("sparsity", "zeros", "schedule"),
-        ),
-        Case(
-            "RigL(end_step=20), of the default frequency, and fit",
-            lambda: trained(lambda inner: tfpeft.RigL(inner, 0.5, end_step=20), epochs=6),
-            ("frequency", "end_step"),
-        ),
-        Case(
-            "SET(end_step=20), of the default frequency, and fit",
-            lambda: trained(lambda inner: tfpeft.SET(inner, 0.5, end_step=20), epochs=6),
-            ("frequency", "end_step"),
         ),
         Case(
             "SparsityLogger() without a sparse optimizer",

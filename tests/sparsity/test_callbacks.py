@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tests.networks import compiled, sequential, train, zeros
+from tests.networks import X, Y, compiled, sequential, train, zeros
 from tfpeft.core.arguments import InputError
 
 
@@ -125,3 +125,20 @@ def test_the_mean_of_metrics_of_two_modes_is_no_metric():
     model = compiled(sequential(), keras.optimizers.SGD(0.1), metrics=["accuracy"])
     with pytest.raises(ValueError, match="`monitor`, expected metrics of one mode"):
         train(model, epochs=1, callbacks=[best])
+
+
+def test_metrics_with_a_value_for_each_class_are_no_monitors():
+    labels = np.eye(3, dtype="float32")[Y]
+    model = sequential()
+    metrics = [keras.metrics.F1Score(average=None), "categorical_accuracy"]
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics)
+    expected = "`monitor`, expected a metric of one number.*f1_score, an array of shape \\(3,\\)"
+    data = (X, labels)
+    best = tfpeft.KeepBest(["val_loss", "val_f1_score"])
+    with pytest.raises(InputError, match=expected):
+        model.fit(*data, validation_data=data, verbose=0, callbacks=[best])
+    with pytest.raises(InputError, match=expected):
+        tfpeft.layer_sensitivity(model, data, [0.5], monitor="f1_score")
+    with pytest.raises(InputError, match=expected):
+        tfpeft.prune_iteratively(model, data, data, target_sparsity=0.5, monitor="f1_score")
+    assert tfpeft.layer_sensitivity(model, data, [0.5], monitor="categorical_accuracy").rows

@@ -4,6 +4,7 @@ import math
 import re
 
 import keras
+import numpy as np
 
 from tfpeft.core.arguments import check_choice, invalid, is_real
 from tfpeft.core.graph import metric_function
@@ -39,6 +40,14 @@ def monitor_name(monitor, metrics):
     if not isinstance(monitor, str) or monitor not in metrics:
         raise invalid("monitor", f"one of {', '.join(metrics)}, as compiled", monitor)
     return monitor
+
+
+def check_one_number(monitor, value):
+    """Raises unless the value of a metric is one number, and not one for each class."""
+    shape = np.shape(value)
+    if math.prod(shape) != 1:
+        expected = "a metric of one number, such as the mean over the classes"
+        raise invalid("monitor", expected, f"{monitor}, an array of shape {shape}")
 
 
 def metric_mode(monitor, *, mode=None, model=None):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfpeft.core.arguments import InputError, check_choice, invalid
 from tfpeft.core.graph import flatten_layers
-from tfpeft.core.monitor import MODES, is_better, metric_mode
+from tfpeft.core.monitor import MODES, check_one_number, is_better, metric_mode
 from tfpeft.sparsity.promises import missing_zeros, steps_done
 from tfpeft.sparsity.sparse_optimizer import sparse_optimizer_of, sparse_optimizers_of
 
@@ -60,7 +60,9 @@ class KeepBest(keras.callbacks.Callback):
     little data metrics are coarse, and the later epoch has the lower learning rate.
 
     It keeps the variables of layers that are trained, with their exact zeros; a frozen backbone
-    is not copied. The optimizer's state stays as it is after the last step.
+    is not copied. With a metric of `validation_data` it keeps the weights that were validated, such
+    as the averages that `keras.callbacks.SwapEMAWeights` shows. The optimizer's state stays as it
+    is after the last step.
 
     Args:
         monitor: The metric's name in the logs of `fit`, or a list of names whose mean counts.
@@ -74,8 +76,8 @@ class KeepBest(keras.callbacks.Callback):
         best_epoch: Its epoch, from 0.
 
     Raises:
-        InputError: while training, if the logs lack the metric, or `mode` is None and the metric
-            is not one of Keras's; when it ends, if no epoch counted.
+        InputError: while training, if the logs lack the metric, if its value is not one number,
+            or `mode` is None and it is not one of Keras's; when it ends, if no epoch counted.
 
     Example:
 
@@ -131,6 +133,14 @@ class KeepBest(keras.callbacks.Callback):
                 )
             self._first_step = max(steps, default=0)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._validated = None
+
+    def on_test_batch_begin(self, batch, logs=None):
+        # Other callbacks may swap weights before the first batch, and when the epoch ends.
+        if batch == 0:
+            self._validated = self._current_weights()
+
     def on_epoch_end(self, epoch, logs=None):
         value = self._current_value(logs or {})
         self._epochs += 1
@@ -143,7 +153,11 @@ class KeepBest(keras.callbacks.Callback):
         mode = self._current_mode()
         if self.best is None or is_better(value, self.best, mode=mode):
             self.best, self.best_epoch = value, epoch
-            self._kept = [(v, v.numpy()) for v in _variables_in_training(self.model)]
+            is_validation = any(name.startswith("val_") for name in self.monitor)
+            self._kept = (is_validation and self._validated) or self._current_weights()
+
+    def _current_weights(self):
+        return [(v, v.numpy()) for v in _variables_in_training(self.model)]
 
     def _current_mode(self):
         modes = {metric_mode(name, mode=self.mode, model=self.model) for name in self.monitor}
@@ -156,6 +170,8 @@ class KeepBest(keras.callbacks.Callback):
         if missing:
             expected = f"names among {', '.join(logs)}; those of `val_` need validation_data"
             raise invalid("monitor", expected, missing)
+        for name in self.monitor:
+            check_one_number(name, logs[name])
         return sum(float(logs[name]) for name in self.monitor) / len(self.monitor)
 
     def on_train_end(self, logs=None):

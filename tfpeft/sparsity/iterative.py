@@ -21,6 +21,7 @@ from tfpeft.core.arguments import (
 from tfpeft.core.model_files import damage_of
 from tfpeft.core.monitor import (
     MODES,
+    check_one_number,
     check_tolerance,
     metric_mode,
     monitor_name,
@@ -220,6 +221,7 @@ def prune_iteratively(
     metrics = evaluate(current, validation, batch_size)  # when resuming, too: it builds metrics
     check_metrics(metrics, model)
     name = monitor_name(monitor, metrics) if rounds.baseline is None else rounds.monitor
+    check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=current)
     if rounds.baseline is None:
         rounds.begin(name, metrics)

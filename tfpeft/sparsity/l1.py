@@ -13,7 +13,7 @@ from tfpeft.core.kernel_axes import is_class_of_keras
 from tfpeft.core.layers import layers_by_path, match_layers, matching_patterns
 from tfpeft.core.registration import register
 from tfpeft.sparsity.kernels import direct_patterns, unmatched_patterns
-from tfpeft.sparsity.sparse_optimizer import SparseOptimizer, wrapped
+from tfpeft.sparsity.sparse_optimizer import SparseOptimizer
 
 
 def l1_regularize(
@@ -157,7 +157,7 @@ class ProximalL1(SparseOptimizer):
     update moves it further than `learning_rate * l1`. The penalty alone, `l1_regularize`, never
     reaches zero; its page compares both.
 
-    Memory: nothing; 1 byte per weight if the wrapped optimizer averages weights (`use_ema`).
+    Memory: nothing.
 
     Args:
         optimizer: The `keras.optimizers.Optimizer` that trains the weights.
@@ -197,11 +197,6 @@ class ProximalL1(SparseOptimizer):
         check_positive("l1", l1)
         self.l1 = float(l1)
 
-    def add_states(self):
-        # At the end of training averages of the weights replace them, without zeros.
-        if any(getattr(each, "use_ema", False) for each in wrapped(self.inner_optimizer)):
-            self.add_state("zero", dtype="bool")
-
     def shrink(self, kernel, weight, threshold):
         """Returns the new weights of a kernel.
 
@@ -220,13 +215,6 @@ class ProximalL1(SparseOptimizer):
             weight = tf.cast(kernel.weight, tf.float32)
             shrunk = self.shrink(kernel, weight, threshold)
             kernel.weight.assign(tf.cast(shrunk, kernel.weight.dtype))
-            if "zero" in kernel.state:
-                kernel.state["zero"].assign(tf.equal(kernel.weight, 0))
-
-    def final_zeros(self, index, variable):
-        if "zero" in self.states():
-            return tf.convert_to_tensor(self.states()["zero"][index])
-        return super().final_zeros(index, variable)
 
     def get_config(self):
         return {**super().get_config(), "l1": self.l1}
@@ -278,7 +266,6 @@ class ProximalGroupL1(ProximalL1):
     uses_axes = True
 
     def add_states(self):
-        super().add_states()
         self._kernel_axes = [self.axes_of(variable) for variable in self.sparse_variables]
 
     def shrink(self, kernel, weight, threshold):

@@ -1,7 +1,25 @@
-"""What an optimizer remembers of each weight: its moments, found for any Keras optimizer."""
+"""What is inside any Keras optimizer: optimizers that it wraps, averages and moments of weights."""
 
 # Not of the gradients: averages of the weights (`use_ema`), and gradients that still add up.
 _NO_MOMENTS = ("average", "gradient_accumulator")
+
+
+def wrapped(optimizer):
+    """Returns `optimizer` and those inside it."""
+    found = []
+    while optimizer is not None:
+        found.append(optimizer)
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return found
+
+
+def averages_of(optimizer, variables):
+    """Returns the averages of variables that a built optimizer keeps (`use_ema`); None if none."""
+    plain = wrapped(optimizer)[-1]
+    if not getattr(plain, "use_ema", False):
+        return None
+    averages = plain._model_variables_moving_average
+    return [averages[plain._get_variable_index(variable)] for variable in variables]
 
 
 def moments_of(optimizer, variables):

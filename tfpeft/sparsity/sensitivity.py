@@ -9,7 +9,13 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import check_positive_integer, check_sparsity, invalid
-from tfpeft.core.monitor import check_tolerance, metric_mode, monitor_name, within_tolerance
+from tfpeft.core.monitor import (
+    check_one_number,
+    check_tolerance,
+    metric_mode,
+    monitor_name,
+    within_tolerance,
+)
 from tfpeft.reports.plots import line_plot
 from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity import masks
@@ -167,6 +173,7 @@ def layer_sensitivity(
     metrics = evaluate(model, data, batch_size)
     check_metrics(metrics, model)
     name = monitor_name(monitor, metrics)
+    check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=model)
     rows = []
     for kernel in kernels:

@@ -18,9 +18,9 @@ from tfpeft.core.arguments import (
 from tfpeft.core.registration import register
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
-from tfpeft.sparsity.moments import initial_value, moments_of
+from tfpeft.sparsity.moments import initial_value, moments_of, wrapped
 from tfpeft.sparsity.noise import uniform_noise
-from tfpeft.sparsity.sparse_optimizer import Kernel, wrapped
+from tfpeft.sparsity.sparse_optimizer import Kernel
 
 
 @register()

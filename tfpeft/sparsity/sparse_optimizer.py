@@ -12,6 +12,7 @@ from tfpeft.core.graph import without_all_reduce
 from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity import gradients, kernels, saved_states
+from tfpeft.sparsity.moments import averages_of, wrapped
 
 
 class Kernel(typing.NamedTuple):
@@ -22,7 +23,7 @@ class Kernel(typing.NamedTuple):
     gradient: tf.Tensor | None
     """The gradient over all replicas in float32, where `uses_gradients` asks for it."""
     state: dict
-    """Name -> tf.Variable: the states that `add_state` made, such as "mask"."""
+    """Name -> tf.Variable: those of `add_state`, such as "mask", and "average" with `use_ema`."""
 
 
 class SparseOptimizer(keras.optimizers.Optimizer):
@@ -46,8 +47,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     warn, as with Keras's optimizers; masks and schedule then start anew.
 
     What it does not give: zeros do not make a dense kernel faster on most machines; they make
-    compressed files smaller. Averages of weights (`use_ema`) get their zeros when they replace
-    the weights at the end of `fit`, not while `keras.callbacks.SwapEMAWeights` shows them.
+    compressed files smaller. Averages of weights (`use_ema`) are zero where the weights are, so
+    what they remember of a weight ends when it is pruned.
 
     Args:
         optimizer: A `keras.optimizers.Optimizer`; it may be another `SparseOptimizer`, of
@@ -121,6 +122,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         skipped a step that overflowed. `learning_rate` is that of this step.
         """
 
+    def clear_averages(self, kernels, step):
+        """Makes averages of weights zero where the weights are: callbacks put them in the model."""
+        for kernel in kernels:
+            if "average" in kernel.state:
+                average = kernel.state["average"]
+                average.assign(tf.where(kernel.weight == 0, tf.zeros_like(average), average))
+
     def skip_reason(self, variable) -> str | None:
         """Returns why a kernel does not suit the technique; None if it does."""
 
@@ -158,7 +166,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def states(self) -> dict[str, list]:
         """Returns {name: a variable for each kernel}: what `Kernel.state` consists of."""
-        return dict(self._states)
+        averages = averages_of(self.inner_optimizer, self.sparse_variables)
+        return {**self._states, **({"average": averages} if averages else {})}
 
     def build(self, variables):
         # Without variables: Keras builds optimizers so when it loads a whole .h5 file.
@@ -236,6 +245,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             self.inner_optimizer.apply(grads, variables)
         step = tf.cast(self.iterations, tf.int64)
         self._run(self.after_update, active, by_kernel, step, step > before, learning_rate)
+        self._run(self.clear_averages, active, by_kernel, step)
 
     def _scales_loss(self):
         optimizers = wrapped(self.inner_optimizer)
@@ -304,7 +314,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         )
 
     def finalize_variable_values(self, var_list):
-        # With `use_ema` the averages replace the weights here; they are not sparse by themselves.
+        # With `use_ema` the averages replace the weights here; they may have fewer zeros.
         named = set(map(id, var_list))
         zeros = [
             (variable, self.final_zeros(index, variable))
@@ -388,12 +398,3 @@ def sparse_optimizer_of(optimizer):
 
 def _tf_variable(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def wrapped(optimizer):
-    """Returns `optimizer` and those inside it."""
-    found = []
-    while optimizer is not None:
-        found.append(optimizer)
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return found

@@ -10,8 +10,8 @@ from tfpeft.core.arguments import check_positive_integer, check_rate, check_seed
 from tfpeft.core.registration import register
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.masked_optimizer import MaskedOptimizer
+from tfpeft.sparsity.moments import wrapped
 from tfpeft.sparsity.noise import uniform_noise
-from tfpeft.sparsity.sparse_optimizer import wrapped
 
 
 @register()
@@ -121,6 +121,11 @@ class TargetedDropout(MaskedOptimizer):
             spared = uniform_noise(self.seed, kernel.index, kernel.weight.shape, step) >= drop_rate
             self.set_mask(kernel, kept | spared)
             self.remember(kernel)
+
+    def clear_averages(self, kernels, step):
+        # Until then weights are dropped for some steps only, and averages keep what they are.
+        if self.end_step is not None:
+            self._if(step >= self.end_step, super().clear_averages, kernels, step)
 
     def finalize_variable_values(self, var_list):
         if self.end_step is None and self.sparse_variables:
