@@ -62,7 +62,7 @@ def of_mix_tasks():
 
 def of_compile():
     weights = (
-        *([1.0, 0.0], 2.0, "a", {"a": 1.0}, {"a": 1.0, "c": 1.0}, {}),
+        *([1.0, 0.0], "a", {"a": 1.0}, {"a": 1.0, "c": 1.0}, {}),
         *({"a": weight, "b": 1.0} for weight in (NAN, values.INF, -1.0, "1", None, True, [1.0])),
     )
     cases = bad_arguments(

@@ -176,10 +176,7 @@ def of_precompute():
             "model": (
                 *(None, 3, "", "no_such.tflite", [], [None], {}, values.FILE, values.DIRECTORY),
                 Made("np.ones((2, 2))", lambda: np.ones((2, 2))),
-                Made("a model of another width", lambda: models.dense(width=5)),
                 Made("a class", lambda: keras.Sequential),
-                Made("lambda: 0", lambda: lambda: 0),
-                Made("lambda x: None", lambda: lambda x: None),
                 Made("a model of NaN", models.not_finite),
             ),
             "data": (*_inputs(), shuffled),
@@ -189,6 +186,15 @@ def of_precompute():
             "batch_size": values.COUNT,
         },
     )
+
+    cases += [
+        Case(f"precompute({text})", functools.partial(tfpeft.precompute, model, (x(), y())), names)
+        for text, model, names in (
+            ("a model of another width", models.dense(width=5), ("data",)),
+            ("lambda: 0", lambda: 0, ("function",)),
+            ("lambda x: None", lambda x: None, ("function",)),
+        )
+    ]
 
     def joined(data):
         return tfpeft.precompute(models.dense(), (x(), y())).join(data)

@@ -410,6 +410,10 @@ class TestBadInput:
             ({"model": "teacher.keras"}, "`model`.*'teacher.keras'"),
             ({"data": [X, Y[:3]]}, "`data`"),
             ({"data": 3}, "`data`.*int"),
+            ({"data": np.where(X > 1, np.nan, X)}, "`data`, expected finite inputs.*NaN"),
+            ({"data": tf.data.Dataset.from_tensors(X + np.inf)}, "`data`, expected finite inputs"),
+            ({"data": X.astype(str)}, "`data`, expected numbers for .*texts"),
+            ({"model": []}, "`model`, expected a model.*model=\\[\\]"),
             ({"features": "deep"}, "`features`.*'deep'"),
             ({"features": ["deap"]}, "`features`.*such as.*deep.*'deap'"),
             ({"batch_size": 0}, "`batch_size`.*0"),
@@ -421,6 +425,16 @@ class TestBadInput:
         with pytest.raises(ValueError, match=message):
             tfpeft.precompute(**arguments)
         assert not (tmp_path / "outputs" / "00000").exists()
+
+
+@pytest.mark.parametrize("given", [{}, X, {"outputs": ()}, {"features": {}}])
+def test_precomputed_inputs_that_join_did_not_make(given):
+    distiller = tfpeft.Distiller(None, student(), teacher_from_logits=True)
+    distiller.compile("sgd", HARD)
+    with pytest.raises(InputError, match="`teacher` of outputs, as `join` returns them"):
+        distiller.fit(tfpeft.PrecomputedInputs(X, given), Y, verbose=0)
+    with pytest.raises(InputError, match="`store`, expected one that `precompute` has filled"):
+        tfpeft.Precomputed(given)
 
 
 def test_the_folder_is_plain_to_read(teacher, tmp_path, small_shards):

@@ -69,6 +69,8 @@ NOT = {
     "rank": ([PRICE, AGE, np.zeros((2, 1, 4))], r"city of shape \(1,\) per sample"),
     "fractions": ([PRICE, AGE, CITY + 0.5], "whole numbers of int32 for city"),
     "too large": ([PRICE, AGE, CITY.astype("int64") + 2**40], "whole numbers of int32 for city"),
+    "texts": ([PRICE.astype(str), AGE, CITY], "numbers for price.*texts$"),
+    "text tensors": ([PRICE, AGE, tf.constant([["a"], ["b"]])], "numbers for city.*texts$"),
     "NaN": ([PRICE, AGE, CITY * np.nan], "whole numbers of int32 for city"),
     "nested": ({"price": PRICE, "age": [AGE], "city": [CITY, CITY]}, "Received: 2 inputs$"),
 }

@@ -238,6 +238,20 @@ def test_bad_input(data, options, message):
         tfpeft.mix_tasks(data, **options)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite(bad):
+    x, y = numbered(3)
+    name = r"`data\['a'\]`, expected finite"
+    with pytest.raises(ValueError, match=f"{name} inputs"):
+        tfpeft.mix_tasks({"a": ({"p": x, "q": np.full(3, bad)}, y)})
+    labels = np.array([0.0, 1.0, bad])
+    if np.isnan(bad):  # a missing label
+        assert len(list(tfpeft.mix_tasks({"a": (x, labels)})))
+        return
+    with pytest.raises(ValueError, match=f"{name} labels.*infinity"):
+        tfpeft.mix_tasks({"a": (x, labels)})
+
+
 def test_weights_that_are_not_finite():
     x, y = numbered(4)
     with pytest.raises(ValueError, match=r"`data\['a'\]`, expected finite sample weights"):

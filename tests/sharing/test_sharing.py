@@ -488,6 +488,13 @@ class TestBadInput:
     def shared(self):
         return compiled(shared_model())
 
+    @pytest.mark.parametrize("bad", [None, 3, "encoder"])
+    def test_a_task_model_of_other_parts(self, shared, bad):
+        with pytest.raises(ValueError, match="`encoder`, expected the `encoder` of a SharedModel"):
+            tfpeft.TaskModel(bad, next(iter(shared.parts.values())))
+        with pytest.raises(ValueError, match="`part`, expected one of the `parts`"):
+            tfpeft.TaskModel(shared.encoder, bad)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

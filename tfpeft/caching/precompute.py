@@ -20,10 +20,16 @@ from tfpeft.caching.frozen_model import (
     inputs_of_models,
 )
 from tfpeft.caching.samples import check_dense, check_repeatable, checksums
-from tfpeft.caching.store import FolderStore, MemoryStore
+from tfpeft.caching.store import FolderStore, MemoryStore, Store
 from tfpeft.core import weight_files
-from tfpeft.core.arguments import check_boolean, check_exclude, check_positive_integer, invalid
-from tfpeft.core.arrays import invalid_data
+from tfpeft.core.arguments import (
+    check_boolean,
+    check_exclude,
+    check_positive_integer,
+    invalid,
+    unexpected,
+)
+from tfpeft.core.arrays import check_finite, invalid_data
 from tfpeft.core.checks import input_errors, passing_errors
 from tfpeft.core.data import read
 from tfpeft.core.layers import find_layer
@@ -51,7 +57,12 @@ class PrecomputedInputs(typing.NamedTuple):
     @staticmethod
     def split(x: typing.Any) -> tuple:
         """Returns the inputs of an x, and the teacher's outputs, None if x is inputs alone."""
-        return x if isinstance(x, PrecomputedInputs) else (x, None)
+        if not isinstance(x, PrecomputedInputs):
+            return x, None
+        if not isinstance(x.teacher, dict) or not x.teacher.get("outputs"):
+            expected = "PrecomputedInputs with a `teacher` of outputs, as `join` returns them"
+            raise unexpected(expected, f"a {type(x.teacher).__name__} without outputs")
+        return x
 
 
 def precompute(
@@ -95,9 +106,9 @@ def precompute(
 
     Raises:
         InputError: for data that changes or is shuffled from epoch to epoch, has no end, no
-            batches or no samples; for outputs that are NaN or infinite; for a folder with other
-            files, or with outputs of another model or other data; for unknown layers; for outputs
-            out of the range of float16.
+            batches or no samples; for inputs and outputs that are NaN or infinite; for a folder
+            with other files, or with outputs of another model or other data; for unknown layers;
+            for outputs out of the range of float16.
 
     Example:
 
@@ -117,6 +128,8 @@ def precompute(
     2022, https://arxiv.org/abs/2106.05237
     """
     models = model if isinstance(model, (list, tuple)) else [model]
+    if not models:
+        raise invalid("model", "a model, a .tflite file, a function, or a list of these", model)
     models = [as_frozen_model(each, "model") for each in models]
     check_exclude(features, "features")
     check_boolean("float16", float16)
@@ -155,6 +168,8 @@ class Precomputed:
     """
 
     def __init__(self, store):
+        if not isinstance(store, Store):
+            raise invalid("store", "one that `precompute` has filled", store)
         self._store = store
         self.samples = store.samples
 
@@ -249,6 +264,7 @@ def _fill(store, models, data, features, float16, batch_size):
     done, convert = 0, None
     for batch in data.batches(batch_size):
         _check_shapes(batch.x, specs)
+        check_finite(batch.x, data.name, "inputs")
         sums = checksums(batch.x)
         known = min(max(store.samples - done, 0), len(sums))  # computed before a kill
         store.check_samples(done, sums[:known])

@@ -24,6 +24,24 @@ def check_numbers(arrays, name):
             raise invalid_data(name, "finite numbers", f"NaN or infinity in {where}")
 
 
+def check_finite(structure, name, what, *, missing=False):
+    """Raises for NaN or infinity in arrays of floats; with `missing`, NaN is no value, and stays.
+
+    Args:
+        structure: Arrays or tensors of any type; texts and integers pass.
+        name: The argument that gave them, for errors.
+        what: What they are, such as "inputs", for errors.
+        missing: Whether NaN may be among them.
+    """
+    for leaf in keras.tree.flatten(structure):
+        if not tf.as_dtype(leaf.dtype).is_floating:
+            continue
+        values = np.asarray(leaf).astype("float32", copy=False)
+        if not np.all(np.isfinite(values) | (np.isnan(values) & missing)):
+            found = "infinity" if missing else "NaN or infinity"
+            raise invalid_data(name, f"finite {what}", f"{found} among them")
+
+
 def as_arrays(structure):
     """Returns arrays or tensors in their structure; a list of numbers is one array."""
     if isinstance(structure, dict):

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfpeft.core.arguments import compatible_shapes
 from tfpeft.core.arrays import invalid_data
@@ -131,10 +132,17 @@ def _fitted(expected, value, name, owner):
             shape = tuple(given.shape[1:])
             wanted = f"{expected.name} of shape {expected.shape} per sample"
             raise _invalid(name, wanted, owner, f"shape {shape}")
+    if _is_text(value) and not (expected.dtype is None or expected.dtype == "string"):
+        raise _invalid(name, f"numbers for {expected.name}", owner, "texts")
     if isinstance(value, np.ndarray) and not _holds(expected.dtype, value):
         wanted = f"whole numbers of {expected.dtype} for {expected.name}"
         raise _invalid(name, wanted, owner, f"{value.dtype} with others")
     return value
+
+
+def _is_text(value):
+    dtype = getattr(value, "dtype", None)
+    return dtype == tf.string or getattr(dtype, "kind", "") in ("S", "U")
 
 
 def _holds(dtype, array):

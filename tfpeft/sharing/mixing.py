@@ -14,7 +14,7 @@ from tfpeft.core.arguments import (
     check_seed,
     invalid,
 )
-from tfpeft.core.arrays import invalid_data
+from tfpeft.core.arrays import check_finite, invalid_data
 
 SAMPLINGS = ("proportional", "uniform", "temperature", None)
 SHUFFLED_AT_ONCE = 10_000
@@ -108,7 +108,7 @@ def mix_tasks(
     Text-to-Text Transformer", 2020, section 3.5.2, https://arxiv.org/abs/1910.10683
     """
     if not isinstance(data, dict) or not data:
-        raise invalid("data", "{task: data}, one task or more", data)
+        raise invalid_data("data", "{task: data}, one task or more", _described(data))
     check_choice("sampling", sampling, SAMPLINGS)
     if temperature is not None and sampling != "temperature":
         raise invalid("temperature", 'None unless sampling="temperature"', temperature)
@@ -204,6 +204,12 @@ def _sample_weights(x, y, weights=None):
     return tf.ones(tf.shape(y)[:1], keras.config.floatx()) if weights is None else weights
 
 
+def _described(data):
+    """Returns data that is no dict in words, as arrays are long."""
+    is_short = data is None or not keras.tree.flatten(data)
+    return repr(data) if is_short else f"a {type(data).__name__}"
+
+
 def _source(given, name):
     """Returns the data of one task as a source of batches."""
     data = core_data.read(given, name)
@@ -226,6 +232,8 @@ class _ArraySource:
     """Batches of samples that are in memory."""
 
     def __init__(self, data, name):
+        check_finite(data.batch.x, name, "inputs")
+        check_finite(data.batch.y, name, "labels", missing=True)
         self.samples = data.samples
         element = keras.tree.lists_to_tuples(data.batch.element())
         self._tensors = keras.tree.map_structure(_tensor, element)

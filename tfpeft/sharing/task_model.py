@@ -14,6 +14,7 @@ from tfpeft.core import weight_files
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import flatten_layers
 from tfpeft.core.json_files import mismatch
+from tfpeft.sharing.encoder import Encoder
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -37,6 +38,10 @@ class TaskModel(keras.Model):
 
     def __init__(self, encoder, part, *, name=None):
         super().__init__(name=name)
+        if not isinstance(encoder, Encoder):
+            raise invalid("encoder", "the `encoder` of a SharedModel", encoder)
+        if not isinstance(part, TaskPart):
+            raise invalid("part", "one of the `parts` of a SharedModel", part)
         self.encoder, self.part = encoder, part
         self.built = encoder.built and part.built
 
