@@ -29,6 +29,7 @@ SPECIAL = {
     "block_size": ("0,4", "2", "x,y", "1,2,3", "1.5,2", "-1,2"),
     "n_m": ("4,2", "2", "x,y", "0,4", "1,2,3", "2,2"),
     "exclude": ("no_such_layer", "hidden,no_such_layer"),
+    "include": ("no_such_layer", "hidden,no_such_layer"),
     "max_accuracy_drop": ("ten",),
     "task": (
         *("b", "a=", "=a.npz", "a=no_such.npz", "a b={folder}/data.npz", "a=x.csv:text"),
@@ -55,7 +56,7 @@ BESIDE = {
     "rank": ["--adapter=lora"],
 }
 # An empty list of names is a list.
-MAY_BE_EMPTY = ("exclude", "teacher_layers", "student_layers")
+MAY_BE_EMPTY = ("exclude", "include", "teacher_layers", "student_layers")
 
 
 def bad_values(flag):

@@ -78,7 +78,7 @@ SCHEDULE_FLAGS = (
     Flag("straight_through", bool, False, "Whether pruned weights are trained on behind zeros."),
 )
 FLAGS = (
-    sparsify.EXCLUDE,
+    *sparsify.LAYER_FLAGS,
     FINAL_SPARSITY,
     CRITERION,
     SCOPE,
@@ -119,6 +119,7 @@ def run(settings, inputs):
             block_size=block_size,
             n_m=n_m,
             exclude=settings.exclude,
+            include=settings.include,
             straight_through=settings.straight_through,
         )
 

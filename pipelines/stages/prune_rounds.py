@@ -65,6 +65,7 @@ def run(settings, inputs):
         scope=settings.scope,
         densities=_densities(settings, inputs) if settings.sensitivity else None,
         exclude=settings.exclude,
+        include=settings.include,
         batch_size=settings.batch_size,
         directory=inputs.folder / "rounds",
     )
@@ -81,7 +82,11 @@ def run(settings, inputs):
 def _densities(settings, inputs):
     """Returns a number per kernel, by what each layer can lose, and writes that to the folder."""
     sensitivity = tfpeft.layer_sensitivity(
-        inputs.model, inputs.data.validation, _SENSITIVITY_SPARSITIES, exclude=settings.exclude
+        inputs.model,
+        inputs.data.validation,
+        _SENSITIVITY_SPARSITIES,
+        exclude=settings.exclude,
+        include=settings.include,
     )
     print(sensitivity)
     inputs.folder.write("sensitivity.md", sensitivity.to_markdown())

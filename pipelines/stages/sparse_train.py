@@ -16,7 +16,7 @@ _TECHNIQUES = {  # and the flags that each of them reads
     "proximal_group_l1": ("l1",),
 }
 FLAGS = (
-    sparsify.EXCLUDE,
+    *sparsify.LAYER_FLAGS,
     Flag(
         "technique",
         str,
@@ -78,7 +78,8 @@ def run(settings, inputs):
 
 def _sparse_optimizer(settings, optimizer, end_step, frequency):
     """Returns the optimizer of --technique around another one."""
-    technique, sparsity, exclude = settings.technique, settings.sparsity, settings.exclude
+    technique, sparsity = settings.technique, settings.sparsity
+    layers = {"exclude": settings.exclude, "include": settings.include}
     if technique in ("rigl", "set"):
         return {"rigl": tfpeft.RigL, "set": tfpeft.SET}[technique](
             optimizer,
@@ -88,7 +89,7 @@ def _sparse_optimizer(settings, optimizer, end_step, frequency):
             frequency=frequency,
             distribution=settings.distribution,
             seed=settings.seed,
-            exclude=exclude,
+            **layers,
         )
     if technique == "static":
         return tfpeft.StaticSparse(
@@ -96,7 +97,7 @@ def _sparse_optimizer(settings, optimizer, end_step, frequency):
             sparsity,
             distribution=settings.distribution,
             seed=settings.seed,
-            exclude=exclude,
+            **layers,
         )
     if technique == "targeted_dropout":
         return tfpeft.TargetedDropout(
@@ -106,11 +107,11 @@ def _sparse_optimizer(settings, optimizer, end_step, frequency):
             end_step=end_step,
             frequency=frequency,
             seed=settings.seed,
-            exclude=exclude,
+            **layers,
         )
     if technique == "proximal_group_l1":
-        return tfpeft.ProximalGroupL1(optimizer, settings.l1, exclude=exclude)
-    return tfpeft.ProximalL1(optimizer, settings.l1, exclude=exclude)
+        return tfpeft.ProximalGroupL1(optimizer, settings.l1, **layers)
+    return tfpeft.ProximalL1(optimizer, settings.l1, **layers)
 
 
 STAGE = Stage("sparse_train", FLAGS, run, check=check)

@@ -9,7 +9,10 @@ from pipelines.common.flags import Flag
 from pipelines.stages.distill import make_distiller
 from tfpeft.sparsity.kernels import select_kernels
 
-EXCLUDE = Flag("exclude", list, (), "Names or patterns of layers that stay dense.")
+LAYER_FLAGS = (
+    Flag("exclude", list, (), "Names or patterns of layers that stay dense."),
+    Flag("include", list, (), "Names or patterns of custom layers that become sparse as well."),
+)
 
 
 def fit(settings, inputs, sparsify, *, first_step):
@@ -24,10 +27,12 @@ def fit(settings, inputs, sparsify, *, first_step):
         first_step: The update after which epochs can be the best one.
     """
     model, data = inputs.model, inputs.data
-    has_zeros = _has_zeros(model)
+    has_zeros = _has_zeros(model, settings.include)
 
     def wrap(optimizer):
-        return sparsify(tfpeft.FixedMask(optimizer) if has_zeros else optimizer)
+        if has_zeros:
+            optimizer = tfpeft.FixedMask(optimizer, include=settings.include)
+        return sparsify(optimizer)
 
     trained, train = model, data.train
     if inputs.teacher:
@@ -44,7 +49,7 @@ def fit(settings, inputs, sparsify, *, first_step):
     return tfpeft.strip_pruning(model)
 
 
-def _has_zeros(model):
+def _has_zeros(model, include):
     """Whether any kernel that an optimizer would prune has zeros."""
-    kernels = select_kernels(model.trainable_variables)
+    kernels = select_kernels(model.trainable_variables, include=include)
     return any(np.any(kernel.numpy() == 0) for kernel in kernels)

@@ -89,6 +89,36 @@ def test_zeros_of_sparse_training_stay_in_pruning(run_stage):
     assert (np.sum(first == 0), np.sum(last == 0)) == (160, 320)
 
 
+@keras.saving.register_keras_serializable(package="tests.stages")
+class Projection(keras.layers.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 10), name="w")
+
+    def call(self, x):
+        return x @ self.w
+
+
+def test_custom_layers_that_are_included(run_stage):
+    """In sparse training, then with its zeros in gradual pruning; and in rounds."""
+    layers = {"include": ["mine"], "exclude": ["dense"], "epochs": 2}
+
+    def model():
+        inner = [Projection(name="mine"), keras.layers.Dense(10, name="dense")]
+        return keras.Sequential([keras.Input((64,)), *inner])
+
+    given = {"technique": "static", "sparsity": 0.25, "distribution": "uniform"}
+    sparse, _ = run_stage("sparse_train", model=model(), name="first", **given, **layers)
+    first = sparse.layers[0].w.numpy()
+    pruned, _ = run_stage("prune", model=sparse, name="second", **layers)
+    last = pruned.layers[0].w.numpy()
+    assert np.all(last[first == 0] == 0)
+    assert (np.sum(first == 0), np.sum(last == 0)) == (160, 320)
+    rounds = {"iterative": True, "sensitivity": True, "tolerance": 1.0, "step": 0.5}
+    pruned, _ = run_stage("prune", model=model(), name="third", **rounds, **layers)
+    assert np.sum(pruned.layers[0].w == 0) == 320
+    assert np.all(pruned.layers[1].kernel)
+
+
 def test_rounds_that_do_not_hold_are_an_error(run_stage, data):
     x, y = (np.concatenate(pair) for pair in zip(data.train, data.validation, strict=True))
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
