@@ -100,12 +100,20 @@ def _check_weights(model, new):
     for layer, other in zip(flatten_layers(model), flatten_layers(new), strict=False):
         is_leaf = len(flatten_layers(layer)) == 1
         if is_leaf and [w.shape for w in layer.weights] != [w.shape for w in other.weights]:
-            own = ", with Keras's own LoRA" if getattr(layer, "lora_enabled", False) else ""
+            name = f"layer {layer.name!r} ({type(layer).__name__})"
+            mode = getattr(layer, "quantization_mode", None)
+            if mode:
+                raise InputError(
+                    f"Cannot copy {model.name!r}, expected layers with weights of floats. "
+                    f"Received: {name}, which Keras quantized ({mode}) and does not rebuild from "
+                    "its configuration; copy the model before `quantize`"
+                )
+            own = ", with Keras's own LoRA," if getattr(layer, "lora_enabled", False) else ","
             names = [", ".join(w.name for w in each.weights[:4]) for each in (layer, other)]
-            raise RebuildError(
-                model,
-                f"layer {layer.name!r} ({type(layer).__name__}{own}), whose weights "
-                f"{names[0]} are copied as {names[1] or 'none'}",
+            raise InputError(
+                f"Cannot copy {model.name!r}, expected layers whose configuration makes all "
+                f"their weights again. Received: {name}{own} whose weights {names[0] or 'none'} "
+                f"are copied as {names[1] or 'none'}"
             )
     raise RebuildError(model, f"{len(shapes)} weights, copied as {len(copied)}")
 
