@@ -326,7 +326,9 @@ class TestComposition:
         distiller = tfpeft.Distiller(
             transformer(), adapted, distillation_losses=terms, student_from_logits=True
         )
-        distiller.compile(tfpeft.MagnitudePruning(keras.optimizers.Adam(0.01), schedule), HARD)
+        adam = keras.optimizers.Adam(0.01)
+        pruning = tfpeft.MagnitudePruning(adam, schedule, include=["adapter_a", "adapter_b"])
+        distiller.compile(pruning, HARD)
         distiller.fit(X, Y, batch_size=8, epochs=2, verbose=0)
         zeros = [np.mean(v.numpy() == 0) for v in adapted.trainable_variables]
         assert zeros == [0.5] * 4

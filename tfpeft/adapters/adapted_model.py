@@ -12,6 +12,7 @@ from tfpeft.core import clone, weight_files
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import input_structure
 from tfpeft.core.layers import set_trainable
+from tfpeft.core.same_outputs import run
 
 
 def add_adapters(
@@ -70,10 +71,11 @@ def add_adapters(
     # Errors before the model is copied.
     method.layers(plain)
     _check_new_name(model.adapters if isinstance(model, AdaptedModel) else (), name)
-    copy = clone.copy_model(plain)
+    sample = run(plain)
+    copy = clone.copy_model(plain, sample=sample)
     if not isinstance(model, AdaptedModel):
         new = AdaptedModel(copy, {name: method})
-        check_adapter(new.model, new.adapters[name])
+        check_adapter(new.model, new.adapters[name], sample)
         return new
     methods = {known: adapter.method for known, adapter in model.adapters.items()}
     new = AdaptedModel(copy, methods, name=model.name)
