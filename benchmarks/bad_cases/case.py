@@ -65,7 +65,7 @@ WORDS = {
     "train": ("inputs", "labels", "samples"),
     "validation": ("inputs", "labels", "samples"),
     "x": ("inputs", "samples"),
-    "model": ("Cannot rebuild", "outputs"),
+    "model": ("Cannot rebuild", "outputs", "classes of tiny", "as 'tiny' has it"),
     "models": ("model",),
     "backbone": ("Cannot rebuild",),
     "heads": ("task", "head"),

@@ -326,7 +326,9 @@ class TestComposition:
         distiller = tfpeft.Distiller(
             transformer(), adapted, distillation_losses=terms, student_from_logits=True
         )
-        distiller.compile(tfpeft.MagnitudePruning(keras.optimizers.Adam(0.01), schedule), HARD)
+        adam = keras.optimizers.Adam(0.01)
+        pruning = tfpeft.MagnitudePruning(adam, schedule, include=["adapter_a", "adapter_b"])
+        distiller.compile(pruning, HARD)
         distiller.fit(X, Y, batch_size=8, epochs=2, verbose=0)
         zeros = [np.mean(v.numpy() == 0) for v in adapted.trainable_variables]
         assert zeros == [0.5] * 4
@@ -380,7 +382,18 @@ def test_paths_of_variables_tell_layers_and_adapters_apart():
         (lambda m: tfpeft.LoRA(alpha=-1), "`alpha`.*-1"),
         (lambda m: tfpeft.LoRA(dropout=1.0), "`dropout`.*1.0"),
         (lambda m: tfpeft.LoRA(target=3), "`target`.*3"),
+        (lambda m: tfpeft.LoRA(target=[3]), "`target`.*3"),
+        (lambda m: tfpeft.IA3(input_target=3), "`input_target`.*3"),
         (lambda m: tfpeft.BottleneckAdapter(size=0), "`size`.*0"),
+        (lambda m: tfpeft.BottleneckAdapter(activation="rleu"), "`activation`.*'rleu'"),
+        (lambda m: tfpeft.add_adapters(m, tfpeft.LoRA(), name=[]), "`name`.*\\[\\]"),
+        (lambda m: tfpeft.AdaptedModel("model", {}), "`model`.*'model'"),
+        (lambda m: tfpeft.AdaptedModel(m, tfpeft.LoRA()), "`adapters`.*{name: method}"),
+        (lambda m: tfpeft.AdaptedModel(m, {"a": "lora"}), r"`adapters\['a'\]`.*'lora'"),
+        (lambda m: tfpeft.AdaptedModel(m, {3: tfpeft.LoRA()}), "`adapters`.*texts"),
+        (lambda m: tfpeft.AdaptedModel(m, {}, active="a"), "`active`.*'a'"),
+        (lambda m: tfpeft.add_adapters(m, tfpeft.LoRA()).add("lora", "b"), "`method`.*'lora'"),
+        (lambda m: tfpeft.add_adapters(m, tfpeft.LoRA()).use([]), "`name`.*default"),
         (lambda m: tfpeft.merge_adapters(m), "`model`.*AdaptedModel"),
         (
             lambda m: tfpeft.add_adapters(m, tfpeft.LoRA()).save_adapter("task.npz"),

@@ -112,6 +112,26 @@ class Holder(L.Layer):
         return cls(inner, **config)
 
 
+class KeepsAnObject(L.Layer):
+    """A layer with a configuration, and a record of its shapes, that cannot be written."""
+
+    def __init__(self, factor=None, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x):
+        return x * self.scale * self.factor.value
+
+    def get_config(self):
+        return {**super().get_config(), "factor": object()}
+
+    def get_build_config(self):
+        return {"shape": object()}
+
+
 class Repeated(L.Layer):
     """A layer that makes several layers of one."""
 
@@ -204,6 +224,7 @@ COPIED = {
         Shifted(np.array([1.0, 2.0, 3.0]), lambda x: 2.0 * x, Factor(), L.Dense(3))
     ),
     "an inner layer of two layers": shared_inner,
+    "a configuration that cannot be written": lambda: on_top(KeepsAnObject(Factor())),
     "a template of several layers": lambda: on_top(Repeated(L.Dense(3))),
     "a cell built in its first call": lambda: on_top(L.RNN(Cell()), shape=(5, 3)),
     "operations with arrays and tensors": operations,
@@ -253,6 +274,14 @@ def test_functions_keep_their_names():
 LOOKUPS = {
     "TextVectorization": lambda: (L.TextVectorization(output_mode="multi_hot"), WORDS[:2]),
     "TextVectorization of tf_idf": lambda: (L.TextVectorization(output_mode="tf_idf"), WORDS[:2]),
+    "TextVectorization of tf_idf, padded": lambda: (
+        L.TextVectorization(output_mode="tf_idf", max_tokens=12, pad_to_max_tokens=True),
+        WORDS[:2],
+    ),
+    "IntegerLookup of tf_idf, padded": lambda: (
+        L.IntegerLookup(output_mode="tf_idf", max_tokens=9, pad_to_max_tokens=True),
+        np.array([[10], [20]]),
+    ),
     "StringLookup": lambda: (L.StringLookup(output_mode="one_hot"), WORDS[:2]),
     "IntegerLookup": lambda: (L.IntegerLookup(output_mode="one_hot"), np.array([[10], [20]])),
     "Discretization": lambda: (L.Discretization(num_bins=3, output_mode="one_hot"), X[:, :1]),
@@ -306,6 +335,21 @@ class Needs(L.Layer):
         return self.dense(x) * self.value
 
 
+class WritesAnObject(Needs):
+    """A layer whose configuration cannot be written."""
+
+    def get_config(self):
+        return {**super(Needs, self).get_config(), "factor": Factor()}
+
+
+def quantized():
+    inputs = keras.Input((3, 4))
+    outputs = L.MultiHeadAttention(1, 4, name="attention")(inputs, inputs)
+    model = keras.Model(inputs, L.Dense(2, name="top")(outputs))
+    model.quantize("int8")
+    return model
+
+
 def reads_a_table():
     table = L.Dense(3, name="table")
     tied = L.Lambda(lambda x: keras.ops.matmul(x, keras.ops.transpose(table.kernel)), name="tied")
@@ -318,9 +362,19 @@ def reads_a_table():
         (lambda: on_top(Forgets(3.0, name="f")), r"outputs of layer 'f' \(Forgets\) differ by up"),
         (lambda: on_top(RandomTable(name="r")), r"outputs of layer 'r' \(RandomTable\) differ by"),
         (lambda: on_top(Needs(Factor(), name="n")), r"rebuild 'n' \(Needs\).*non-serializable"),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((3,)), on_top(WritesAnObject(Factor(), name="w"))]
+            ),
+            r"rebuild 'w' \(WritesAnObject\).*Cannot serialize",
+        ),
+        (quantized, r"layer '\w+' \(EinsumDense\), which Keras quantized \(int8\)"),
         (reads_a_table, "layer 'tied', .*uses no weights.*'table', of layer 'table'"),
     ],
-    ids=["an argument", "random numbers", "an object", "another layer's weights"],
+    ids=[
+        *("an argument", "random numbers", "an object", "an object that cannot be written"),
+        *("quantized", "another layer's weights"),
+    ],
 )
 def test_what_cannot_be_copied_is_named_in_one_line(make, match):
     model = make()

@@ -273,6 +273,10 @@ EMPTY = "data with samples, one or more"
         (keras.Input((2,)), "a KerasTensor"),
         (keras.layers.Dense(2), "a Dense"),
         (np.ndarray, "a type"),
+        (X.astype("complex64"), "real numbers.*a ndarray of complex numbers"),
+        ((X, Y.astype("complex128")), "real numbers.*a tuple of complex numbers"),
+        ({"a": X, "b": [1j, 2j, 0, 0, 0]}, "real numbers.*a dict of complex numbers"),
+        (dataset(X.astype("complex64"), Y), "real numbers.*a dataset of complex numbers"),
     ],
 )
 def test_data_that_cannot_be_used(data, message):
@@ -294,6 +298,8 @@ def test_data_that_cannot_be_used(data, message):
         (tf.data.Dataset.from_tensor_slices((X, X[:, :1])), "as many samples as labels.*2 and 1"),
         (dataset(X).map(tf.sparse.from_dense), "a SparseTensor"),
         (Batches(X, Y, W, W), "a tuple of 4"),
+        (Batches(X + 1j, Y), "real numbers.*a Batches of complex numbers"),
+        (lambda: iter([(X + 1j, Y)]), "real numbers.*a function of complex numbers"),
         (Batches(X, Y[:3]), "as many samples as labels.*2 and 1"),
     ],
 )

@@ -66,6 +66,8 @@ def model():
         ((X, Y.astype(str)), "`y`, expected arrays of real numbers. Received: .*<U"),
         ((X, Y.astype(object)), "`y`, expected arrays of real numbers. Received: .* object"),
         ((X, Y + 1j), "`y`, expected arrays of real numbers. .*complex128"),
+        ((X + 1j, Y), "`x`, expected arrays of real numbers.*complex numbers$"),
+        ((BATCHES.map(lambda x, y: (tf.cast(x, tf.complex64), y)),), "`x`.* complex numbers$"),
     ],
 )
 def test_data_that_cannot_be_used(model, method, data, message):

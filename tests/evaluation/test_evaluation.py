@@ -437,6 +437,8 @@ def test_tables_json_and_plot(tmp_path):
         ),
         ((X, Y - 1), "whole numbers >= 0.*-1"),
         ((X, Y + 2), "labels from 0 to 3.*Received: the label 5"),
+        ((X, np.eye(7)[Y]), "one-hot labels of 4 classes.*Received: rows of 7"),
+        ((X + 1j, Y), "`data`, expected arrays of real numbers.*complex"),
     ],
 )
 def test_bad_data_raises(data, message):
@@ -444,8 +446,14 @@ def test_bad_data_raises(data, message):
         tfpeft.evaluate(net(), data)
 
 
+@pytest.mark.parametrize("value", ["no", 2, float("nan")])
+def test_from_logits_is_true_or_false(value):
+    with pytest.raises(ValueError, match="`from_logits`, expected True or False"):
+        tfpeft.evaluate(net(), (X, Y), from_logits=value)
+
+
 def test_no_models_raise():
-    for models in ({}, [net()]):
+    for models in ({}, [net()], {3: net()}):
         with pytest.raises(ValueError, match="`models`"):
             tfpeft.compare(models, (X, Y))
 

@@ -231,6 +231,18 @@ def test_texts_of_unknown_length_are_padded_with_zeros():
         ),
         ({"a": lambda: iter([numbered(3)])}, {}, r"data\['a'\]`, expected data whose end is known"),
         ({"a": (numbered(3)[0], {"b": numbered(3)[1]})}, {}, r"data\['a'\]`.*with y an array"),
+        ({"a": (numbered(3)[0], ["x", "y", "z"])}, {}, r"data\['a'\]`.*real numbers.*texts"),
+        (
+            {"a": tf.data.Dataset.from_tensors((numbered(3)[0], [b"x", b"y", b"z"]))},
+            {},
+            r"data\['a'\]`.*real numbers.*texts",
+        ),
+        (
+            {"a": (numbered(3)[0], np.zeros(3, "datetime64[s]"))},
+            {},
+            r"data\['a'\]`.*real numbers.*datetime",
+        ),
+        ({"a": (numbered(3)[0] + 1j, numbered(3)[1])}, {}, r"data\['a'\]`.*complex numbers"),
     ],
 )
 def test_bad_input(data, options, message):

@@ -12,6 +12,7 @@ from tfpeft.core import clone, weight_files
 from tfpeft.core.arguments import invalid
 from tfpeft.core.graph import input_structure
 from tfpeft.core.layers import set_trainable
+from tfpeft.core.same_outputs import run
 
 
 def add_adapters(
@@ -64,19 +65,17 @@ def add_adapters(
     Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022,
     https://arxiv.org/abs/2106.09685
     """
-    if not isinstance(method, AdapterMethod):
-        raise invalid("method", "LoRA(...) or another AdapterMethod", method)
-    if not isinstance(model, keras.Model) or not model.built:
-        raise invalid("model", "a keras.Model that is built", model)
+    _check_method("method", method)
+    _check_model(model)
     plain = model.model if isinstance(model, AdaptedModel) else model
     # Errors before the model is copied.
     method.layers(plain)
-    if isinstance(model, AdaptedModel):
-        model._check_new_name(name)
-    copy = clone.copy_model(plain)
+    _check_new_name(model.adapters if isinstance(model, AdaptedModel) else (), name)
+    sample = run(plain)
+    copy = clone.copy_model(plain, sample=sample)
     if not isinstance(model, AdaptedModel):
         new = AdaptedModel(copy, {name: method})
-        check_adapter(new.model, new.adapters[name])
+        check_adapter(new.model, new.adapters[name], sample)
         return new
     methods = {known: adapter.method for known, adapter in model.adapters.items()}
     new = AdaptedModel(copy, methods, name=model.name)
@@ -84,6 +83,26 @@ def add_adapters(
         new.adapters[known].set_weights(adapter.get_weights())
     new.add(method, name)
     return new
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model) or not model.built:
+        raise invalid("model", "a keras.Model that is built", model)
+
+
+def _check_method(argument, method):
+    if not isinstance(method, AdapterMethod):
+        raise invalid(argument, "LoRA(...) or another AdapterMethod", method)
+
+
+def _check_new_name(adapters, name):
+    if not isinstance(name, str) or not name or name in adapters:
+        taken = f", none of {', '.join(adapters)}" if adapters else ""
+        raise invalid("name", f"a new name{taken}", name)
+
+
+def _is_name_in(adapters, name):
+    return isinstance(name, str) and name in adapters
 
 
 @keras.saving.register_keras_serializable(package="tfpeft")
@@ -126,6 +145,15 @@ class AdaptedModel(keras.Model):
         active: str | None = None,
         name: str | None = None,
     ):
+        _check_model(model)
+        if not isinstance(adapters, dict):
+            raise invalid("adapters", "{name: method}", adapters)
+        for adapter_name, method in adapters.items():
+            if not isinstance(adapter_name, str) or not adapter_name:
+                raise invalid("adapters", "{name: method} with names that are texts", adapters)
+            _check_method(f"adapters[{adapter_name!r}]", method)
+        if active is not None and not _is_name_in(adapters, active):
+            raise invalid("active", f"one of {', '.join(adapters)}, or None", active)
         super().__init__(name=name or f"{model.name}_adapted")
         set_trainable(model, False)
         self.model = model
@@ -145,18 +173,14 @@ class AdaptedModel(keras.Model):
             InputError: for a name that is taken, layers that are not built, and layers with which
                 the adapter cannot be merged; this model then stays as it is.
         """
+        _check_method("method", method)
         adapter = self._adapter(method, name)
         check_adapter(self.model, adapter)
         self._put(adapter)
 
-    def _check_new_name(self, name):
-        if not isinstance(name, str) or not name or name in self.adapters:
-            taken = f", none of {', '.join(self.adapters)}" if self.adapters else ""
-            raise invalid("name", f"a new name{taken}", name)
-
     def _adapter(self, method, name):
         """Returns an adapter of the model's layers, which is not yet part of this model."""
-        self._check_new_name(name)
+        _check_new_name(self.adapters, name)
         layers = method.layers(self.model)
         unbuilt = [path for path, layer in layers.items() if not layer.built]
         if unbuilt:
@@ -175,7 +199,7 @@ class AdaptedModel(keras.Model):
         Raises:
             InputError: for the name of an adapter that this model does not have.
         """
-        if name is not None and name not in self.adapters:
+        if name is not None and not _is_name_in(self.adapters, name):
             raise invalid("name", f"one of {', '.join(self.adapters)}, or None", name)
         self.active = name
         for adapter_name, adapter in self.adapters.items():
@@ -242,7 +266,7 @@ class AdaptedModel(keras.Model):
     def adapter(self, name: str | None = None) -> Adapter:
         """Returns the adapter of a name; None for the active one."""
         name = self.active if name is None else name
-        if name not in self.adapters:
+        if not _is_name_in(self.adapters, name):
             raise invalid("name", f"one of {', '.join(self.adapters) or '(none)'}", name)
         return self.adapters[name]
 

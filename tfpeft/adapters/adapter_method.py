@@ -60,9 +60,7 @@ class AdapterMethod:
     """Whether a new adapter leaves the model's outputs as they are, which is then checked."""
 
     def __init__(self, target: str | Sequence[str] | None = None):
-        if target is not None and not isinstance(target, (str, list, tuple)):
-            raise invalid("target", "a name or pattern, or a list of them", target)
-        self.target = [target] if isinstance(target, str) else target and list(target)
+        self.target = patterns("target", target)
 
     def layers(self, model: keras.Model) -> dict[str, keras.layers.Layer]:
         """Returns {path: layer} of the layers in a model that are adapted.
@@ -129,6 +127,16 @@ class AdapterMethod:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AdapterMethod":
         return cls(**config)
+
+
+def patterns(argument, value):
+    """Returns the names or patterns of layers that an argument gave, as a list; None of None."""
+    if value is None:
+        return None
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) for each in found):
+        raise invalid(argument, "a name or pattern, or a list of them", value)
+    return list(found)
 
 
 def is_channels_first(layer):

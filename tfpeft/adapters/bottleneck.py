@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from tfpeft.adapters.adapter_method import AdapterMethod, is_channels_first, register
-from tfpeft.core.arguments import check_positive_integer
+from tfpeft.core.arguments import check_positive_integer, invalid
 from tfpeft.core.kernel_axes import output_shape
 
 
@@ -55,7 +55,11 @@ class BottleneckAdapter(AdapterMethod):
         super().__init__(target)
         check_positive_integer("size", size)
         self.size = size
-        self.activation = keras.activations.get(activation)
+        try:
+            self.activation = keras.activations.get(activation)
+        except ValueError as error:
+            expected = "the name of an activation of Keras, or a function"
+            raise invalid("activation", expected, activation) from error
 
     def can_adapt(self, layer):
         return super().can_adapt(layer) and not is_channels_first(layer)

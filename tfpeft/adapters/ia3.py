@@ -11,6 +11,7 @@ from tfpeft.adapters.adapter_method import (
     activate,
     as_floats,
     call_without_activation,
+    patterns,
     register,
 )
 from tfpeft.core.arguments import invalid
@@ -54,13 +55,13 @@ class IA3(AdapterMethod):
         input_target: str | Sequence[str] | None = None,
     ):
         super().__init__(target)
-        self.input_target = [input_target] if isinstance(input_target, str) else input_target
+        self.input_target = patterns("input_target", input_target)
 
     def _scales_inputs(self, path):
-        patterns = self.input_target
-        if patterns is None:
-            patterns = () if self.target is not None else ("feedforward_output_dense",)
-        return bool(match_layers({path: None}, patterns))
+        wanted = self.input_target
+        if wanted is None:
+            wanted = () if self.target is not None else ("feedforward_output_dense",)
+        return bool(match_layers({path: None}, wanted))
 
     def layers(self, model):
         able = self._adaptable_layers(model)

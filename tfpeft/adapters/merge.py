@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfpeft.adapters.adapted_model import AdaptedModel
-from tfpeft.adapters.mergeable import check_merged, merged_values
+from tfpeft.adapters.mergeable import adapted_run, check_merged, merged_values
 from tfpeft.core import clone
 from tfpeft.core.arguments import invalid
 from tfpeft.core.layers import set_trainable
@@ -44,11 +44,12 @@ def merge_adapters(model: AdaptedModel, name: str | None = None) -> keras.Model:
     adapter = model.adapter(name)
     index = {id(variable): i for i, variable in enumerate(model.model.variables)}
     values = {index[id(variable)]: value for variable, value in merged_values(adapter.parts)}
-    merged = clone.copy_model(model.model)
+    sample = adapted_run(model.model, adapter)
+    merged = clone.copy_model(model.model, sample=sample, compare=False)
     set_trainable(merged, True)
     for i, value in values.items():
         merged.variables[i].assign(value)
-    check_merged(model.model, adapter, merged)
+    check_merged(model.model, adapter, merged, sample)
     return merged
 
 

@@ -6,6 +6,9 @@ import tensorflow as tf
 
 from tfpeft.core.arguments import InputError, unexpected
 
+REAL = "arrays of real numbers: a complex one as two, its real and imaginary part"
+"""What is expected instead of complex numbers, whose imaginary part Keras drops."""
+
 
 def invalid_data(name, expected, received):
     """Returns the error for data given as the argument `name`; `received` describes it."""
@@ -69,6 +72,11 @@ def is_array(leaf):
         return False
     is_object = isinstance(leaf, np.ndarray) and leaf.dtype == object
     return not is_object and len(getattr(leaf, "shape", ())) > 0
+
+
+def is_complex(leaf):
+    """Whether it is an array or tensor of complex numbers, or a spec of one."""
+    return "complex" in str(getattr(leaf, "dtype", ""))
 
 
 def described(leaf):

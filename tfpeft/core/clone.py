@@ -22,12 +22,12 @@ class RebuildError(InputError):
         )
 
 
-def copy_model(model):
+def copy_model(model, *, sample=None, compare=True):
     """Returns a new model with the configuration and the weights of `model`; see `rebuild`."""
-    return rebuild(model, lambda config, parents: config)
+    return rebuild(model, lambda config, parents: config, sample=sample, compare=compare)
 
 
-def rebuild(model, edit, *, copy_weights=True):
+def rebuild(model, edit, *, copy_weights=True, sample=None, compare=True):
     """Returns a new model with the edited configuration of `model`; `model` stays as it is.
 
     Classes and functions are those of `model`, registered or not. Vocabularies are copied. The new
@@ -42,6 +42,8 @@ def rebuild(model, edit, *, copy_weights=True):
         copy_weights: Whether the new model gets the weights; then shapes and outputs must not
             change. If False, the shapes that Keras recorded when it built the layers are left out,
             too, and nothing is compared.
+        sample: A `Run` of `model`, where there is one already.
+        compare: Whether outputs are compared; False for a caller that does it.
 
     Raises:
         InputError: naming the layer, if the model cannot be rebuilt from its configuration, or has
@@ -51,7 +53,7 @@ def rebuild(model, edit, *, copy_weights=True):
     with warnings.catch_warnings():
         # Keras's advice on lambdas and `build`, for those who save a file.
         warnings.simplefilter("ignore", UserWarning)
-        sample = run(model) if copy_weights else None
+        sample = (sample or run(model)) if copy_weights else None
         references = References(model)
         config = _edited(references.config, edit, dropped, references)
         try:
@@ -67,7 +69,7 @@ def rebuild(model, edit, *, copy_weights=True):
             raise
         except Exception as error:  # whatever the code of a custom layer raises
             raise RebuildError(model, last_cause(error)) from error
-        if sample is not None:
+        if sample is not None and compare:
             check_same_outputs(model, new, sample)
     return new
 
@@ -100,12 +102,20 @@ def _check_weights(model, new):
     for layer, other in zip(flatten_layers(model), flatten_layers(new), strict=False):
         is_leaf = len(flatten_layers(layer)) == 1
         if is_leaf and [w.shape for w in layer.weights] != [w.shape for w in other.weights]:
-            own = ", with Keras's own LoRA" if getattr(layer, "lora_enabled", False) else ""
+            name = f"layer {layer.name!r} ({type(layer).__name__})"
+            mode = getattr(layer, "quantization_mode", None)
+            if mode:
+                raise InputError(
+                    f"Cannot copy {model.name!r}, expected layers with weights of floats. "
+                    f"Received: {name}, which Keras quantized ({mode}) and does not rebuild from "
+                    "its configuration; copy the model before `quantize`"
+                )
+            own = ", with Keras's own LoRA," if getattr(layer, "lora_enabled", False) else ","
             names = [", ".join(w.name for w in each.weights[:4]) for each in (layer, other)]
-            raise RebuildError(
-                model,
-                f"layer {layer.name!r} ({type(layer).__name__}{own}), whose weights "
-                f"{names[0]} are copied as {names[1] or 'none'}",
+            raise InputError(
+                f"Cannot copy {model.name!r}, expected layers whose configuration makes all "
+                f"their weights again. Received: {name}{own} whose weights {names[0] or 'none'} "
+                f"are copied as {names[1] or 'none'}"
             )
     raise RebuildError(model, f"{len(shapes)} weights, copied as {len(copied)}")
 

@@ -13,12 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arrays import (
+    REAL,
     as_arrays,
     batch_spec,
     concatenated,
     described,
     invalid_data,
     is_array,
+    is_complex,
     to_numpy,
 )
 from tfpeft.core.dataset_graph import is_endless
@@ -57,9 +59,9 @@ def read(data, name="data"):
     inputs are a dict or a list; inside such a tuple, a tuple, too. A named tuple is inputs.
 
     Raises:
-        InputError: for data of another kind, of samples and labels of other counts, or empty; for
-            datasets that are not batched, or, where all of the data is read, repeat without an
-            end; for a generator, which can be read only once.
+        InputError: for data of another kind, of complex numbers, of samples and labels of other
+            counts, or empty; for datasets that are not batched, or, where all of the data is read,
+            repeat without an end; for a generator, which can be read only once.
     """
     if isinstance(data, Data):
         return data
@@ -164,6 +166,7 @@ class Data:
         batch = Batch(*(None if part is None else as_arrays(part) for part in parts))
         leaves = [leaf for part in batch if part is not None for leaf in keras.tree.flatten(part)]
         for leaf in leaves:
+            self._check_real(leaf)
             if not is_array(leaf):
                 raise invalid_data(self.name, EXPECTED, f"{self}, which holds {described(leaf)}")
         if batch.x is None or not keras.tree.flatten(batch.x):
@@ -173,6 +176,10 @@ class Data:
             received = " and ".join(map(str, counts))
             raise invalid_data(self.name, "as many samples as labels", f"{self}, of {received}")
         return batch
+
+    def _check_real(self, leaf):
+        if is_complex(leaf):
+            raise invalid_data(self.name, REAL, f"{self} of complex numbers")
 
     def _parts(self, element):
         """Returns the tuple (x,), (x, y) or (x, y, sample_weight) that an element stands for."""
@@ -231,6 +238,8 @@ class DatasetData(Data):
         super().__init__(given, name)
         spec = given.element_spec
         self._parts(spec)
+        for leaf in keras.tree.flatten(spec):
+            self._check_real(leaf)
         if any(
             isinstance(leaf, tf.TensorSpec) and leaf.shape.rank == 0
             for leaf in keras.tree.flatten(spec)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arrays import invalid_data
+from tfpeft.core.arrays import REAL, invalid_data, is_complex
 from tfpeft.core.dataset_graph import is_endless
 
 _EXPECTED = (
@@ -15,7 +15,13 @@ _EXPECTED = (
 
 
 def check_length(name, data, steps, steps_name):
-    """Raises for data without samples, and for data without an end where no steps are given."""
+    """Raises for data without samples, and for data without an end where no steps are given.
+
+    Of complex numbers, too, where it is known before data is read.
+    """
+    leaves = keras.tree.flatten(getattr(data, "element_spec", data))
+    if any(map(is_complex, leaves)):
+        raise invalid_data(name, REAL, "complex numbers")
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == 0:
             raise invalid_data(name, "data with samples, one or more", "a dataset without any")
@@ -37,7 +43,6 @@ def check_length(name, data, steps, steps_name):
             expected = f"`{steps_name}`, as it is not known whether a generator ends"
             raise invalid_data(name, expected, f"a generator and {steps_name}=None")
     elif not type(data).__module__.startswith("torch."):  # Keras reads a DataLoader
-        leaves = keras.tree.flatten(data)
         if not leaves or not all(hasattr(leaf, "shape") for leaf in leaves):
             received = f"a {type(data).__name__}"
             if isinstance(data, (dict, list, tuple)):

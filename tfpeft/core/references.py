@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import os
 import tempfile
 import types
 
@@ -47,6 +48,11 @@ class References:
             for i, each in enumerate(self._objects):
                 config = functools.partial(self._config_of, each, each.get_config, i)
                 stack.enter_context(_replaced(each, "get_config", each.get_config, config))
+                if hasattr(each, "get_build_config"):
+                    shapes = functools.partial(_build_config, each.get_build_config)
+                    stack.enter_context(
+                        _replaced(each, "get_build_config", each.get_build_config, shapes)
+                    )
                 if isinstance(each, keras.Model):  # a copy is not compiled
                     stack.enter_context(
                         _replaced(each, "get_compile_config", each.get_compile_config, _no_config)
@@ -77,7 +83,9 @@ class References:
 
     def _config_of(self, each, get_config, index):
         try:
-            return {**get_config(), _KEY: index}
+            # What cannot be written fails here, where the object is known.
+            config = keras.saving.serialize_keras_object(get_config())
+            return {**config, _KEY: index}
         except InputError:
             raise
         except Exception as error:  # whatever the code of a custom layer raises
@@ -88,7 +96,8 @@ class References:
             if arguments is None:
                 raise InputError(
                     f"Cannot rebuild {name!r} ({type(each).__name__}) from its configuration, "
-                    f"expected a `get_config`. Received: {last_cause(error)}"
+                    "expected a `get_config` of what Keras can write. "
+                    f"Received: {last_cause(error)}"
                 ) from error
             config = {key: self._argument(value) for key, value in arguments.items()}
             return {"name": name, _ARGUMENTS: config, _KEY: index}
@@ -215,8 +224,14 @@ def _copy_assets(original, new):
             original.save_assets(folder)
         except Exception:  # there are none yet
             return
-        if hasattr(original, "adapt"):
-            copy_own_variables(original, new)  # the document frequencies that go with them
+        if not os.listdir(folder):  # they are in the configuration
+            return
+        if hasattr(original, "adapt"):  # the document frequencies that go with them
+            state = {}
+            original.save_own_variables(state)
+            if "idf_weights" in state:  # without their padding, which `load_assets` adds
+                state["idf_weights"] = state["idf_weights"][: original.vocabulary_size()]
+            new.load_own_variables(state)
         new.load_assets(folder)
 
 
@@ -289,6 +304,14 @@ def _reused(each):
 
 def _no_config():
     return None
+
+
+def _build_config(get_build_config):
+    """Returns what a layer was built for; None, so that its call builds it, if that is not had."""
+    try:
+        return keras.saving.serialize_keras_object(get_build_config())
+    except Exception:  # whatever the code of a custom layer raises
+        return None
 
 
 @contextlib.contextmanager

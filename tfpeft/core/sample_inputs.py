@@ -10,7 +10,7 @@ from tfpeft.core.graph import LayerGraph, flatten_layers, input_structure, is_gr
 _FREE_SIDES = (32, 8, 96)
 """Sides that are tried where a model leaves them open: windows need some room."""
 
-_FEW = 1_000_000
+_FEW = 20_000
 """Values of a sample up to which a batch has two."""
 
 

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import invalid, last_cause
+from tfpeft.core.arguments import check_boolean, invalid, last_cause
 from tfpeft.core.graph import last_activation
 from tfpeft.core.inputs import arrange
 from tfpeft.core.macs import count_macs
 from tfpeft.core.model_files import load_model
-from tfpeft.core.paths import as_path
+from tfpeft.core.paths import as_path, file_to_read
 from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import classification_quality
@@ -179,19 +179,25 @@ def compare(
     """
     if not isinstance(models, dict) or not models:
         raise invalid("models", "a dict {name: model or path}, one or more", models)
-    files = {name: TFLiteFile(model) for name, model in models.items() if _is_tflite(model)}
+    if not all(isinstance(name, str) for name in models):
+        raise invalid("models", "a dict whose keys are names", list(models))
+    if from_logits is not None:
+        check_boolean("from_logits", from_logits)
+    files = {name: _opened(model) for name, model in models.items() if _is_tflite(model)}
     _check_signature(files, signature)
-    x, y = read_classes(data)
+    x, labels = read_classes(data)
     first = _first(x, 1)
     figures, runs = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, model) in enumerate(models.items()):
             if name in files:
                 file = files.pop(name)  # its batches need not stay in memory
-                figures[name] = _file_figures(file, x, y, from_logits, signature)
+                figures[name] = _file_figures(file, x, labels, from_logits, signature)
             else:
                 exported = pathlib.Path(folder) / str(i)
-                figures[name], file = _model_figures(_loaded(model), x, y, from_logits, exported)
+                figures[name], file = _model_figures(
+                    _loaded(model), x, labels, from_logits, exported
+                )
             if file is not None:
                 runs[name] = file.prepare(first, signature)
     latencies = round_robin(runs)
@@ -206,6 +212,10 @@ def _is_tflite(model):
     if not isinstance(model, (str, os.PathLike)):
         return False
     return as_path(model, "`model`", "a .keras, .h5 or .tflite file").suffix == ".tflite"
+
+
+def _opened(path):
+    return TFLiteFile(file_to_read(path, "`model`", "a .tflite file"))
 
 
 def _check_signature(files, signature):
@@ -228,13 +238,14 @@ def _loaded(model):
     return load_model(model)
 
 
-def _file_figures(file, x, y, from_logits, signature):
+def _file_figures(file, x, labels, from_logits, signature):
     """Returns the figures of a file, without the latency."""
     activation = "softmax" if file.is_softmax(signature) else None
+    file.signature(signature).arrange(x, "data")  # an error names the argument of `evaluate`
     outputs = file.predict(x, signature)
     macs = file.macs(_first(x, 1), signature)
     return {
-        **classification_quality(outputs, y, from_logits, file.path, activation),
+        **classification_quality(outputs, labels, from_logits, file.path, activation),
         "parameters": file.contents.parameters,
         "nonzero_parameters": file.contents.nonzero_parameters,
         "macs": macs,
@@ -244,16 +255,19 @@ def _file_figures(file, x, y, from_logits, signature):
     }
 
 
-def _model_figures(model, x, y, from_logits, path):
+def _model_figures(model, x, labels, from_logits, path):
     """Returns the figures of a model, without the latency, and its file at `path`, or None."""
     x = arrange(model, x)
     outputs = model.predict(x, batch_size=256, verbose=0)
     activation = last_activation(model)
-    figures = classification_quality(outputs, y, from_logits, model.name, activation)
+    figures = classification_quality(outputs, labels, from_logits, model.name, activation)
     weights = [weight.numpy() for weight in model.weights]
     notes = []
     try:
-        samples = (_first(x, 32), y[:32])  # a pair of inputs alone would pass for (x, y)
+        samples = (
+            _first(x, 32),
+            labels.numbers[:32],
+        )  # a pair of inputs alone would pass for (x, y)
         exported = export_tflite(model, path, representative_data=samples)
         file, size_bytes, gzip_bytes = TFLiteFile(path), exported.size_bytes, exported.gzip_bytes
     except ValueError as error:  # also of Keras, where it cannot trace the model

@@ -1,5 +1,7 @@
 """Inputs and class numbers to evaluate on, checked."""
 
+import typing
+
 import keras
 import numpy as np
 
@@ -8,8 +10,15 @@ from tfpeft.core.arrays import check_numbers
 from tfpeft.core.data import read
 
 
+class Labels(typing.NamedTuple):
+    """Class numbers (samples,), and how many classes there are; None if labels do not show it."""
+
+    numbers: np.ndarray
+    classes: int | None = None
+
+
 def read_classes(data):
-    """Returns inputs, as arrays in their structure, and class numbers (samples,).
+    """Returns inputs, as arrays in their structure, and `Labels`.
 
     Args:
         data: Arrays, a dataset or a PyDataset of (x, y); y are class numbers, (samples,) or
@@ -23,8 +32,9 @@ def read_classes(data):
         received = "x alone" if y is None else "sample weights"
         raise _invalid("(x, y)", received)
     check_numbers(x, "data")
-    y = _class_numbers(y)
-    return keras.tree.map_structure(_in_float32, x), y
+    numbers = _class_numbers(y)
+    classes = None if y.size == numbers.size else y.shape[1]
+    return keras.tree.map_structure(_in_float32, x), Labels(numbers, classes)
 
 
 def _class_numbers(y):

@@ -5,7 +5,7 @@ import numpy as np
 from tfpeft.core.arguments import unexpected
 
 
-def classification_quality(outputs, y, from_logits, name, activation=None):
+def classification_quality(outputs, labels, from_logits, name, activation=None):
     """Returns {figure: value}: accuracy, and the means over classes, as scikit-learn defines them.
 
     The loss is the cross-entropy of the classes; of sigmoids, one for each of several classes, it
@@ -14,7 +14,7 @@ def classification_quality(outputs, y, from_logits, name, activation=None):
     Args:
         outputs: (samples, classes): logits, probabilities or sigmoids; (samples, 1) is a logit, or
             a sigmoid, of the second of two classes.
-        y: Class numbers, (samples,).
+        labels: `Labels`, of class numbers (samples,).
         from_logits: Whether outputs are logits; None to recognise them, see `_recognised`.
         name: The model or file, for errors.
         activation: The last activation, "softmax", "sigmoid" or "linear"; None if not known.
@@ -25,7 +25,7 @@ def classification_quality(outputs, y, from_logits, name, activation=None):
     """
     from sklearn import metrics  # late, as not every use of tfpeft needs it
 
-    outputs = _checked(outputs, y, name)
+    y, outputs = labels.numbers, _checked(outputs, labels, name)
     if from_logits is None:
         from_logits = _recognised(outputs, activation, name)
     if outputs.shape[1] == 1:
@@ -77,7 +77,7 @@ def are_logits(outputs):
     return not (np.all(outputs >= 0) and np.allclose(outputs.sum(-1), 1.0, atol=1e-2))
 
 
-def _checked(outputs, y, name):
+def _checked(outputs, labels, name):
     if isinstance(outputs, (dict, list, tuple)):
         raise unexpected(
             "a model of one output, such as `shared.task(name)` of a SharedModel",
@@ -89,7 +89,10 @@ def _checked(outputs, y, name):
     if not np.all(np.isfinite(outputs)):
         raise unexpected("finite outputs", f"NaN or infinity from {name}")
     classes = max(outputs.shape[1], 2)
-    if y.max() >= classes:
+    if labels.classes not in (None, classes):
+        expected = f"one-hot labels of {classes} classes, as {name} has them"
+        raise unexpected(expected, f"rows of {labels.classes}")
+    if labels.numbers.max() >= classes:
         expected = f"labels from 0 to {classes - 1}, the classes of {name}"
-        raise unexpected(expected, f"the label {y.max()}")
+        raise unexpected(expected, f"the label {labels.numbers.max()}")
     return outputs

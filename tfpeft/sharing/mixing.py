@@ -90,7 +90,7 @@ def mix_tasks(
 
     Raises:
         InputError: for arguments out of range, and data that are empty, endless, not batched,
-            without labels, or of which samples and labels differ in number.
+            without labels or with texts as labels, or of which samples and labels differ in number.
 
     Example:
 
@@ -214,17 +214,23 @@ def _source(given, name):
     """Returns the data of one task as a source of batches."""
     data = core_data.read(given, name)
     if isinstance(data, core_data.ArrayData):
-        has_labels, source = hasattr(data.batch.y, "shape"), _ArraySource
+        labels, source = data.batch.y, _ArraySource
         weights = data.batch.sample_weight
         if weights is not None and not np.all(np.isfinite(weights)):
             raise invalid_data(name, "finite sample weights", "NaN or infinity")
     else:
         data = data.dataset()
         spec, source = data.element_spec, _DatasetSource
-        has_labels = isinstance(spec, tuple) and isinstance((*spec, None)[1], tf.TensorSpec)
-    if not has_labels:
+        labels = (*spec, None)[1] if isinstance(spec, tuple) else None
+    if not hasattr(labels, "shape") or isinstance(
+        labels, (tf.RaggedTensorSpec, tf.SparseTensorSpec)
+    ):
         expected = "arrays (x, y) or (x, y, sample_weight), or batches of these, with y an array"
         raise invalid_data(name, expected, f"a {type(given).__name__}")
+    dtype = np.dtype(getattr(labels.dtype, "as_numpy_dtype", labels.dtype))
+    if dtype.kind in "OSUMm":
+        expected = "labels that are real numbers"
+        raise invalid_data(name, expected, "texts" if dtype.kind in "OSU" else f"type {dtype}")
     return source(data, name)
 
 
