@@ -420,7 +420,9 @@ class TestComposition:
     def test_sparse_optimizers(self):
         shared = shared_model(adapters=tfpeft.LoRA(2, target="hidden"))
         schedule = tfpeft.polynomial_decay(0.5, begin=0.0, end=0.5, total_steps=6)
-        optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(0.05), schedule)
+        adapters = ["adapter_a", "adapter_b"]
+        adam = keras.optimizers.Adam(0.05)
+        optimizer = tfpeft.MagnitudePruning(adam, schedule, include=adapters)
         fitted(compiled(shared, optimizer), epochs=2)
         kernels = [v for v in shared.trainable_variables if len(v.shape) == 2]
         assert len(kernels) == 6
