@@ -3,6 +3,7 @@
     python -m pipelines.sparse_train --model=model.keras --technique=rigl --sparsity=0.9
     python -m pipelines.sparse_train --model=model.keras --technique=proximal_l1 --l1=0.3
 
+--model may be an untrained model; the report compares with it. Without it a model is trained first.
 Writes sparse_train.keras (zeros verified), its float32 model.tflite and the report to
 saved_models/NAME-sparse_train/. Zeros make the file smaller once it is compressed: see gzip.
 """

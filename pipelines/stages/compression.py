@@ -135,7 +135,7 @@ def run_stages(settings, folder, names):
     data = datasets.load_given(settings, models.input_shape(model))
     print(data, flush=True)
     if model is not None and settings.model is not None:
-        data = check_model(settings, model, data)
+        data = check_model(settings, model, data, names)
     if "quantize" not in names:
         settings = with_value(settings, "quantization", "none")
     stages = with_teacher(names)
@@ -173,14 +173,20 @@ def run_stages(settings, folder, names):
     write_report(folder, comparison, len(data.test[1]), last)
 
 
-def check_model(settings, model, data):
-    """Returns the data in the shape of --model; raises for a model that does not know them."""
+def check_model(settings, model, data, names):
+    """Returns the data in the shape of --model.
+
+    Raises for a model that does no better than chance, unless the first stage may start from it.
+    """
     received = f"--model={settings.model}"
     data, outputs = data.for_model(model)
     classifiers.check_loss(settings.model, outputs, received)
     chance = classifiers.chance_of(model, data.train, outputs)
-    chance.check(received, settings.allow_chance)
+    from_scratch = bool(names) and STAGES[names[0]].from_scratch
+    chance.check(received, settings.allow_chance or from_scratch)
     print(f"Model: {outputs}, {chance}", flush=True)
+    if from_scratch and not chance.is_better:
+        print(f"It does no better than chance: {names[0]} trains it from scratch", flush=True)
     return data
 
 

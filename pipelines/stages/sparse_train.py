@@ -114,4 +114,4 @@ def _sparse_optimizer(settings, optimizer, end_step, frequency):
     return tfpeft.ProximalL1(optimizer, settings.l1, **layers)
 
 
-STAGE = Stage("sparse_train", FLAGS, run, check=check)
+STAGE = Stage("sparse_train", FLAGS, run, check=check, from_scratch=True)

@@ -51,6 +51,7 @@ class Stage:
             default its name.
         file: Name of the file that the stage writes; by default NAME.keras.
         folders: Names of the folders from which the stage resumes.
+        from_scratch: Whether the model that it starts from may be untrained.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     title: typing.Callable | None = None
     file: str = ""
     folders: tuple = ()
+    from_scratch: bool = False
 
     def __post_init__(self):
         if not self.file:

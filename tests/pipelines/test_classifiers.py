@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from pipelines import distill, evaluate, predict, prune
+from pipelines import compress, distill, evaluate, predict, prune, sparse_train
 from pipelines.common import classifiers, models
 from pipelines.common.classifiers import Outputs
 from tests.pipelines.scripts import call, read_report
@@ -263,6 +263,17 @@ def test_a_sigmoid_is_pruned_and_its_classes_are_named(photos, capsys):
     assert [row["probability"] for row in found] == pytest.approx([1.0, 1.0])
     with pytest.raises(InputError, match="softmax or its logits.*one sigmoid for 2 classes"):
         call(distill, *model, "--pixel_range=0,1", "--student=scaled.keras")
+
+
+def test_sparse_training_starts_from_a_model_at_chance(photos, capsys):
+    files = ["--model=scaled.keras", "--dataset=a.npz", "--epochs=1"]
+    with pytest.raises(InputError, match="better than chance.*--model=scaled.keras"):
+        call(compress, *files, "--stages=prune,sparse_train")
+    assert call(sparse_train, *files, "--sparsity=0") == 0
+    line = "It does no better than chance: sparse_train trains it from scratch"
+    assert line in capsys.readouterr().out
+    (report,) = photos.glob("saved_models/*-sparse_train")
+    assert read_report(report)["rows"]["teacher"]["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize(("pixel_range", "bias"), [(None, 127.5), (["0", "1"], 0.5)])
