@@ -4,13 +4,14 @@ Pixels come as they are stored, 0 to 255 in images, unless --pixel_range names a
 """
 
 import pathlib
+import zipfile
 
 import keras
 import numpy as np
 
 from pipelines.common import images, labels, returned, splits
 from pipelines.common.errors import invalid_flag, unread_flag
-from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.arguments import InputError, last_cause, unexpected
 
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 IMAGE_SIZE = 64  # of a folder, where neither --image_size nor a model says otherwise
@@ -98,13 +99,14 @@ def _images(name, data_dir):
 def _npz(path, flag="dataset"):
     if not path.is_file():
         raise unexpected(f"a file for --{flag}", f"{path}, which is not there")
+    expected = f"an .npz file of numbers and texts for --{flag}"
+    if not zipfile.is_zipfile(path):
+        raise unexpected(expected, f"{path}, which is damaged or of another kind")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # zipfile, pickle and format errors alike
-        raise InputError(
-            f"Cannot read {path}, expected an .npz file of numbers and texts. Received: {error}"
-        ) from error
+        raise unexpected(expected, f"{path}: {last_cause(error)}") from error
     names = {"train": "train", "validation": "val", "test": "test"}
     wanted = [f"{axis}_{name}" for name in ("train", "test") for axis in "xy"]
     if "x_val" in arrays or "y_val" in arrays:

@@ -13,6 +13,14 @@ import typing
 from pipelines.common.errors import invalid_flag
 from tfpeft.core.arguments import InputError
 
+_ANY = {
+    str: "a text that is not empty",
+    int: "an integer of at most 31 bits",
+    float: "a finite number",
+    bool: "true or false",
+    list: "values with commas between them",
+}  # the values of each kind, in words
+
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
@@ -84,14 +92,17 @@ class Flag:
     def _check(self, value, kind, given):
         if kind is str:
             is_taken = isinstance(value, str) and value.strip() and "\0" not in value
-            if not is_taken or (self.choices and value not in self.choices):
-                raise invalid_flag(self.name, self.expected or "a text that is not empty", given)
+            is_taken = is_taken and (not self.choices or value in self.choices)
         elif kind is bool:
-            if not isinstance(value, bool):
-                raise invalid_flag(self.name, "true or false", given)
-        elif not self._in_range(value, kind):
-            nouns = {int: "an integer of at most 31 bits", float: "a finite number"}
-            raise invalid_flag(self.name, self.expected or nouns[kind], given)
+            is_taken = isinstance(value, bool)
+        else:
+            is_taken = self._in_range(value, kind)
+        if not is_taken:
+            raise self.invalid(given, kind)
+
+    def invalid(self, received, kind=None):
+        """Returns the error for a value that the flag, or an item of the kind, does not take."""
+        return invalid_flag(self.name, self.expected or _ANY[kind or self.kind], received)
 
     def _in_range(self, value, kind):
         largest = 2**31 - 1 if kind is int else sys.float_info.max
@@ -192,7 +203,8 @@ ALLOW_CHANCE = Flag(
     "allow_chance",
     bool,
     False,
-    "Whether a given model that does no better than chance on the data is used all the same.",
+    "Whether a given model that does no better than chance on the data is used all the same. "
+    "Where the first stage is sparse_train, it always is: a line of the output says so.",
 )
 OUTPUT_DIR = Flag("output_dir", str, "saved_models", "Folder in which the folder of this run is.")
 NAME = Flag(
@@ -205,7 +217,12 @@ SEED = Flag("seed", int, 0, "Seed of all that is random.", at_least=0)
 READ_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, PIXEL_RANGE, CLASSES)
 DATA_FLAGS = (*READ_FLAGS, OUTPUT_DIR, NAME, SEED)
 
-MODEL = Flag("model", str, None, "A trained model, a .keras or .h5 file.")
+MODEL = Flag(
+    "model",
+    str,
+    None,
+    "A trained model, a .keras or .h5 file. Sparse training may start from an untrained one.",
+)
 CUSTOM_OBJECTS = Flag(
     "custom_objects",
     str,

@@ -110,12 +110,21 @@ class Script:
             if names & {flag.name for flag in self.others}:
                 raise unread_flag(error.flagname, "this script") from error
             raise InputError(str(error)) from error
-        except absl_flags.Error as error:
+        except absl_flags.IllegalFlagValueError as error:
+            raise self._unreadable(error) from error
+        except (absl_flags.Error, ValueError) as error:  # ValueError: of --noNAME=VALUE
             raise InputError(str(error)) from error
         if files and not self.takes_files:
             raise InputError(f"Expected flags only. Received: {' '.join(files)}")
         given = {f.name: values[f.name].value for f in self.flags if values[f.name].present}
         return settings_of(self.flags, given), files
+
+    def _unreadable(self, error):
+        """Returns the error for a value that absl cannot read; its text is --NAME=VALUE: REASON."""
+        given = str(error).removesuffix(f": {error.__context__}").removeprefix("flag --")
+        name, _, value = given.partition("=")
+        flags = [flag for flag in self.flags if flag.name == name]
+        return flags[0].invalid(value) if flags else InputError(str(error))
 
 
 def _help_flags(arguments):

@@ -96,11 +96,25 @@ def check(settings):
             raise unread_flag(flag.name, kind)
     if settings.iterative:
         prune_rounds.check(settings)
-    _two_integers("n_m", settings.n_m)
     _two_integers("block_size", settings.block_size)
+    if settings.n_m is not None:
+        _check_n_m(settings)
     begin, end = settings.prune_begin, settings.prune_end
     if end <= begin:
         raise invalid_flag("prune_end", f"a number above --prune_begin={begin}", end)
+
+
+def _check_n_m(settings):
+    """Raises for an --n_m that cannot be, or not beside the other flags."""
+    n, m = _two_integers("n_m", settings.n_m)
+    if n >= m:
+        raise invalid_flag("n_m", "two integers such as 2,4, the second one larger", settings.n_m)
+    if settings.block_size is not None or settings.scope != "layer":
+        expected = "a pattern alone, without --block_size and with --scope=layer"
+        raise invalid_flag("n_m", expected, settings.n_m)
+    if "final_sparsity" in settings.given and abs(settings.final_sparsity - (1 - n / m)) > 1e-6:
+        expected = f"1 - n / m = {1 - n / m:.10g}, or none, with --n_m={n},{m}"
+        raise invalid_flag("final_sparsity", expected, settings.final_sparsity)
 
 
 def run(settings, inputs):

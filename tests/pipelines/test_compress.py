@@ -299,6 +299,15 @@ def main(tmp_path, monkeypatch):
             {},
             "--n_m, expected two integers.*--n_m=2",
         ),
+        (["--stages=prune", "--n_m=4,2"], {}, "--n_m, expected two .*larger. Received: --n_m=4,2"),
+        (["--stages=prune", "--n_m=2,2"], {}, "--n_m, expected two .*larger. Received: --n_m=2,2"),
+        (["--stages=prune", "--n_m=1,2", "--scope=erk"], {}, "--n_m, expected a pattern alone"),
+        (["--stages=prune", "--n_m=1,2", "--block_size=2,2"], {}, "--n_m, expected a pattern"),
+        (
+            ["--stages=prune", "--n_m=1,4", "--final_sparsity=0.5"],
+            {},
+            "--final_sparsity, expected 1 - n / m = 0.75, or none, with --n_m=1,4. Received: ",
+        ),
         (
             ["--dataset=mine.npz", "--model=mine.keras", "--stages=prune", "--prune_end=0"],
             {},

@@ -62,6 +62,25 @@ def test_the_range_of_floats_is_not_known(tmp_path):
         datasets.load(str(tmp_path / "a.npz"), pixel_range=["0", "1"])
 
 
+def test_a_file_that_is_no_npz_is_named_with_its_flag(tmp_path):
+    np.savez(tmp_path / "objects.npz", **dict.fromkeys(("x_train", "y_train"), np.array([None])))
+    whole = (tmp_path / "objects.npz").read_bytes()
+    contents = {"text": b"a,b\n1,2\n", "empty": b"", "cut": whole[:-30], "objects": whole}
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        for flag in ("dataset", "task"):
+            with pytest.raises(InputError) as error:
+                datasets.load_arrays(path, flag, f"--{flag}={path}")
+            reason = (
+                "bject arrays" if name == "objects" else ", which is damaged or of another kind"
+            )
+            wanted = f"Expected an .npz file of numbers and texts for --{flag}. Received: {path}"
+            assert str(error.value).startswith(wanted)
+            assert reason in str(error.value)
+            assert "allow_pickle" not in str(error.value) or name == "objects"
+
+
 def test_own_validation_data_is_used(tmp_path):
     x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
     arrays = {f"{a}_{s}": v for s in ("train", "test", "val") for a, v in (("x", x), ("y", y))}
