@@ -6,10 +6,10 @@ import os
 import keras
 import numpy as np
 
-from pipelines.common.errors import first_line, invalid_flag
+from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import CUSTOM_OBJECTS, Flag
 from pipelines.common.models import KERAS_FILES, import_custom_objects, load_model
-from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.arguments import InputError, last_cause, unexpected
 
 BACKBONE = Flag(
     "backbone",
@@ -80,7 +80,7 @@ def _load(settings, is_text, custom_objects):
             f"a KerasHub preset, an hf:// handle, a folder of either with {content}, or a .keras "
             "or .h5 file"
         )
-        received = f"{settings.backbone}: {first_line(error)}"
+        received = f"{settings.backbone}: {last_cause(error)}"
         raise invalid_flag("backbone", expected, received) from error
     longest = getattr(model, "max_sequence_length", None)
     if is_text and longest is not None and settings.sequence_length > longest:
@@ -113,7 +113,7 @@ def load_preprocessor(folder):
     except Exception as error:  # files, JSON and Keras each have their own
         raise InputError(
             f"Expected a whole tokenizer; without it the run writes it anew. Received: {path}: "
-            f"{first_line(error)}"
+            f"{last_cause(error)}"
         ) from error
 
 

@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common.errors import first_line
 from pipelines.common.models import compiled_loss, predict
-from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.core.graph import last_activation
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -130,7 +129,7 @@ def _call(model, x, received):
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             f"Received a model and a dataset that do not fit: {received} does not take inputs of "
-            f"shape {x.shape[1:]}. Received: --dataset with these: {first_line(error)}"
+            f"shape {x.shape[1:]}. Received: --dataset with these: {last_cause(error)}"
         ) from error
 
 

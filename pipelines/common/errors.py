@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import InputError, last_cause
 
 
 def invalid_flag(name, expected, received, *, error=InputError):
@@ -19,11 +19,6 @@ def invalid_flag(name, expected, received, *, error=InputError):
 def unread_flag(name, reader):
     """Returns the error for a flag that has no effect on what was asked for."""
     return InputError(f"Received --{name}, which {reader} does not read")
-
-
-def first_line(error):
-    """Returns the first line of what another library reports, or the name of its error."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
@@ -44,8 +39,7 @@ def user_code(received):
 
 def failed(received, error):
     """Returns the error for user code that raised `error`."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = ": ".join([type(error).__name__, *lines[:1]])
+    reason = ": ".join(dict.fromkeys([type(error).__name__, last_cause(error)]))
     return InputError(
         f"Expected code that runs; --debug prints its traceback. Received: {received}: {reason}"
     )

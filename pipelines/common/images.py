@@ -2,13 +2,11 @@
 
 import os
 import pathlib
-import re
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common.errors import first_line
-from tfpeft.core.arguments import unexpected
+from tfpeft.core.arguments import last_cause, unexpected
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _EXPECTED = f"images ({', '.join(_ENDINGS)}) in a folder per class"
@@ -130,6 +128,5 @@ def _unreadable(files, load, error):
         try:
             load(file)
         except tf.errors.OpError as cause:
-            reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", first_line(cause))
-            return unexpected("an image that can be read", f"{file}: {reason.strip()}")
-    return unexpected("images that can be read", first_line(error))
+            return unexpected("an image that can be read", f"{file}: {last_cause(cause)}")
+    return unexpected("images that can be read", last_cause(error))

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tfpeft
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
+from tfpeft.core.model_files import not_finite
 from tfpeft.sparsity.gradients import NonFiniteGradientsError
 
 
@@ -56,9 +57,30 @@ def fit(settings, model, data, outputs, *, train=None, sparsify=None, first_step
             validation_data=data.validation,
             batch_size=settings.batch_size,
             epochs=settings.epochs,
-            callbacks=[*([tfpeft.SparsityLogger()] if sparsify else []), best],
+            callbacks=[
+                RaiseOnNaN(settings.learning_rate),
+                *([tfpeft.SparsityLogger()] if sparsify else []),
+                best,
+            ],
             verbose=verbosity(),
         )
+
+
+class RaiseOnNaN(keras.callbacks.Callback):
+    """Raises after an epoch whose loss is NaN or infinite, or a weight of the model or student."""
+
+    def __init__(self, learning_rate):
+        super().__init__()
+        self.learning_rate = learning_rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        where = None if math.isfinite(logs["loss"]) else "loss"
+        where = where or not_finite(getattr(self.model, "student", self.model))
+        if where:
+            raise InputError(
+                f"Training met NaN or infinity in {where}, expected a lower rate. "
+                f"Received: --learning_rate={self.learning_rate}"
+            )
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import keras
 
 import tfpeft
 from pipelines.common import training
-from pipelines.common.callbacks import RaiseOnNaN
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from pipelines.common.tasks import first_samples
@@ -122,7 +121,7 @@ def train(settings, shared, data):
         ),
         epochs=settings.epochs,
         shuffle=False,  # each task is shuffled already
-        callbacks=[RaiseOnNaN(settings.learning_rate), tfpeft.KeepBest(accuracies)],
+        callbacks=[training.RaiseOnNaN(settings.learning_rate), tfpeft.KeepBest(accuracies)],
         verbose=training.verbosity(),
     )
 

@@ -314,6 +314,11 @@ def main(tmp_path, monkeypatch):
             "--prune_end, expected.*--prune_begin=0.0",
         ),
         (
+            ["--dataset=mine.npz", "--stages=quantize", "--learning_rate=1e30"],
+            {},
+            "NaN or infinity in .*, expected a lower rate. Received: --learning_rate=1e.30",
+        ),
+        (
             [*MINE, "--allow_chance", "--stages=prune", "--learning_rate=1e38"],
             {},
             "gradient that is NaN.*--learning_rate=1e.38",

@@ -376,7 +376,7 @@ BAD_CSV = {
         ([*ARRAYS, "--batch_size=1"], "`batch_size`, expected at least 2"),
         (
             [*ARRAYS, "--learning_rate=1e38", "--adapter=none"],
-            "NaN or infinite.*--learning_rate=1e.38",
+            "NaN or infinity in .*--learning_rate=1e.38",
         ),
         (["--backbone=tiny", "--task=a=none.csv:text:label"], "--task=a=none.csv.*no file none"),
         (

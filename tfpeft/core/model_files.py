@@ -41,11 +41,19 @@ def load_model(path, argument="`model`", custom_objects=None):
             reason = "it holds a Lambda layer, code that is not run; put it into a layer's class"
         why = f", which cannot be read: {reason}"
         raise invalid_path(argument, expected, path, why) from error
+    damaged = not_finite(model)
+    if damaged:
+        why = f", with NaN or infinity in {damaged}"
+        raise invalid_path(argument, "a model with finite weights", path, why)
+    return model
+
+
+def not_finite(model):
+    """Returns the path of the first weight with NaN or infinity, or None."""
     for weight in model.weights:
         if float_like(weight.dtype) and not np.all(np.isfinite(weight.numpy())):
-            why = f", with NaN or infinity in {weight.path}"
-            raise invalid_path(argument, "a model with finite weights", path, why)
-    return model
+            return weight.path
+    return None
 
 
 def damage_of(path, *, whole=False):

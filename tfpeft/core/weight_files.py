@@ -7,7 +7,7 @@ import h5py
 import keras
 import numpy as np
 
-from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.core.files import replacing
 from tfpeft.core.hdf5 import check_hdf5, float_like
 from tfpeft.core.paths import file_to_read, file_to_write, invalid_path
@@ -97,8 +97,9 @@ def rebuild(config, kind, path):
     try:
         found = keras.saving.deserialize_keras_object(config)
     except Exception as error:  # whatever a configuration that is damaged leads to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        why = f", which is damaged, or needs a class to be registered with Keras: {reason}"
+        why = (
+            f", which is damaged, or needs a class to be registered with Keras: {last_cause(error)}"
+        )
         raise invalid_path("`path`", _EXPECTED, path, why) from error
     if not isinstance(found, kind):
         why = f", which is damaged: it has a {type(found).__name__} for a {kind.__name__}"
