@@ -47,7 +47,7 @@ def call_function(reference, flag):
     with user_code(f"--{flag}={reference}"):
         function = getattr(importlib.import_module(module), name)
     if not callable(function):
-        received = f"{reference}, which is a {type(function).__name__}"
+        received = f"{reference}, which is of type {type(function).__name__}"
         raise invalid_flag(flag, "module:function", received)
     with user_code(f"--{flag}={reference}"):
         return function()

@@ -214,10 +214,11 @@ def write_report(folder, comparison, samples, outputs):
 
 def headline(result):
     """Returns a line on the size and the accuracy of the file."""
+    change = round(-result["accuracy_drop"], 2) + 0.0  # no "-0.00"
     size = "of a teacher that has no .tflite file of its own"
     if result["size_ratio"]:
         size = f"{result['size_ratio']:.1f}x smaller than the teacher's float32 file"
     return (
-        f"model.tflite: {size}, accuracy {-result['accuracy_drop']:+.2f} points, "
+        f"model.tflite: {size}, accuracy {change:+.2f} points, "
         f"on {result['test_samples']} test samples."
     )

@@ -92,6 +92,17 @@ def test_compress_writes_everything_that_it_lists(digits_run):
     assert errors == ""  # no native log, no warning
 
 
+@pytest.mark.parametrize(
+    ("drop", "change"), [(0.0, "+0.00"), (1e-9, "+0.00"), (0.834, "-0.83"), (-1.0, "+1.00")]
+)
+def test_the_headline_has_a_sign_of_what_is_not_zero(drop, change):
+    result = {"size_ratio": 12.94, "accuracy_drop": drop, "test_samples": 360}
+    assert headline(result) == (
+        f"model.tflite: 12.9x smaller than the teacher's float32 file, accuracy {change} points, "
+        "on 360 test samples."
+    )
+
+
 def test_the_report_is_of_the_test_data_and_of_the_files(digits_run):
     folder, _, _ = digits_run
     report = read_report(folder)

@@ -65,7 +65,7 @@ def code(tmp_path, monkeypatch):
         ("{}:asserts", "--dataset={}:asserts: AssertionError"),
         ("{}:lines", "--dataset={}:lines: RuntimeError: first"),
         ("{}:broken", "--dataset={}:broken, train data: "),
-        ("{}:number", "--dataset={}:number, which is a int"),
+        ("{}:number", "--dataset={}:number, which is of type int"),
         ("{}:missing", "--dataset={}:missing: AttributeError"),
         ("{}:", "expected module:function. Received: --dataset={}:"),
         (":good", "expected module:function. Received: --dataset=:good"),
