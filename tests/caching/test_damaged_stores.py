@@ -56,6 +56,25 @@ def test_it_is_one_line_that_names_the_file(tmp_path, change):
     np.testing.assert_array_equal(tfpeft.precompute(twice, X).outputs, 2 * X)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 7), "float32"),
+        np.zeros((4, 1), "float32"),  # which NumPy would broadcast
+        np.zeros((4, 3, 1), "float32"),
+        np.full((4, 3), "a"),
+        np.zeros((4, 3), "complex64"),
+        np.zeros((4, 3), "int32"),
+        np.full((4, 3), np.nan, "float32"),
+    ],
+)
+def test_outputs_of_another_form_are_one_line_that_names_the_path(tmp_path, array):
+    tfpeft.precompute(twice, X, tmp_path)
+    np.save(tmp_path / "00000" / "1.npy", array)
+    with pytest.raises(InputError, match=r"`path`, expected an empty folder, or one of outputs"):
+        tfpeft.precompute(twice, X, tmp_path)
+
+
 def test_it_is_whole_and_free_after_each_call(tmp_path):
     for _ in range(2):
         np.testing.assert_array_equal(tfpeft.precompute(twice, X, tmp_path).outputs, 2 * X)

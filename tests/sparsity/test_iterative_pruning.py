@@ -444,6 +444,17 @@ def test_rounds_of_an_older_version_are_continued(tmp_path):
     record.write_text(json.dumps(saved, indent=2))
     again = prune(model, target_sparsity=0.4, directory=tmp_path)
     assert again.history == first.history
+    for change, message in (
+        (
+            {"monitor": "nonsense"},
+            "`directory`, expected rounds whose metric is accuracy.*nonsense",
+        ),
+        ({"baseline": float("nan")}, "`directory`.*history.json is damaged.*a finite number"),
+        ({"baseline": float("inf")}, "`directory`.*history.json is damaged.*a finite number"),
+    ):
+        record.write_text(json.dumps({**saved, **change}))
+        with pytest.raises(InputError, match=message):
+            prune(model, target_sparsity=0.4, directory=tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="`directory`.*empty folder.*other files"):

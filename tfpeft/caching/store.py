@@ -148,14 +148,10 @@ class FolderStore(Store):
         self.samples = sum(self._sizes)
 
     def check_outputs(self, outputs):
-        expected = self.leaves(0, len(keras.tree.flatten(outputs)[0]))
-        for stored, current in zip(expected, keras.tree.flatten(outputs), strict=True):
-            # Tolerant, as batches of other sizes round differently.
-            stored, current = (np.asarray(array, "float64") for array in (stored, current))
-            scale = np.max(np.abs(stored), initial=1e-3, where=np.isfinite(stored))
-            if not np.allclose(stored, current, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
-                expected = "an empty folder, or one of outputs that the model still returns"
-                raise invalid("path", expected, str(self._folder.path))
+        leaves = keras.tree.flatten(outputs)
+        if not all(map(_are_alike, self.leaves(0, len(leaves[0])), leaves)):
+            expected = "an empty folder, or one of outputs that the model still returns"
+            raise invalid("path", expected, str(self._folder.path))
 
     def add(self, checksums, outputs):
         self.structure = self._pending.add(checksums, outputs)
@@ -239,6 +235,15 @@ class _Pending:
         columns = [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
         self._batches, self.samples = [], 0
         return columns
+
+
+def _are_alike(stored, current):
+    """Whether arrays are equal but for what batches of other sizes round differently."""
+    if stored.shape != current.shape or stored.dtype.kind != current.dtype.kind:
+        return False
+    stored, current = (np.asarray(array, "float64") for array in (stored, current))
+    scale = np.max(np.abs(stored), initial=1e-3, where=np.isfinite(stored))
+    return np.allclose(stored, current, rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
 
 
 def _tuples(structure):

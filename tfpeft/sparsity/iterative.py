@@ -220,7 +220,11 @@ def prune_iteratively(
     rounds = Rounds(directory, settings)
     metrics = evaluate(current, validation, batch_size)  # when resuming, too: it builds metrics
     check_metrics(metrics, model)
-    name = monitor_name(monitor, metrics) if rounds.baseline is None else rounds.monitor
+    name = monitor_name(monitor, metrics)
+    if rounds.monitor not in (None, name):
+        why = f", where it is {rounds.monitor}"
+        expected = f"rounds whose metric is {name}, as the model is compiled"
+        raise invalid_path("`directory`", expected, rounds.folder.path, why)
     check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=current)
     if rounds.baseline is None:

@@ -8,7 +8,7 @@ from tfpeft.core.files import ResumableFolder, remove
 RECORD = "history.json"
 _PROGRESS = {
     "monitor": str,
-    "baseline": numbers.Real,
+    "baseline": float,
     "history": [{"sparsity": float, "metric": numbers.Real, "held": bool}],
 }
 
