@@ -130,7 +130,7 @@ def test_a_student_that_is_no_model(code, tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save("mine.keras")
     x, y = np.ones((40, 3)), np.arange(40) % 2
     np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    flags = ["--dataset=data.npz", "--model=mine.keras", "--stages=distill"]
+    flags = ["--dataset=data.npz", "--model=mine.keras", "--stages=distill", "--allow_chance"]
     for name, message in [("column", "KeyError: 'column'"), ("returns_none", "None")]:
         with pytest.raises(InputError, match=f"--student={code}:{name}.*{message}"):
             compress.SCRIPT.call([*flags, f"--student={code}:{name}", f"--name={name}"])
