@@ -80,7 +80,8 @@ def _mode_of_name(name):
 
 def _modes_in(model, name):
     """Returns the modes of the metrics of a model that report a value by this name."""
-    outputs = (*getattr(model, "output_names", ()), *getattr(model, "tasks", ()), "hard")
+    names = [getattr(model, attribute, None) or () for attribute in ("output_names", "tasks")]
+    outputs = (*names[0], *names[1], "hard")
     if name in ("loss", *(f"{output}_loss" for output in outputs)):
         return {"min"}
     metrics = [inner for each in model.metrics for inner in getattr(each, "metrics", [each])]
