@@ -68,7 +68,8 @@ def run(job, settings, names, *, own_flags=()):
     """
     check(settings, names)
     stage_flags = [flag for name in names for flag in STAGES[name].flags]
-    settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags])
+    # Every run ends with a file.
+    settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags, *quantize.STAGE.flags])
     flags = [*RUN_FLAGS, *own_flags, *stage_flags]
     with RunFolder(job, settings, flags, files=files_of_flags(names)) as folder:
         files = [stage.file for stage in with_teacher(names)]
