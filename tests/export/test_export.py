@@ -216,6 +216,26 @@ def test_operators_that_tflite_lacks_are_named_and_nothing_is_harmed(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+class Fourier(keras.layers.Layer):
+    """The converter writes an operator of another meaning, whose output has another shape."""
+
+    def call(self, inputs):
+        return tf.math.real(tf.signal.fft(tf.cast(inputs, tf.complex64)))
+
+
+@pytest.mark.parametrize("shape", [(8,), (None, 8)], ids=["fails to load", "fails to run"])
+def test_a_file_that_does_not_run_is_an_error_of_the_model(tmp_path, shape):
+    inputs = keras.Input(shape)
+    outputs = keras.layers.Dense(2)(Fourier(name="spectrum")(inputs))
+    model = keras.Model(inputs, outputs, name="of_sounds")
+    expected = r"file of 'of_sounds'.* RESHAPE after .*RFFT2D.* \(layers: .*spectrum\)"
+    with pytest.raises(tfpeft.ExportError, match=expected) as error:
+        tfpeft.export_tflite(model, tmp_path / "m.tflite")
+    assert "\n" not in str(error.value)
+    assert "partial" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_of_other_outputs_raises(model, tmp_path, monkeypatch):
     """What is converted is another model: as good as a converter that lost the weights."""
     path = tmp_path / "m.tflite"

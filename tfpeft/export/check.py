@@ -8,6 +8,7 @@ import numpy as np
 from tfpeft.core.arguments import ExportError, InputError, last_cause
 from tfpeft.export.conversion import computes_in_float32, initial_states, signatures
 from tfpeft.export.deviation import Deviation, measure
+from tfpeft.export.lost_layers import LayerNames, failed_operator
 from tfpeft.export.tflite_file import TFLiteFile
 
 _OF_PEAK = {"none": 1e-3, "float16": 2e-2}
@@ -26,6 +27,7 @@ class Check:
 
     Attributes:
         model: The model.
+        layers: Its `LayerNames`.
         inputs: `ModelInput`s in the structure that it is called with.
         samples: Lists of arrays (1, ...) in the order of the inputs.
         quantization: As `export_tflite` takes it.
@@ -33,15 +35,30 @@ class Check:
     """
 
     model: keras.Model
+    layers: LayerNames
     inputs: object
     samples: list
     quantization: str
     allow_deviation: float | None
 
-    def measure(self, path, samples=None):
-        """Returns the `Deviation` of all signatures of the file at `path`."""
-        file, deviation = TFLiteFile(path), Deviation()
-        samples = self.samples if samples is None else samples
+    def measure(self, path):
+        """Returns the `Deviation` of all signatures of the file at `path`.
+
+        Raises:
+            ExportError: if the file does not run; or its outputs are not finite.
+        """
+        file = TFLiteFile(path)
+        try:
+            return self._measure(file, self.samples)
+        except InputError as error:
+            raise ExportError(
+                f"Cannot run the file of {self.model.name!r} with quantization="
+                f"{self.quantization!r}, expected operators that TFLite runs. Received: "
+                f"{failed_operator(file, error, self.layers)}"
+            ) from error
+
+    def _measure(self, file, samples):
+        deviation = Deviation()
         for name, served in signatures(self.model).items():
             with initial_states(served):
                 found = measure(file, name, served, self.inputs, samples)
@@ -106,7 +123,7 @@ class Check:
             return
         shapes = ", ".join(str(array.shape[1:]) for array in longer[0])
         try:
-            deviation = self.measure(path, longer)
+            deviation = self._measure(TFLiteFile(path), longer)
         except InputError as error:
             raise ExportError(
                 f"The file does not take other lengths than the samples' on its free sides, "

@@ -1,7 +1,8 @@
-"""Which layers of an int8 file lost most of what the float file computes."""
+"""Which layer an operator of a file comes from: what lost most in int8, what does not load."""
 
 import contextlib
 import functools
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -38,6 +39,47 @@ def losses_by_tensor(file, exact, signature, graph, samples):
             errors[tensor] = _relative(found, expected)
             losses[graph.source(tensor)] = errors[tensor] - inherited
     return losses
+
+
+def failed_operator(file, error, layers):
+    """Returns which operator of a `TFLiteFile` an error of the interpreter names, and why.
+
+    Args:
+        file: The file.
+        error: What it raised when it was opened or run.
+        layers: The `LayerNames` of the model.
+    """
+    reason = str(error.__cause__ or error).rpartition("/")[2]
+    named = re.search(r"Node number (\d+) \((\w+)\)", reason)
+    if named is None:
+        return reason
+    from ai_edge_litert import schema_py_generated as schema  # late: slow to import
+
+    from tfpeft.export.float_graph import FloatGraph
+
+    reason = " ".join(reason[: named.start()].split())
+    model = schema.ModelT.InitFromPackedBuf(file.content)
+    for index in range(len(model.subgraphs)):
+        graph = FloatGraph(model, index)
+        op = dict(enumerate(graph.operators)).get(int(named[1]))
+        if op is not None and op.name == named[2]:
+            # What goes wrong earlier may fail only here.
+            chain = [op, *_before(graph, op)]
+            found = (layers.layer_of(graph.source(op.outputs[0])) for op in chain if op.outputs)
+            found = list(dict.fromkeys(filter(None, found)))
+            names = list(dict.fromkeys(op.name for op in chain[1:]))
+            after = f" after {', '.join(names)}" if names else ""
+            return f"{op.name}{after} (layers: {', '.join(found)}): {reason}"
+    return f"{named[2]}: {reason}"
+
+
+def _before(graph, op, most=8):
+    """Returns the operators that an operator's first input comes from, backwards."""
+    found = []
+    while len(found) < most and op.inputs and op.inputs[0] in graph.makers:
+        op = graph.makers[op.inputs[0]]
+        found.append(op)
+    return found
 
 
 def _relative(found, expected):

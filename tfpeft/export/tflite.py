@@ -192,7 +192,7 @@ def export_tflite(
     inputs, samples = _inputs_and_samples(model, representative_data, quantization)
     calibration, compared = _split(samples, quantization)
     with replacing(path) as partial:
-        check = Check(model, inputs, compared, quantization, allow_deviation)
+        check = Check(model, layers, inputs, compared, quantization, allow_deviation)
         converted = in_float32(model)
         with initial_states(model), layers.recording(converted):
             batch_size = _write(converted, inputs, partial, quantization)
