@@ -193,7 +193,8 @@ def test_deviation_by_hand():
     deviation = _deviation([(file[:1], model[:1]), (file[1:], model[1:])], None)
     assert deviation.largest == pytest.approx(1.0)
     assert deviation.relative == pytest.approx(3.0)
-    assert deviation.agreement == 1.0
+    assert deviation.agreement == deviation.clear_agreement == deviation.clear_share == 1.0
+    assert deviation.of_peak == pytest.approx(0.3)  # of column 1, and of 1
     # Of probabilities, all columns together: errors 0.1, spread 0.3.
     model = np.array([[0.2, 0.8], [0.8, 0.2]])
     deviation = _deviation([(model + [[0.1, -0.1], [-0.1, 0.1]], model)], "softmax")
@@ -201,3 +202,70 @@ def test_deviation_by_hand():
     # A constant output has no spread: relative to 2% of itself.
     deviation = _deviation([(np.full((5, 1), 10.1), np.full((5, 1), 10.0))], None)
     assert deviation.relative == pytest.approx(0.5)
+    # So have probabilities that are all the same, of which 8 bits have the next one below 1.
+    deviation = _deviation([(np.full((5, 1), 255 / 256), np.full((5, 1), 1.0))], "sigmoid")
+    assert deviation.relative == pytest.approx(1 / 256 / 0.02)
+
+
+def test_all_samples_count_for_the_agreement_and_clear_ones_for_the_file():
+    """Of ten samples three are near ties; the file has two of these and a clear one otherwise."""
+    model = np.array([[0.0, 5.0]] * 4 + [[5.0, 0.0]] * 3 + [[2.0, 2.01]] * 3)
+    file = model.copy()
+    file[[0, 8, 9]] = file[[0, 8, 9], ::-1]
+    deviation = _deviation([(file, model)], None)
+    assert deviation.agreement == 0.7
+    assert deviation.clear_share == 0.7
+    assert deviation.clear_agreement == pytest.approx(6 / 7)
+    # Softmax of tokens or pixels has classes too, other maps have not.
+    maps = [(file.reshape(2, 5, 2), model.reshape(2, 5, 2))]
+    assert _deviation(maps, "softmax").agreement == 0.7
+    assert _deviation(maps, None).agreement is None
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, float(np.finfo("float32").min), -np.inf])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_masks_among_the_outputs_hide_no_other_error(mask, per_sample):
+    logits = rng.normal(size=(200, 4)).astype("float32")
+    rows = np.arange(200) % 4 if per_sample else 2
+    model = logits.copy()
+    model[np.arange(200), rows] += np.float32(mask)
+    good = np.maximum(model + np.float32(0.01), -65504)  # float16 has no lower ones
+    deviation = _deviation([(good, model)], None)
+    assert deviation.relative == pytest.approx(0.01, rel=0.2)
+    assert deviation.of_peak == pytest.approx(0.01 / np.abs(logits).max(), rel=0.5)
+    assert deviation.agreement == 1.0
+    assert deviation.clear_share > 0.8
+    lost = np.where(model < -1e3, model, 0.0)  # as int8 has it
+    deviation = _deviation([(lost, model)], None)
+    assert deviation.relative == pytest.approx(1.0, rel=0.2)
+    assert deviation.of_peak > 0.9
+    assert deviation.clear_agreement < 0.6
+    deviation = _deviation([(logits, model)], None)
+    assert deviation.relative == deviation.of_peak == 1.0
+
+
+def test_a_large_column_hides_no_other_one():
+    model = np.stack([rng.normal(1e5, 2e4, 300), rng.random(300), rng.normal(-4e3, 500, 300)], 1)
+    file = model + np.array([50.0, 0.5, 0.0])
+    deviation = _deviation([(file, model)], None)
+    assert deviation.relative == pytest.approx(0.5 * 12**0.5, rel=0.1)
+    assert deviation.of_peak > 2e-3
+    deviation = _deviation([(model - np.array([0.0, 0.0, 500.0]), model)], None)
+    assert deviation.relative == pytest.approx(1.0, rel=0.1)  # prices below zero are no masks
+
+
+def test_logits_that_lost_the_bits_to_masked_classes_raise(tmp_path):
+    x = rng.normal(size=(400, 6)).astype("float32")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    logits = layers.Dense(4, name="logits")(layers.Dense(16, activation="relu")(inputs))
+    ruled_out = np.array([0.0, 0.0, -1e9, -1e9], "float32")
+    model = keras.Model(inputs, logits + ruled_out)
+    with pytest.raises(tfpeft.ExportError, match="clearly predicted classes.*logits lost most"):
+        export(model, tmp_path / "m.tflite", x)
+    report = export(model, tmp_path / "m.tflite", x, float_layers=["logits"])
+    assert report.agreement > 0.97
+    report = tfpeft.export_tflite(
+        model, tmp_path / "m.tflite", quantization="float16", representative_data=x
+    )
+    assert report.agreement > 0.97

@@ -12,7 +12,7 @@ from tfpeft.export.lost_layers import LayerNames, failed_operator
 from tfpeft.export.tflite_file import TFLiteFile
 
 _OF_PEAK = {"none": 1e-3, "float16": 2e-2}
-"""Largest deviation of floats, as a part of the largest output."""
+"""Largest deviation of floats, as a part of the largest value of a column."""
 RELATIVE, AGREEMENT = 0.3, 0.9
 """Largest relative error of integers, and least agreement of classes.
 
@@ -79,23 +79,25 @@ class Check:
         if self.allow_deviation is not None and quantization == self.quantization:
             return deviation.relative <= self.allow_deviation
         if quantization in _OF_PEAK and computes_in_float32(self.model):
-            return deviation.largest <= self._largest(deviation, quantization)
-        agrees = deviation.agreement is None or deviation.agreement >= AGREEMENT
+            return deviation.of_peak <= _OF_PEAK[quantization]
+        agreement = deviation.clear_agreement
+        agrees = agreement is None or agreement >= AGREEMENT
         return deviation.relative <= RELATIVE and agrees
 
     def error(self, deviation, lost_layer, quantization=None):
         """Returns the error for a file of that `Deviation`."""
         quantization = quantization or self.quantization
         if quantization in _OF_PEAK and computes_in_float32(self.model):
-            expected = f"a deviation of at most {self._largest(deviation, quantization):.3g}"
-            received = f"{deviation.largest:.3g}"
+            limit = _OF_PEAK[quantization]
+            expected = f"a deviation of at most {limit:.1%} of the largest value of a column"
+            received = f"{deviation.of_peak:.3%}"
         else:
             limit = RELATIVE if self.allow_deviation is None else self.allow_deviation
             expected = f"an error of at most {limit:.0%} of their spread"
             received = f"{deviation.relative:.0%}"
-            if deviation.agreement is not None and self.allow_deviation is None:
-                expected += f" and {AGREEMENT:.0%} of the classes that agree"
-                received += f", {deviation.agreement:.0%} of the classes agree"
+            if deviation.clear_agreement is not None and self.allow_deviation is None:
+                expected += f" and {AGREEMENT:.0%} of the clearly predicted classes to agree"
+                received += f", {deviation.clear_agreement:.0%} agree"
         text = (
             f"The outputs of the file differ from {self.model.name!r} with "
             f"quantization={quantization!r}, expected {expected}. Received: {received}"
@@ -132,9 +134,6 @@ class Check:
         # Few samples have no spread that the error of integers could be compared with.
         if self.quantization in _OF_PEAK and not self.allows(deviation):
             raise self.error(deviation, None)
-
-    def _largest(self, deviation, quantization):
-        return _OF_PEAK[quantization] * max(1.0, deviation.peak)
 
 
 def _longer(inputs, sample):

@@ -13,6 +13,8 @@ from tfpeft.export.samples import stacked
 _BOUNDED = ("softmax", "sigmoid", "tanh", "hard_sigmoid")
 _CLEAR = 0.1
 """A class is predicted clearly if its output is above the next one by this part of the spread."""
+_MASK = 1e3
+"""Outputs below -_MASK may stand for classes that are ruled out, as those of -1e9 do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,26 +25,37 @@ class Deviation:
         largest: Largest |file - model|.
         relative: Largest error of an output, relative to the spread of the model's: the root of
             the mean of squares of file - model, divided by the standard deviation over samples. Of
-            softmax, sigmoid and tanh it is of all columns together, else of the worst one.
-        agreement: Fraction in [0, 1] of the samples whose largest output is the same, of those
-            that the model predicts clearly; None without outputs (samples, classes).
-        peak: Largest |model|.
+            softmax, sigmoid and tanh it is of all columns together, else of the worst one. Outputs
+            that stand for a mask need only be one in the file, too.
+        agreement: Fraction in [0, 1] of the samples (of maps or tokens: of the positions) whose
+            largest output is the same; None for outputs that are no classes.
+        clear_agreement: The same, of those that the model predicts clearly; None without any.
+        clear_share: Fraction in [0, 1] of the samples that the model predicts clearly.
+        of_peak: Largest |file - model| of a column, as a part of its largest |model|, and at least
+            of 1.
     """
 
     largest: float = 0.0
     relative: float = 0.0
     agreement: float | None = None
-    peak: float = 0.0
+    clear_agreement: float | None = None
+    clear_share: float = 0.0
+    of_peak: float = 0.0
 
     def worse(self, other):
         """Returns the worse of each figure."""
-        agreements = [a for a in (self.agreement, other.agreement) if a is not None]
         return Deviation(
             max(self.largest, other.largest),
             max(self.relative, other.relative),
-            min(agreements, default=None),
-            max(self.peak, other.peak),
+            _least(self.agreement, other.agreement),
+            _least(self.clear_agreement, other.clear_agreement),
+            max(self.clear_share, other.clear_share),
+            max(self.of_peak, other.of_peak),
         )
+
+
+def _least(*fractions):
+    return min((fraction for fraction in fractions if fraction is not None), default=None)
 
 
 def measure(file, signature, model, inputs, samples):
@@ -88,7 +101,9 @@ def _filled(array, batch_size):
 
 
 def _check(found, expected, name, model):
-    if found.shape != expected.shape or not np.all(np.isfinite(found)):
+    is_right = found.shape == expected.shape
+    # A class that is ruled out by -infinity is so in the file.
+    if not is_right or not np.all(np.isfinite(found) | (found == expected)):
         raise ExportError(
             f"The outputs of the file differ from {model.name!r}, expected finite outputs of "
             f"shape {expected.shape}. Received: {name} of {found.shape}, "
@@ -98,34 +113,67 @@ def _check(found, expected, name, model):
 
 def _deviation(parts, activation):
     """Returns the `Deviation` of one output, given in batches."""
-    largest = max(float(np.max(np.abs(f - m), initial=0.0)) for f, m in parts)
-    peak = max(float(np.max(np.abs(m), initial=0.0)) for _, m in parts)
     columns = [[a.reshape(-1, a.shape[-1] if a.ndim > 1 else 1) for a in pair] for pair in parts]
-    found, expected = (np.concatenate(side) for side in zip(*columns, strict=True))
+    sides = (np.concatenate(side) for side in zip(*columns, strict=True))
+    found, expected = (np.clip(side, -1e18, 1e18) for side in sides)  # squares are finite
     if not expected.size:
-        return Deviation(largest, 0.0, None, peak)
-    error, spread = np.mean((found - expected) ** 2, axis=0), np.var(expected, axis=0)
+        return Deviation()
+    largest = float(np.max(np.abs(found - expected)))
     is_distribution = np.all(expected >= 0) and np.allclose(expected.sum(axis=1), 1.0, atol=1e-2)
-    if activation in _BOUNDED or is_distribution:
-        error, spread = error.mean(keepdims=True), spread.mean(keepdims=True)
-    else:
-        # A column that is constant over samples has no spread, only rounding.
-        peaks = np.max(np.abs(expected), axis=0)
-        constant = spread <= (1e-3 * peaks) ** 2
-        spread = np.where(constant, (2e-2 * peaks) ** 2 + 4e-4 * spread.mean(), spread)
-    relative = float(np.sqrt(np.max(error / np.maximum(spread, (1e-6 * peak) ** 2 + 1e-30))))
-    is_table = parts[0][1].ndim == 2 and expected.shape[1] > 1
-    agreement = _agreement(found, expected, is_distribution) if is_table else None
-    return Deviation(largest, relative, agreement, peak)
+    masked = _masked(expected)
+    is_bounded = is_distribution or activation in _BOUNDED
+    relative = _relative(found, expected, masked, is_bounded)
+    of_peak = _of_peak(found, expected, masked)
+    if np.any(found[masked] > -max(_MASK, np.max(np.abs(expected[~masked])))):
+        relative, of_peak = max(relative, 1.0), max(of_peak, 1.0)  # a mask is none in the file
+    is_of_classes = parts[0][1].ndim == 2 or activation == "softmax" or is_distribution
+    if expected.shape[1] < 2 or not is_of_classes:
+        return Deviation(largest, relative, of_peak=of_peak)
+    agreement = _agreement(found, expected, masked, is_distribution)
+    return Deviation(largest, relative, *agreement, of_peak)
 
 
-def _agreement(found, expected, is_distribution):
-    """Returns the fraction of rows with the same largest column, of those that are clear."""
-    ordered = np.sort(expected, axis=1)
+def _masked(expected):
+    """Returns which outputs stand for a mask: alike, and ten times below all others."""
+    below = expected < -_MASK
+    masks, others = expected[below].astype("float64"), expected[~below]
+    if not masks.size or not others.size or masks.max() > -10 * np.max(np.abs(others)):
+        return np.zeros_like(below)
+    return below if masks.std() <= 1e-3 * -masks.mean() else np.zeros_like(below)
+
+
+def _of_peak(found, expected, masked):
+    """Returns the largest error of a column, as a part of its largest value."""
+    errors = np.max(np.abs(found - expected), axis=0, where=~masked, initial=0.0)
+    peaks = np.max(np.abs(expected), axis=0, where=~masked, initial=1.0)
+    # A small column may be the difference of large ones, which float32 rounds.
+    return float(np.max(errors / np.maximum(peaks, 1e-3 * peaks.max())))
+
+
+def _relative(found, expected, masked, is_bounded):
+    """Returns the largest error of a column, relative to its spread."""
+    some = ~masked.all(axis=0)
+    columns = {"axis": 0, "where": ~masked[:, some], "dtype": "float64"}
+    error = np.mean((found - expected)[:, some] ** 2, **columns)
+    spread = np.var(expected[:, some], **columns)
+    peaks = np.max(np.abs(expected[:, some]), axis=0, where=~masked[:, some], initial=0.0)
+    if is_bounded:
+        error, spread, peaks = error.mean(), spread.mean(), peaks.max()
+    # A column that is constant over samples has no spread, only rounding.
+    constant = spread <= (1e-3 * peaks) ** 2
+    spread = np.where(constant, (2e-2 * peaks) ** 2 + 4e-4 * np.mean(spread), spread)
+    return float(np.sqrt(np.max(error / np.maximum(spread, 1e-30))))
+
+
+def _agreement(found, expected, masked, is_distribution):
+    """Returns the three figures of agreement of a `Deviation`."""
+    predicted = np.argmax(expected, axis=1)
+    same = np.argmax(found, axis=1) == predicted
+    # The spread of the classes that are predicted: others may be out of the question.
+    classes = np.unique(predicted)
+    values = expected[:, classes][~masked[:, classes]]
     # Two steps of 8 bits are no clear difference, as between the probabilities of many classes.
-    margin = max(_CLEAR * np.std(expected), (1.0 if is_distribution else np.ptp(expected)) / 128)
+    margin = max(_CLEAR * np.std(values), (1.0 if is_distribution else np.ptp(values)) / 128)
+    ordered = np.partition(expected, -2, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > margin
-    if not clear.any():
-        return None
-    same = np.argmax(found[clear], axis=1) == np.argmax(expected[clear], axis=1)
-    return float(same.mean())
+    return float(same.mean()), float(same[clear].mean()) if clear.any() else None, clear.mean()

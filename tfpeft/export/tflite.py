@@ -60,8 +60,12 @@ class ExportReport:
         signatures: Names of the signatures: `serving_default`, or the tasks of a `SharedModel`.
         relative_error: Root mean square of file - model, relative to the standard deviation of the
             model's outputs over the compared samples; of the worst output.
-        agreement: Fraction in [0, 1] of the compared samples of which the largest output is the
-            same, of those that the model predicts clearly; None for outputs that are no classes.
+        agreement: Fraction in [0, 1] of the compared samples (with softmax over positions or
+            tokens: of these) whose largest output is the same; None for outputs without classes.
+        clear_agreement: The same, of the samples that the model predicts clearly: the largest
+            output is above the next one by more than a tenth of the standard deviation of the
+            outputs, and by two steps of 8 bits. None without any.
+        clear_share: Fraction in [0, 1] of the compared samples that are predicted clearly.
         calibration_samples: How many samples the ranges of int8 come from; 0 for others.
         compared_samples: How many samples file and model were compared on.
         held_out: Whether these are other samples than those of the calibration.
@@ -80,6 +84,8 @@ class ExportReport:
     signatures: tuple[str, ...] = (SIGNATURE,)
     relative_error: float = 0.0
     agreement: float | None = None
+    clear_agreement: float | None = None
+    clear_share: float = 0.0
     calibration_samples: int = 0
     compared_samples: int = 0
     held_out: bool = True
@@ -93,8 +99,13 @@ class ExportReport:
             f"largest deviation {self.max_deviation:.3g}",
         ]
         if self.quantization not in ("none", "float16"):
-            same = "" if self.agreement is None else f", {self.agreement:.1%} of the classes agree"
-            figures.append(f"error {self.relative_error:.1%} of the spread of the outputs{same}")
+            figures.append(f"error {self.relative_error:.1%} of the spread of the outputs")
+            if self.agreement is not None:
+                figures.append(f"{self.agreement:.1%} of the classes agree")
+            if self.clear_agreement is not None:
+                figures.append(
+                    f"{self.clear_agreement:.1%} of the {self.clear_share:.0%} predicted clearly"
+                )
         if self.calibration_samples:
             other = "others" if self.held_out else "the same, as there are few"
             figures.append(
@@ -155,8 +166,10 @@ def export_tflite(
         NoMatchError: for `float_layers` that match no layer.
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
             are not finite, or not the model's: off by more than 1e-3 ("none") or 2e-2 ("float16")
-            of the largest output, or, for integers, by a `relative_error` above 0.3 or an
-            `agreement` below 0.9. For "int8" the error names the layer that lost most.
+            of the largest value of a column (and of 1), or, for integers, by a `relative_error`
+            above 0.3 or a `clear_agreement` below 0.9. For "int8" the error names the layer that
+            lost most. Outputs such as -1e9 beside logits count as masks: they must be masks in the
+            file, and the other outputs are compared without them.
 
     What it does not give: accuracy after quantization (see `evaluate`); speed from int8 on a
     machine without instructions for it.
@@ -215,6 +228,8 @@ def export_tflite(
         signatures=tuple(signatures(model)),
         relative_error=deviation.relative,
         agreement=deviation.agreement,
+        clear_agreement=deviation.clear_agreement,
+        clear_share=deviation.clear_share,
         calibration_samples=len(calibration),
         compared_samples=len(compared),
         held_out=calibration is not compared,
