@@ -125,3 +125,25 @@ def test_more_inputs_than_ten_are_not_mixed_up(tmp_path):
     assert report.max_deviation < 1e-5
     x = [np.full((2, 1), float(i == 10)) for i in range(12)]
     np.testing.assert_allclose(TFLiteFile(tmp_path / "m.tflite").predict(x), [[11.0]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": X.astype(str)}, "`x`, expected arrays of float32.*type <U"),
+        ({"x": X.astype(object)}, "`x`, expected arrays of float32.*type object"),
+        ({"x": X + 1j}, "`x`, expected arrays of float32.*type complex"),
+        ({"x": X[:0]}, "`x`, expected one or more samples.*lengths 0"),
+        *(({"batch_size": size}, "`batch_size`.*at least 1") for size in (0, -1, 1.5, "8", True)),
+    ],
+)
+def test_bad_arguments_of_predict(path, options, message):
+    with pytest.raises(tfpeft.InputError, match=message):
+        TFLiteFile(path).predict(**{"x": X, **options})
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "uint8", "bool", "bfloat16"])
+def test_numbers_of_all_types_are_predicted_in_float32(path, dtype):
+    x = keras.ops.cast(np.abs(np.round(X)) > 1, dtype)
+    expected = TFLiteFile(path).predict(np.asarray(x).astype("float32"))
+    np.testing.assert_array_equal(TFLiteFile(path).predict(x), expected)

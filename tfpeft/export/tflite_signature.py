@@ -7,7 +7,7 @@ import re
 import keras
 import numpy as np
 
-from tfpeft.core.arguments import unexpected
+from tfpeft.core.arguments import check_positive_integer, unexpected
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.inputs import ModelInput, match
 
@@ -66,8 +66,18 @@ class Signature:
             raise invalid_data(argument, f"a dict of {names}, as {self._path} has them", "no names")
         else:
             x = [np.asarray(value) for value in keras.tree.flatten(x)]
-        arrays = match(known, x, argument, str(self._path))
-        return dict(zip(self._inputs, arrays, strict=True))
+        arrays = dict(zip(self._inputs, match(known, x, argument, str(self._path)), strict=True))
+        for name, array in arrays.items():
+            dtype = np.dtype(self._inputs[name]["dtype"])
+            # Text, objects and complex numbers would be cast to floats.
+            if not np.can_cast(array.dtype, np.float64) and array.dtype != dtype:
+                where = f"{name} of type {array.dtype}"
+                raise invalid_data(argument, f"arrays of {dtype}", where)
+        lengths = {len(array) for array in arrays.values() if array.ndim}
+        if len(lengths) > 1 or 0 in lengths:
+            received = f"lengths {', '.join(map(str, sorted(lengths)))}"
+            raise invalid_data(argument, "one or more samples, as many of each input", received)
+        return arrays
 
     def zeros(self):
         """Returns inputs of zeros; a free side, other than the batch, is a ValueError."""
@@ -138,6 +148,7 @@ class Signature:
 
     def run(self, x, batch_size=256):
         """Returns {name: output} for x, in float32, run in batches."""
+        check_positive_integer("batch_size", batch_size)
         inputs = self.arrange(x)
         samples = len(next(iter(inputs.values())))
         step = self.batch or batch_size
