@@ -14,11 +14,12 @@ from tfpeft.export.tflite_file import TFLiteFile
 _OF_PEAK = {"none": 1e-3, "float16": 2e-2}
 """Largest deviation of floats, as a part of the largest value of a column."""
 RELATIVE, AGREEMENT = 0.3, 0.9
-"""Largest relative error of integers, and least agreement of classes.
+"""Largest relative error of integers, and least agreement of classes that are clear.
 
-Measured on held-out samples: ResNet8 on CIFAR-10 has 0.06 and 0.985, MiniLM in dynamic range 0.06,
-small nets on digits and tables, with attention or recurrent, 0.01 to 0.12. Files that lost a
-column, a mask, or all but an outlier have 0.95 and more."""
+Measured on held-out samples, the error in int8: ResNet8 on CIFAR-10 0.07; digits by convolution
+0.01 to 0.02, by attention 0.03, with outliers of 10 times the brightness 0.18; a table of heavy
+tails 0.07. MiniLM in dynamic range: 0.09, and 0.984 of the clear classes agree. Logits beside
+masks of -1e4 and -1e9, whose bits are lost: 1.0 to 1.6, and 0.28 to 0.45 agree."""
 
 
 @dataclasses.dataclass(frozen=True)
