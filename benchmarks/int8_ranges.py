@@ -11,7 +11,8 @@ of squares, of the worst column unless they are probabilities), and the accuracy
 the agreement with the float model.
 
 --data_dir has cifar10.npz, --mlperf_dir pretrainedResnet.h5 and vww_96.h5 of MLPerf Tiny; without
-them the small models alone are measured. Cost: 12 minutes on 2 busy cores. The table is in README.md.
+them the small models alone are measured. Cost: 12 minutes on 2 busy
+cores. The table is in README.md.
 """
 
 import json
