@@ -87,7 +87,7 @@ class TestInputs:
         ("x", "received"),
         [
             ({"a": A}, "2 inputs, a, b, .* Received: a$"),
-            ({"a": A, "b": B, "c": B}, "names a, b. Received: a, b, c$"),
+            ({"a": A, "c": B}, "2 inputs, a, b, .* Received: a$"),
             ([A, B, B], "2 inputs, a, b, .* Received: 3 inputs$"),
             (A, "2 inputs, a, b"),
         ],
@@ -124,7 +124,7 @@ class TestInputs:
         names = list(tfpeft.TFLiteFile(file).signature().inputs)
         stored = tfpeft.precompute(file, dict(zip(names[::-1], (B, A), strict=True)))
         np.testing.assert_allclose(stored.outputs, teacher([A, B]), rtol=1e-4, atol=1e-5)
-        with pytest.raises(InputError, match="`data`, expected inputs of the names"):
+        with pytest.raises(InputError, match="`data`, expected 2 inputs, .* Received: x, y$"):
             tfpeft.precompute(file, {"x": A, "y": B})
         student = of_inputs("ab", seed=1)
         found = loss_of(file, student, [A, B], teacher_from_logits=True)["loss"]
@@ -259,7 +259,7 @@ class TestLabels:
             ({"loss": {"age": HARD}}, "`loss`, expected a dict by the names kind, size"),
             ({"loss": [HARD]}, "`loss`, expected .* 2, or a dict .*a list of 1"),
             ({"loss": "nope"}, "`loss`, expected a loss, a function.*'nope'"),
-            ({"loss": keras.losses.Huber}, "`loss`, expected a loss"),
+            ({"loss": keras.layers.ReLU}, "`loss`, expected a loss"),
             ({"loss_weights": {"age": 1.0}}, "`loss_weights`, expected a dict by the names"),
             ({"loss_weights": {"kind": np.nan, "size": 1.0}}, "`loss_weights`.*>= 0.*nan"),
             ({"loss_weights": [True, 1.0]}, "`loss_weights`.*>= 0.*True"),

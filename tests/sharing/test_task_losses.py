@@ -190,7 +190,7 @@ class TestLoss:
 
     def test_unsigned_class_numbers_are_never_missing(self):
         labels, outputs = tf.constant([255, 0], tf.uint8), tf.zeros((2, 256))
-        cleaned, present = split_missing(labels, outputs)
+        cleaned, present = split_missing(labels, outputs, HARD)
         assert cleaned.numpy().tolist() == [255, 0]
         assert present.numpy().tolist() == [True, True]
 
