@@ -32,7 +32,10 @@ def any_sample(_):
             .prefetch(1),
             False,
         ),
-        (tf.data.Dataset.choose_from_datasets([TEN, TEN], tf.data.Dataset.range(2).repeat()), False),
+        (
+            tf.data.Dataset.choose_from_datasets([TEN, TEN], tf.data.Dataset.range(2).repeat()),
+            False,
+        ),
         (
             tf.data.Dataset.choose_from_datasets(
                 [TEN.repeat().filter(any_sample), TEN], tf.data.Dataset.range(2).repeat(4)

@@ -97,7 +97,10 @@ def test_metrics_by_shape(name):
     assert is_metric(name)
 
 
-@pytest.mark.parametrize("value", ["nope", None, 3, [SPARSE], int, keras.layers.Dense, keras.layers.ReLU, keras.metrics.MeanIoU])
+@pytest.mark.parametrize(
+    "value",
+    ["nope", None, 3, [SPARSE], int, keras.layers.Dense, keras.layers.ReLU, keras.metrics.MeanIoU],
+)
 def test_what_is_no_loss(value):
     assert not is_loss(value)
     assert not is_metric(value)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfpeft
 from tfpeft import InputError
@@ -102,6 +103,28 @@ class TestInputs:
             assert "\n" not in str(raised.value)
         with pytest.raises(InputError, match="`data`, expected .*2 inputs|`data`.*names"):
             tfpeft.precompute(models[0], x)
+
+    def test_other_keys_count_in_nothing(self):
+        models = of_inputs("ab"), of_inputs("a", seed=1)
+        distiller = tfpeft.Distiller(*models, alpha=0.0)
+        distiller.compile("sgd", run_eagerly=True)
+        more = {"id": np.arange(len(A)), "b": B, "a": A}
+        expected = distiller.evaluate({"a": A, "b": B}, verbose=0)
+        np.testing.assert_allclose(distiller.evaluate(more, verbose=0), expected)
+        np.testing.assert_allclose(distiller.predict(more, verbose=0), models[1](A), rtol=1e-5)
+        stored = tfpeft.precompute(models[0], more)
+        np.testing.assert_allclose(stored.outputs, models[0]([A, B]), rtol=1e-5, atol=1e-6)
+        distiller.fit(*stored.join(more), verbose=0)
+
+    def test_other_keys_of_a_subclassed_model_raise(self):
+        class Own(keras.Model):
+            def call(self, x):
+                return sum(x.values())
+
+        own = Own()
+        own({"a": A, "b": B})
+        with pytest.raises(InputError, match="names a, b. Received: a, b, mask$"):
+            tfpeft.precompute(own, {"a": A, "b": B, "mask": B})
 
     def test_stored_outputs_of_models_in_other_orders(self):
         models = [of_inputs("ab"), of_inputs("ba", seed=1)]
@@ -275,6 +298,43 @@ class TestLabels:
         distiller = tfpeft.Distiller(of_outputs(), of_outputs(seed=1, form=form))
         with pytest.raises(InputError, match=message):
             distiller.compile("sgd", **{"loss": HARD, **arguments})
+
+    def test_metrics_and_class_weights_as_keras_takes_them(self):
+        student = of_inputs("a")
+        metrics = [keras.metrics.SparseCategoricalAccuracy, HARD]
+        distiller = tfpeft.Distiller(of_inputs("a", seed=1), student, alpha=1.0)
+        distiller.compile("sgd", HARD, metrics=metrics, run_eagerly=True)
+        found = distiller.evaluate(A, Y, batch_size=len(A), verbose=0, return_dict=True)
+        np.testing.assert_allclose(found[HARD.name], hard(student(A), Y), rtol=1e-5)
+        weights = dict(zip(np.array([0.0, 1.0, 2.0]), [0.0, 0.0, 0.0], strict=True))
+        before = [variable.numpy() for variable in student.variables]
+        distiller.fit(A, Y, class_weight=weights, verbose=0)
+        for expected, variable in zip(before, student.variables, strict=True):
+            np.testing.assert_array_equal(variable, expected)
+        with pytest.raises(InputError, match="`class_weight`, expected {class number"):
+            distiller.fit(A, Y, class_weight={0.5: 1.0}, verbose=0)
+
+    @pytest.mark.parametrize("labels", ["known", "unknown"])
+    def test_datasets_of_unknown_rank(self, labels):
+        shape = [None, 4] if labels == "unknown" else None
+        data = tf.data.Dataset.from_generator(
+            lambda: iter([(A, Y)]),
+            output_types=(tf.float32, tf.int64),
+            output_shapes=(shape, None if labels == "unknown" else [None]),
+        )
+        distiller = tfpeft.Distiller(of_inputs("a"), of_inputs("a", seed=1))
+        distiller.compile("sgd", HARD)
+        rank = "tensors of a known rank; .*shape=<unknown>"
+        for method in (distiller.fit, distiller.evaluate):
+            with pytest.raises(InputError, match=f"`x`, expected {rank}") as raised:
+                method(data, verbose=0)
+            assert "\n" not in str(raised.value)
+        with pytest.raises(InputError, match=f"`validation_data`, expected {rank}"):
+            distiller.fit(A, Y, validation_data=data, verbose=0)
+        with pytest.raises(InputError, match=f"`data`, expected {rank}"):
+            tfpeft.precompute(of_inputs("a"), data)
+        with pytest.raises(InputError, match=rf"`data\['kind'\]`, expected {rank}"):
+            tfpeft.mix_tasks({"kind": data})
 
     @pytest.mark.parametrize(
         ("y", "message"),

@@ -38,7 +38,7 @@ def test_weights_of_losses(weights, message):
     ("argument", "value", "message"),
     [
         ("loss", {"zoo": HARD, "age": "nope"}, "`loss`, .* for the task age. .*'nope'"),
-        ("loss", keras.losses.Loss, "`loss`, expected a loss for the task zoo"),
+        ("loss", keras.layers.ReLU, "`loss`, expected a loss for the task zoo"),
         ("loss", keras.metrics.Mean(), "`loss`, expected a loss for the task zoo"),
         ("metrics", {"age": ["nope"]}, r"`metrics\['age'\]`, expected metrics.*'nope'"),
         ("metrics", [keras.layers.ReLU], "`metrics`, expected metrics"),

@@ -17,6 +17,15 @@ def invalid_data(name, expected, received):
     )
 
 
+def check_ranks(dataset, name):
+    """Raises for a `tf.data.Dataset` whose tensors may have any number of axes."""
+    spec = dataset.element_spec if isinstance(dataset, tf.data.Dataset) else ()
+    for leaf in keras.tree.flatten(spec):
+        if isinstance(leaf, tf.TensorSpec) and leaf.shape.rank is None:
+            expected = "tensors of a known rank; `from_generator` takes `output_signature`"
+            raise invalid_data(name, expected, f"a dataset with {leaf}")
+
+
 def check_numbers(arrays, name):
     """Raises unless all arrays in a structure hold finite numbers."""
     for path, array in keras.tree.flatten_with_path(arrays):

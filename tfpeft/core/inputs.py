@@ -68,7 +68,9 @@ def arrange(model, x, name="data"):
         return x
     if may_use_others(model) and isinstance(x, dict) and isinstance(expected, dict):
         if set(x) - set(expected):
-            raise _invalid(name, _described(list(expected.values())), repr(model.name), _received(x))
+            raise _invalid(
+                name, _described(list(expected.values())), repr(model.name), _received(x)
+            )
     return match(expected, x, name, repr(model.name))
 
 

@@ -85,9 +85,7 @@ def task_metrics(argument, metrics, losses, tasks):
             if not is_metric(metric):
                 raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
     losses = losses or {}
-    return {
-        task: _wrap(given, losses.get(task), copy=is_shared) for task, given in by_task.items()
-    }
+    return {task: _wrap(given, losses.get(task), copy=is_shared) for task, given in by_task.items()}
 
 
 def _wrap(metrics, loss, copy):
