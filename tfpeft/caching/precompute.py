@@ -247,7 +247,7 @@ def _readable(data):
     data.check_end()
     if isinstance(data.given, tf.data.Dataset):
         check_dense(data.given, data.name)
-        check_ranks(data.given, data.name)
+        check_ranks(_inputs(data.given.element_spec), data.name)
     return data
 
 

@@ -66,11 +66,9 @@ def arrange(model, x, name="data"):
     expected = model_inputs(model)
     if expected is None:
         return x
-    if may_use_others(model) and isinstance(x, dict) and isinstance(expected, dict):
-        if set(x) - set(expected):
-            raise _invalid(
-                name, _described(list(expected.values())), repr(model.name), _received(x)
-            )
+    are_dicts = isinstance(x, dict) and isinstance(expected, dict)
+    if are_dicts and set(x) - set(expected) and may_use_others(model):
+        raise _invalid(name, _described([*expected.values()]), repr(model.name), _received(x))
     return match(expected, x, name, repr(model.name))
 
 
