@@ -115,6 +115,11 @@ class TestInputs:
         stored = tfpeft.precompute(models[0], more)
         np.testing.assert_allclose(stored.outputs, models[0]([A, B]), rtol=1e-5, atol=1e-6)
         distiller.fit(*stored.join(more), verbose=0)
+        names = np.array([f"u{i}" for i in range(len(A))])
+        distiller.fit({**more, "name": names.astype(object)}, verbose=0)
+        for method in (distiller.fit, distiller.evaluate, distiller.predict):
+            with pytest.raises(InputError, match="`x`, expected arrays of numbers, .* type <U3$"):
+                method({**more, "name": names}, verbose=0)
 
     def test_other_keys_of_a_subclassed_model_raise(self):
         class Own(keras.Model):
