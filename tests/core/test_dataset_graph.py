@@ -23,6 +23,26 @@ def any_sample(_):
         (TEN.repeat().take_while(any_sample), False),
         (tf.data.Dataset.zip((TEN, TEN.repeat().filter(any_sample))), False),
         (TEN.concatenate(TEN.repeat().filter(any_sample)).batch(2), True),
+        (tf.data.Dataset.sample_from_datasets([TEN, TEN.filter(any_sample)], seed=1), False),
+        (
+            tf.data.Dataset.sample_from_datasets(
+                [TEN, TEN.filter(any_sample)], [0.3, 0.7], stop_on_empty_dataset=True
+            )
+            .batch(2)
+            .prefetch(1),
+            False,
+        ),
+        (
+            tf.data.Dataset.choose_from_datasets([TEN, TEN], tf.data.Dataset.range(2).repeat()),
+            False,
+        ),
+        (
+            tf.data.Dataset.choose_from_datasets(
+                [TEN.repeat().filter(any_sample), TEN], tf.data.Dataset.range(2).repeat(4)
+            ),
+            False,
+        ),
+        (tf.data.Dataset.sample_from_datasets([TEN.repeat(), TEN.repeat()]).batch(2), True),
     ],
 )
 def test_endless(dataset, expected):

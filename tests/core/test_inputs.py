@@ -46,6 +46,7 @@ GIVEN = {
     "vectors": {"price": PRICE[:, 0], "age": AGE[:, 0], "city": CITY[:, 0]},
     "one side too many": [PRICE[..., None], AGE, CITY],
     "whole numbers as floats": [PRICE, AGE, CITY.astype("float64")],
+    "more keys": {"id": CITY, "city": CITY, "age": AGE, "name": "x", "price": PRICE},
     "tensors": {"city": tf.constant(CITY), "age": tf.constant(AGE), "price": tf.constant(PRICE)},
 }
 
@@ -61,7 +62,7 @@ def test_matches(x):
 
 NOT = {
     "missing": ({"price": PRICE, "age": AGE}, "expected 3 inputs, price, age, city, as 'm' has"),
-    "extra": ({"price": PRICE, "age": AGE, "city": CITY, "id": CITY}, "price, age, city, id$"),
+    "misspelt": ({"price": PRICE, "age": AGE, "town": CITY, "id": CITY}, "price, age, town, id$"),
     "other": ({"a": PRICE, "b": AGE, "c": CITY}, "Received: a, b, c$"),
     "count": ([PRICE, AGE], "Received: 2 inputs$"),
     "one array": (PRICE, r"Received: an array of shape \(2, 1\)$"),
@@ -101,8 +102,10 @@ def test_keys_of_a_dict_that_are_not_the_names_of_the_inputs():
     price, age = _inputs()
     with pytest.warns(UserWarning, match="must match the names"):
         model = keras.Model({"p": price, "a": age}, _outputs([price, age]))
-    for x in ({"a": AGE, "p": PRICE}, {"age": AGE, "price": PRICE}):
+    for x in ({"a": AGE, "p": PRICE}, {"age": AGE, "price": PRICE}, {"a": AGE, "p": PRICE, "i": 1}):
         np.testing.assert_array_equal(model(arrange(model, x))[0], [3, 40])
+    with pytest.raises(tfpeft.InputError, match="2 inputs, .* Received: a, p, price$"):
+        arrange(model, {"a": AGE, "p": PRICE, "price": AGE})  # two names of one input
 
 
 def test_nested_inputs():
@@ -127,8 +130,9 @@ def test_one_input(x):
         keras.Model([price], price),
     ):
         assert keras.tree.flatten(arrange(model, x))[0].shape == (2, 1)
+        assert keras.tree.flatten(arrange(model, {"id": CITY, "price": PRICE})) == [PRICE]
         with pytest.raises(tfpeft.InputError, match="expected price, as"):
-            arrange(model, {"cost": PRICE})
+            arrange(model, {"cost": PRICE, "id": CITY})
 
 
 def test_names_of_the_process_are_names_too():
@@ -144,7 +148,12 @@ def test_subclassed_models_have_what_they_were_built_with():
     by_position([PRICE, AGE])
     np.testing.assert_array_equal(by_key(arrange(by_key, {"age": AGE, "price": PRICE}))[0], [3, 4])
     np.testing.assert_array_equal(by_position(arrange(by_position, (PRICE, AGE)))[0], [3, 4])
-    for model, x in ((by_key, {"age": AGE}), (by_position, {"age": AGE, "price": PRICE})):
+    with_others = {"age": AGE, "price": PRICE, "mask": CITY}  # the model may use a mask
+    for model, x in (
+        (by_key, {"age": AGE}),
+        (by_key, with_others),
+        (by_position, {"age": AGE, "price": PRICE}),
+    ):
         with pytest.raises(tfpeft.InputError, match="2 inputs"):
             arrange(model, x)
 

@@ -1,12 +1,14 @@
 """Labels against outputs and losses of Keras: form, range, and what is missing."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfpeft import InputError
-from tfpeft.core.labels import check_form, is_loss, is_metric, range_checks
+from tfpeft.core.labels import check_form, is_loss, is_metric, range_checks, split_missing
 
 OUTPUTS = tf.zeros((4, 3))
 NUMBERS = np.array([0, 1, 2, 2])
@@ -81,20 +83,84 @@ def test_values(labels, loss, missing, message):
             run()
 
 
-@pytest.mark.parametrize("value", ["mse", SPARSE, keras.losses.mean_squared_error, lambda y, p: p])
+@pytest.mark.parametrize(
+    "value",
+    ["mse", SPARSE, keras.losses.mean_squared_error, lambda y, p: p, keras.losses.Huber],
+)
 def test_losses(value):
     assert is_loss(value)
+    assert is_metric(value)  # as in Keras
 
 
-@pytest.mark.parametrize("value", ["nope", None, 3, [SPARSE], keras.losses.Huber])
+@pytest.mark.parametrize("name", ["accuracy", "acc", "crossentropy"])
+def test_metrics_by_shape(name):
+    assert is_metric(name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["nope", None, 3, [SPARSE], int, keras.layers.Dense, keras.layers.ReLU, keras.metrics.MeanIoU],
+)
 def test_what_is_no_loss(value):
     assert not is_loss(value)
     assert not is_metric(value)
 
 
-def test_a_metric_is_no_loss_and_a_loss_no_metric():
-    assert is_metric(keras.metrics.Mean())
-    assert not is_loss(keras.metrics.Mean())
-    assert is_metric("accuracy")
-    assert is_metric("acc")
-    assert not is_metric(SPARSE)
+@pytest.mark.parametrize("value", [keras.metrics.Mean(), keras.metrics.SparseCategoricalAccuracy])
+def test_a_metric_is_no_loss(value):
+    assert is_metric(value)
+    assert not is_loss(value)
+
+
+class _OwnSparse(keras.losses.Loss):
+    """A loss whose labels of 255 count in nothing."""
+
+    def call(self, y_true, y_pred):
+        return y_pred[..., 0] * keras.ops.cast(y_true != 255, "float32")
+
+
+CUSTOM = {
+    "quantiles": (np.array([-14.7, -1.0, 0.5, 16.5], "float32"), lambda y, p: p),
+    "quantiles in a column": (np.array([[-14.7], [-1.0], [0.5], [16.5]]), lambda y, p: p),
+    "mean and variance": (np.array([-3.0, -1.0, 7.0, 1e4]), lambda y, p: p[:, 0]),
+    "ignored class": (np.array([0, 1, 255, 2]), _OwnSparse()),
+    "padding": (np.array([0, 1, -100, 2]), lambda y, p: p[:, 0]),
+    "counts": (np.array([0, -1, 12, 2]), lambda y, p: p),
+    "Poisson": (np.array([0.0, 1.0, 12.0, 2.0]), keras.losses.Poisson()),
+}
+
+
+@pytest.mark.parametrize("missing", [True, False])
+@pytest.mark.parametrize(("labels", "loss"), CUSTOM.values(), ids=CUSTOM)
+def test_labels_of_other_losses_are_no_class_numbers(labels, loss, missing):
+    labels = tf.constant(labels)
+    check_form(labels, OUTPUTS, loss, "the task age")
+    assert range_checks(labels, OUTPUTS, loss, "the task age", may_be_missing=missing) == []
+    kept, present = split_missing(labels, OUTPUTS, loss)
+    np.testing.assert_array_equal(kept, labels)
+    assert present is None or np.all(present)
+
+
+def test_a_custom_loss_may_leave_out_labels_that_are_not_finite():
+    labels = tf.constant([0.5, np.nan, np.inf, 1.0])
+    arguments = labels, OUTPUTS, lambda y, p: p, "the task age"
+    assert range_checks(*arguments, may_be_missing=False) == []
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SPARSE,
+        keras.losses.SparseCategoricalCrossentropy,
+        functools.partial(keras.losses.sparse_categorical_crossentropy, from_logits=True),
+        type("Own", (keras.losses.SparseCategoricalCrossentropy,), {})(),
+    ],
+    ids=["object", "class", "partial", "derived"],
+)
+def test_losses_of_class_numbers(loss):
+    labels = tf.constant([0, 1, 2, 3])
+    with pytest.raises(InputError, match="0 to 2 for the task age. Received: 0 to 3$"):
+        range_checks(labels, OUTPUTS, loss, "the task age", may_be_missing=False)
+    assert split_missing(tf.constant([0, -1, 2, 2]), OUTPUTS, loss)[1].numpy().tolist() == [
+        *(True, False, True, True)
+    ]

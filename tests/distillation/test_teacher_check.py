@@ -95,6 +95,22 @@ def test_half_precision():
     assert_raises_before_training(distiller_of(mlp(1e6, dtype="mixed_float16")))
 
 
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_compiled_steps_of_a_strategy(value):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])  # XLA cannot reduce over several CPUs
+    with strategy.scope():
+        options = {"teacher_from_logits": True, "jit_compile": True}
+        distiller = distiller_of(teacher_of(value), **options)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    if np.isnan(value):
+        assert_raises_before_training(distiller, FINITE, data, None)
+    else:
+        plain = distiller_of(teacher_of(value), teacher_from_logits=True)
+        expected = plain.fit(data, verbose=0).history["loss"]
+        found = distiller.fit(data, verbose=0).history["loss"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_every_replica(mirrored):
     with mirrored.scope():
         distiller = distiller_of(teacher_of(np.nan), teacher_from_logits=True)

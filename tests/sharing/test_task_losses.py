@@ -190,9 +190,32 @@ class TestLoss:
 
     def test_unsigned_class_numbers_are_never_missing(self):
         labels, outputs = tf.constant([255, 0], tf.uint8), tf.zeros((2, 256))
-        cleaned, present = split_missing(labels, outputs)
+        cleaned, present = split_missing(labels, outputs, HARD)
         assert cleaned.numpy().tolist() == [255, 0]
         assert present.numpy().tolist() == [True, True]
+
+    def test_targets_of_a_custom_loss_are_no_class_numbers(self):
+        def error(y, quantiles):
+            return keras.ops.mean(keras.ops.abs(quantiles - y), -1)
+
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        shared = tfpeft.SharedModel(model, {"size": 3})
+        shared.compile("sgd", error, metrics=[error], run_eagerly=True)
+        x, y = np.ones((4, 2), "float32"), np.array([[-1.0], [-14.0], [2.5], [16.0]])
+        found = shared.evaluate(x, {"size": y}, verbose=0, return_dict=True)
+        expected = np.mean(np.abs(shared(x)["size"] - y))
+        np.testing.assert_allclose([found["loss"], found["error"]], expected, rtol=1e-5)
+
+    def test_losses_and_classes_as_metrics(self):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, name="nats")
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        shared = tfpeft.SharedModel(model, {"size": 3})
+        metrics = [keras.metrics.SparseCategoricalAccuracy, loss]
+        shared.compile("sgd", loss, metrics=metrics, run_eagerly=True)
+        x, y = np.ones((5, 2), "float32"), np.array([0, 1, -1, 2, 2])
+        found = shared.evaluate(x, {"size": y}, batch_size=2, verbose=0, return_dict=True)
+        np.testing.assert_allclose(found["nats"], found["loss"], rtol=1e-5)
+        assert found["sparse_categorical_accuracy"] in (0.25, 0.5)
 
     def test_uncertainty_weights_by_hand(self):
         heads = {"zoo": 3, "numbers": keras.layers.Dense(2)}

@@ -14,7 +14,7 @@ from tfpeft.core.arguments import InputError, invalid, unexpected
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.checks import assert_in_graph, passing_errors
 from tfpeft.core.hooks import recording
-from tfpeft.core.inputs import ModelInput, arrange, match, model_inputs
+from tfpeft.core.inputs import ModelInput, arrange, match, may_use_others, model_inputs
 from tfpeft.core.layers import find_layer
 from tfpeft.core.paths import as_path
 from tfpeft.core.registration import register
@@ -53,15 +53,16 @@ def inputs_of_models(models, x, name="x", *, may_have_more=False):
         models: Layers. One whose inputs are not known gets `x` as it is.
         x: Inputs of all models.
         name: The argument that gave `x`, for errors.
-        may_have_more: Whether a dict may have inputs that none of the models has.
+        may_have_more: Whether a dict may have inputs that none of the models has in any case.
 
     Raises:
-        InputError: for inputs that a model lacks, or that no model has; and for a list, if models
-            have inputs of the same names in another order.
+        InputError: for inputs that a model lacks; for those that no model has, if one of them is
+            subclassed, as it may use them; and for a list, if models have inputs of the same names
+            in another order.
     """
     known = [_names(model) for model in models]
     if isinstance(x, dict):
-        if not may_have_more and None not in known:
+        if not may_have_more and None not in known and any(map(may_use_others, models)):
             more = set(x) - {each for names in known for each in names}
             if more:
                 expected = f"inputs of the names {', '.join(dict.fromkeys(_first(known)))}"

@@ -29,7 +29,7 @@ from tfpeft.core.arguments import (
     invalid,
     unexpected,
 )
-from tfpeft.core.arrays import check_finite, invalid_data
+from tfpeft.core.arrays import check_finite, check_ranks, invalid_data
 from tfpeft.core.checks import input_errors, passing_errors
 from tfpeft.core.data import read
 from tfpeft.core.layers import find_layer
@@ -247,6 +247,7 @@ def _readable(data):
     data.check_end()
     if isinstance(data.given, tf.data.Dataset):
         check_dense(data.given, data.name)
+        check_ranks(_inputs(data.given.element_spec), data.name)
     return data
 
 

@@ -156,11 +156,12 @@ def is_weight(value):
 
 
 def are_class_weights(value):
-    """Whether a value is {class number: weight}."""
+    """Whether a value is {class number: weight}; the numbers are whole, also as floats."""
     return isinstance(value, dict) and all(
-        isinstance(number, numbers.Integral)
+        isinstance(number, numbers.Real)
         and not isinstance(number, bool)
         and number >= 0
+        and float(number).is_integer()
         and is_weight(weight)
         for number, weight in value.items()
     )

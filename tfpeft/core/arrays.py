@@ -17,6 +17,15 @@ def invalid_data(name, expected, received):
     )
 
 
+def check_ranks(data, name):
+    """Raises for a `tf.data.Dataset`, or specs of one, whose tensors may have any rank."""
+    specs = data.element_spec if isinstance(data, tf.data.Dataset) else data
+    for leaf in keras.tree.flatten(specs):
+        if isinstance(leaf, tf.TensorSpec) and leaf.shape.rank is None:
+            expected = "tensors of a known rank; `from_generator` takes `output_signature`"
+            raise invalid_data(name, expected, f"a dataset with {leaf}")
+
+
 def check_numbers(arrays, name):
     """Raises unless all arrays in a structure hold finite numbers."""
     for path, array in keras.tree.flatten_with_path(arrays):

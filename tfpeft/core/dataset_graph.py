@@ -6,7 +6,8 @@ import tensorflow as tf
 def is_endless(dataset):
     """Whether a dataset repeats without an end, also where a filter hides it.
 
-    What it does not give: generators of Python, whose end is not known.
+    What it does not give: generators of Python, and data of several inputs, such as
+    `sample_from_datasets`, of which some end: their end is not known.
     """
     cardinality, name = int(dataset.cardinality()), type(dataset).__name__
     if cardinality != tf.data.UNKNOWN_CARDINALITY:
@@ -14,7 +15,9 @@ def is_endless(dataset):
     endless = list(map(is_endless, _inputs(dataset)))
     if "Take" in name:  # `take` and `take_while`
         return False
-    return bool(endless) and (all if "Zip" in name else any)(endless)
+    # Zipped data ends with its shortest input. Of other operations it is not known which input
+    # ends them: a choice among datasets has an endless one of random numbers.
+    return bool(endless) and (any if "Concatenate" in name else all)(endless)
 
 
 def is_reshuffled(dataset):

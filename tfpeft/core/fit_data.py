@@ -48,6 +48,10 @@ def check_length(name, data, steps, steps_name):
             if isinstance(data, (dict, list, tuple)):
                 received += f" of {', '.join({type(leaf).__name__: None for leaf in leaves})}"
             raise invalid_data(name, _EXPECTED, received)
+        for leaf in leaves:
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "SU":  # Keras has no such type
+                expected = "arrays of numbers, or texts in arrays of objects or tensors"
+                raise invalid_data(name, expected, f"an array of type {leaf.dtype}")
         if any(len(leaf.shape) and leaf.shape[0] == 0 for leaf in leaves):
             raise invalid_data(name, "data with samples, one or more", "an array without any")
 

@@ -1,6 +1,7 @@
 """The inputs of a model, and data matched to them: a dict by name, a list by position."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -48,8 +49,9 @@ def arrange(model, x, name="data"):
     """Returns inputs in the structure that a model is called with.
 
     A dict is matched by the names of the model's inputs, whatever its order; a list or tuple by
-    position. As in Keras, a last side of 1 may be missing or be one too many. Where the inputs of
-    a model are not known, `x` is returned as it is.
+    position. As in Keras, keys that are no inputs are left out, and a last side of 1 may be
+    missing or be one too many. Where the inputs of a model are not known, `x` is returned as it
+    is.
 
     Args:
         model: A Keras model.
@@ -57,11 +59,22 @@ def arrange(model, x, name="data"):
         name: The argument that gave `x`, for errors.
 
     Raises:
-        InputError: for names that are missing or not the model's, another count, rank or size,
-            and arrays of numbers that an integer input cannot hold.
+        InputError: for names that are missing, two names of one input, another count, rank or
+            size, arrays of numbers that an integer input cannot hold, and for keys that a
+            subclassed model was not built with, as it may use them.
     """
     expected = model_inputs(model)
-    return x if expected is None else match(expected, x, name, repr(model.name))
+    if expected is None:
+        return x
+    are_dicts = isinstance(x, dict) and isinstance(expected, dict)
+    if are_dicts and set(x) - set(expected) and may_use_others(model):
+        raise _invalid(name, _described([*expected.values()]), repr(model.name), _received(x))
+    return match(expected, x, name, repr(model.name))
+
+
+def may_use_others(model):
+    """Whether a model, if it gets a dict, may use other inputs than it was built with."""
+    return isinstance(model, keras.Model) and input_structure(model) is None
 
 
 def match(expected, x, name, owner):
@@ -101,20 +114,24 @@ def _values(parts, x, name, owner, keys=None):
     """Returns what `x` has for each of `parts`, which are `ModelInput`s or structures of them."""
     if isinstance(x, dict):
         keys = [None] * len(parts) if keys is None else keys
-        found = [_key_in(x, key, part) for key, part in zip(keys, parts, strict=True)]
-        if None not in found and len(set(found)) == len(x):
+        names = [_names(key, part) for key, part in zip(keys, parts, strict=True)]
+        found = [next((each for each in named if each in x), None) for named in names]
+        # Other keys are left out, as by Keras, but not a second name of an input.
+        others = set(x) - set(found)
+        is_clear = len(set(found)) == len(parts) and others.isdisjoint(itertools.chain(*names))
+        if None not in found and is_clear:
             return [x[key] for key in found]
     else:
         values = list(x) if _is_nested(x) else [x]
         if len(values) == len(parts):
             return values
-    expected = f"{len(parts)} inputs, {_listed(parts)}" if len(parts) > 1 else _listed(parts)
-    raise _invalid(name, expected, owner, _received(x))
+    raise _invalid(name, _described(parts), owner, _received(x))
 
 
-def _key_in(x, key, part):
+def _names(key, part):
+    """Returns the names of an input, which may be a structure, the most important one first."""
     names = (key, *((part.name, *part.aliases) if isinstance(part, ModelInput) else ()))
-    return next((name for name in names if name is not None and name in x), None)
+    return [name for name in names if name is not None]
 
 
 def _fitted(expected, value, name, owner):
@@ -183,9 +200,9 @@ def _is_nested(x):
     return isinstance(x, (dict, list, tuple))
 
 
-def _listed(parts):
-    named = [part.name if isinstance(part, ModelInput) else "..." for part in parts]
-    return ", ".join(named)
+def _described(parts):
+    named = ", ".join(part.name if isinstance(part, ModelInput) else "..." for part in parts)
+    return f"{len(parts)} inputs, {named}" if len(parts) > 1 else named
 
 
 def _received(x):

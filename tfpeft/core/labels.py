@@ -1,6 +1,7 @@
 """Labels of one output: which are missing, and whether they suit a loss."""
 
 import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
@@ -37,25 +38,25 @@ def are_class_numbers(y_true, y_pred):
     return rank == rank_of_outputs - 1 or (rank == rank_of_outputs and y_true.shape[-1] == 1)
 
 
-def split_missing(y_true, y_pred, loss=None):
+def split_missing(y_true, y_pred, loss):
     """Returns labels with zeros where they are missing, and a mask that is True elsewhere.
 
-    Missing are NaN and, among class numbers, -1 and the loss's `ignore_class`. The mask has the
-    shape of the loss's values: where a label is a row of numbers, all of the row must be present.
-    It is None for labels that cannot be missing: integers that are not class numbers.
+    Missing are NaN and, for a loss of Keras that takes class numbers, -1 and its `ignore_class`.
+    The mask has the shape of the loss's values: where a label is a row of numbers, all of the row
+    must be present. It is None for labels that cannot be missing: other integers.
     """
     y_true = ops.convert_to_tensor(y_true)
     if y_pred.shape[-1] == 1 and len(y_true.shape) == len(y_pred.shape) - 1:
         y_true = ops.expand_dims(y_true, -1)  # as Keras does for outputs with one channel
     is_float = keras.backend.is_float_dtype(y_true.dtype)
-    of_classes = are_class_numbers(y_true, y_pred)
+    of_classes = are_class_numbers(y_true, y_pred) and is_of_keras(loss, _OF_NUMBERS)
     if not is_float and not of_classes:
         return y_true, None
     if not is_float:
         y_true = ops.cast(y_true, "int64")  # unsigned numbers have no -1, and may have a 255
     present = ops.logical_not(ops.isnan(y_true)) if is_float else ops.ones_like(y_true, "bool")
     if of_classes:
-        for marker in {-1, getattr(loss, "ignore_class", None)} - {None}:
+        for marker in {-1, _ignored(loss)} - {None}:
             is_label = ops.not_equal(y_true, ops.cast(marker, y_true.dtype))
             present = ops.logical_and(present, is_label)
     mask = present
@@ -101,6 +102,8 @@ def check_form(y_true, y_pred, loss, where):
 def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     """Checks that labels are finite, and class numbers those of the outputs; see `assert_in_graph`.
 
+    Labels of custom losses are not checked, as these may leave any labels out.
+
     Args:
         y_true, y_pred, loss, where: As of `check_form`.
         may_be_missing: Whether labels of NaN and -1 are missing; otherwise they are wrong.
@@ -109,17 +112,18 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     if y_true.shape.rank is None:
         return []
     limit = 1 if is_binary(loss) else None
-    if are_class_numbers(y_true, y_pred) and not is_of_keras(loss, _OF_VALUES):
+    # A custom loss may have a class to ignore, or several outputs for a label that is a value.
+    if are_class_numbers(y_true, y_pred) and is_of_keras(loss, _OF_NUMBERS):
         limit = y_pred.shape[-1] - 1
     if may_be_missing:
         labels = split_missing(y_true, y_pred, loss)[0]
     else:
         labels = ops.convert_to_tensor(y_true)
-        ignored = getattr(loss, "ignore_class", None)
+        ignored = _ignored(loss)
         if ignored is not None:
             is_label = ops.not_equal(labels, ops.cast(ignored, labels.dtype))
             labels = ops.where(is_label, labels, ops.zeros_like(labels))
-    is_float = keras.backend.is_float_dtype(labels.dtype)
+    is_float = keras.backend.is_float_dtype(labels.dtype) and _is_built_in(loss)
     labels = ops.cast(labels, "float32")
     smallest, largest = tf.reduce_min(labels), tf.reduce_max(labels)
     error = _OutOfRange(where, limit)
@@ -140,23 +144,33 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
 
 
 def is_loss(value):
-    """Whether a value is a loss, a function, or the name of a loss in Keras."""
+    """Whether a value is a loss, a class or a name of these, or a function."""
     if isinstance(value, str):
         try:
             return callable(keras.losses.get(value))
         except ValueError:  # Keras has no loss of this name
             return False
-    return callable(value) and not isinstance(value, (type, keras.metrics.Metric, keras.Layer))
+    return callable(_instance(value)) and not isinstance(
+        _instance(value), (type, keras.metrics.Metric, keras.Layer)
+    )
 
 
 def is_metric(value):
-    """Whether a value is a metric, a function, or the name of a metric in Keras."""
+    """Whether a value is a metric or loss, a class or a name of these, or a function."""
     if isinstance(value, str):
         try:
             return value in SHAPE_METRICS or callable(keras.metrics.get(value))
         except ValueError:  # Keras has no metric of this name
             return False
-    return callable(value) and not isinstance(value, (type, keras.losses.Loss, keras.Layer))
+    return callable(_instance(value)) and not isinstance(_instance(value), (type, keras.Layer))
+
+
+def _instance(value):
+    """Returns what Keras makes of a class; the class if it needs arguments."""
+    try:
+        return value() if isinstance(value, type) else value
+    except (TypeError, ValueError):
+        return value
 
 
 def is_binary(loss):
@@ -166,10 +180,26 @@ def is_binary(loss):
 
 def is_of_keras(loss, names):
     """Whether a loss is one of Keras's functions, or an object of its classes, of these names."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     known = [getattr(keras.losses, name, None) for name in names]
     classes = tuple(each for each in known if isinstance(each, type))
     return loss in known or isinstance(loss, classes)
+
+
+def _ignored(loss):
+    """Returns the class number that a loss of Keras leaves out; None if there is none."""
+    if isinstance(loss, functools.partial):
+        return loss.keywords.get("ignore_class")
+    return getattr(loss, "ignore_class", None)
+
+
+def _is_built_in(loss):
+    """Whether a loss is Keras's, and no class derived from one."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return isinstance(loss, str) or str(getattr(loss, "__module__", "")).startswith("keras.")
 
 
 @dataclasses.dataclass(frozen=True)

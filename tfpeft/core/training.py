@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError
-from tfpeft.core.arrays import invalid_data
+from tfpeft.core.arrays import check_ranks, invalid_data
 from tfpeft.core.checks import input_errors
 from tfpeft.core.fit_data import check_labels, check_length, ranks_of_labels
 
@@ -28,10 +28,12 @@ class CheckedModel(keras.Model):
         """
         steps = kwargs.get("steps_per_epoch")
         check_length("x", x, steps, "steps_per_epoch")
+        check_ranks(x, "x")
         validation = kwargs.get("validation_data")
         if validation is not None and not isinstance(validation, (list, tuple)):
             steps = kwargs.get("validation_steps")
             check_length("validation_data", validation, steps, "validation_steps")
+            check_ranks(validation, "validation_data")
         check_labels(x, y, kwargs.get("sample_weight"))
         if isinstance(validation, (list, tuple)):
             check_labels(*validation[:3], name="validation_data")
@@ -48,6 +50,7 @@ class CheckedModel(keras.Model):
             InputError: for data that is empty or does not end, and where a check fails.
         """
         check_length("x", x, kwargs.get("steps"), "steps")
+        check_ranks(x, "x")
         check_labels(x, y, kwargs.get("sample_weight"))
         with self._checked("test_function", x, y):
             results = super().evaluate(x, y, *args, **kwargs)

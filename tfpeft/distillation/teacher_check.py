@@ -46,7 +46,8 @@ class TeacherCheck:
             return outputs, True
         finite = tf.stack([tf.reduce_all(tf.math.is_finite(leaf)) for _, leaf in found])
         if is_compiled:
-            self._steps.assign_add(tf.cast(~tf.reduce_all(finite), tf.float32))
+            if not tf.distribute.in_cross_replica_context():  # where Keras only traces shapes
+                self._steps.assign_add(tf.cast(~tf.reduce_all(finite), tf.float32))
             return keras.tree.map_structure(_zeros_for_others, outputs), tf.reduce_all(finite)
         error = _NotFinite(tuple(map(_name, [path for path, _ in found])))
         checks = assert_in_graph(tf.reduce_all(finite), error, values=[finite], shown=error.shown)

@@ -14,7 +14,7 @@ from tfpeft.core.arguments import (
     check_seed,
     invalid,
 )
-from tfpeft.core.arrays import check_finite, invalid_data
+from tfpeft.core.arrays import check_finite, check_ranks, invalid_data
 
 SAMPLINGS = ("proportional", "uniform", "temperature", None)
 SHUFFLED_AT_ONCE = 10_000
@@ -212,6 +212,7 @@ def _described(data):
 
 def _source(given, name):
     """Returns the data of one task as a source of batches."""
+    check_ranks(given, name)
     data = core_data.read(given, name)
     if isinstance(data, core_data.ArrayData):
         labels, source = data.batch.y, _ArraySource

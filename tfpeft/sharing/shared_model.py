@@ -36,9 +36,9 @@ class SharedModel(MultiTaskModel):
     `L = sum_t w_t * L_t`, or `L = sum_t exp(-s_t) * L_t + s_t / 2` with `learn_task_weights`.
 
     L_t is the mean over the samples of task t that have a label. A label is missing if it is NaN
-    or, as a class number, -1. In the second formula, homoscedastic uncertainty, s_t is trained
-    from 0, and squared errors get half of exp(-s_t); a task without labels in a batch adds
-    nothing. The logs contain each L_t.
+    or, for a loss of Keras that takes class numbers, -1. In the second formula, homoscedastic
+    uncertainty, s_t is trained from 0, and squared errors get half of exp(-s_t); a task without
+    labels in a batch adds nothing. The logs contain each L_t.
 
     `fit` takes one input with several labels, `fit(x, {"age": ..., "gender": ...})`, or the data
     of each task, from `mix_tasks`. Tasks without an adapter share one pass of the backbone; a task

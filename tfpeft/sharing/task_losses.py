@@ -12,13 +12,13 @@ from tfpeft.core.labels import check_form, is_loss, range_checks, split_missing
 class TaskLoss:
     """The loss of a task: a mean over the labels that are present; 0 for a batch without labels.
 
-    Missing are labels of NaN and, as class numbers, -1.
+    Missing are labels of NaN and, for a loss of Keras that takes class numbers, -1.
     """
 
     def __init__(self, loss, task):
         if not is_loss(loss):
             raise invalid("loss", f"a loss for the task {task}", loss)
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        loss = keras.losses.get(loss) if isinstance(loss, (str, type)) else loss
         self.given = loss
         self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
         self.task = task
@@ -32,7 +32,7 @@ class TaskLoss:
 
     def __call__(self, y_true, y_pred, sample_weight=None, *, after=()):
         """Returns the loss, computed after the operations `after`, and the number of labels."""
-        y_true, present = split_missing(y_true, y_pred, self.loss)
+        y_true, present = split_missing(y_true, y_pred, self.given)
         mask = mask_of(y_pred)
         if present is not None:
             mask = present if mask is None else present & ops.cast(mask, "bool")

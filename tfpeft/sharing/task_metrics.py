@@ -14,17 +14,17 @@ from tfpeft.sharing.weighting import times_sample_weights
 class TaskMetric(keras.metrics.Metric):
     """A metric of a task, over the labels that are present; see `TaskLoss`."""
 
-    def __init__(self, metric):
-        is_metric = isinstance(metric, keras.metrics.Metric)
-        name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-        super().__init__(name=metric.name if is_metric else name)
-        self.given = metric
-        self.metric = metric if is_metric else None
+    def __init__(self, metric, loss=None):
+        metric = keras.metrics.get(metric) if isinstance(metric, type) else metric
+        name = getattr(metric, "name", None) or getattr(metric, "__name__", "metric")
+        super().__init__(name=metric if isinstance(metric, str) else name)
+        self.given, self._loss = metric, loss
+        self.metric = metric if isinstance(metric, keras.metrics.Metric) else None
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if self.metric is None:  # the shapes decide what "accuracy" means
             self.metric = _resolve(self.given, y_true, y_pred)
-        y_true, present = split_missing(y_true, y_pred)
+        y_true, present = split_missing(y_true, y_pred, self._loss)
         if present is not None:
             present = ops.cast(present, self.dtype)
             if sample_weight is None:
@@ -60,11 +60,15 @@ def _resolve(metric, y_true, y_pred):
     found = keras.metrics.get(metric)
     if isinstance(found, keras.metrics.Metric):
         return found
+    if isinstance(found, keras.losses.Loss):
+        found = found.call  # a value per sample, which counts only if its label is present
     return keras.metrics.MeanMetricWrapper(found)
 
 
-def task_metrics(argument, metrics, tasks):
+def task_metrics(argument, metrics, losses, tasks):
     """Returns {task: list of `TaskMetric`} of {task: metrics}, or of metrics for all tasks.
+
+    `losses` are {task: loss} or None.
 
     Raises:
         InputError: for metrics of unknown tasks; the message names `argument`.
@@ -80,10 +84,11 @@ def task_metrics(argument, metrics, tasks):
         for metric in given if isinstance(given, (list, tuple)) else [given]:
             if not is_metric(metric):
                 raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
-    return {task: _wrap(given, copy=is_shared) for task, given in by_task.items()}
+    losses = losses or {}
+    return {task: _wrap(given, losses.get(task), copy=is_shared) for task, given in by_task.items()}
 
 
-def _wrap(metrics, copy):
+def _wrap(metrics, loss, copy):
     """Returns a list of `TaskMetric`; `copy` if other tasks get the same metrics."""
     metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
     metrics = [m.given if isinstance(m, TaskMetric) else m for m in metrics]
@@ -92,4 +97,4 @@ def _wrap(metrics, copy):
             clone.copy_object(metric) if isinstance(metric, keras.metrics.Metric) else metric
             for metric in metrics
         ]
-    return [TaskMetric(metric) for metric in metrics]
+    return [TaskMetric(metric, loss) for metric in metrics]

@@ -82,8 +82,8 @@ class MultiTaskModel(CheckedModel):
             options["jit_compile"] = False
         super().compile(
             optimizer=optimizer,
-            metrics=task_metrics("metrics", metrics, self.tasks),
-            weighted_metrics=task_metrics("weighted_metrics", weighted_metrics, self.tasks),
+            metrics=task_metrics("metrics", metrics, losses, self.tasks),
+            weighted_metrics=task_metrics("weighted_metrics", weighted_metrics, losses, self.tasks),
             **options,
         )
 
