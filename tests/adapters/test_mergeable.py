@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 import tfpeft
+from tfpeft.adapters import mergeable
 from tfpeft.core.arguments import InputError
+from tfpeft.core.same_outputs import in_float32
 
 L = keras.layers
 rng = np.random.default_rng(0)
@@ -102,6 +104,11 @@ class Halved(L.Dense):
         return 0.5 * super().call(x) + 1.0
 
 
+class Shifted(L.Dense):
+    def call(self, x):
+        return super().call(x) + 2.0 * keras.ops.matmul(x, self.kernel)
+
+
 class Normalized(L.Wrapper):
     """Changes the kernel of its layer in each call, as weight normalisation does."""
 
@@ -189,6 +196,49 @@ def test_what_merges_is_taken(name):
     merged = tfpeft.merge_adapters(adapted)
     assert np.abs(predict(adapted, x) - predict(model, x)).max() > 1e-2
     np.testing.assert_allclose(predict(merged, x), predict(adapted, x), rtol=1e-4, atol=1e-5)
+
+
+def deep(policy, count=10):
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(64, activation="relu", name=f"d{i}", dtype=policy) for i in range(count)]
+    return keras.Sequential([keras.Input((8,)), *layers, L.Dense(3, name="top", dtype=policy)])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("method", [tfpeft.LoRA, tfpeft.IA3])
+def test_rounding_in_many_layers_is_no_reason(policy, method):
+    model, x = deep(policy), rng.normal(size=(4, 8)).astype("float32")
+    adapted = tfpeft.add_adapters(model, method())
+    assert {layer.dtype_policy.name for layer in model.layers[1:]} == {policy}
+    for weight in adapted.trainable_variables:
+        weight.assign(weight + 0.05 * rng.normal(size=weight.shape))
+    merged = tfpeft.merge_adapters(adapted)
+    for each in (model, merged):
+        assert {layer.compute_dtype for layer in each.layers} == {policy.removeprefix("mixed_")}
+    with in_float32(adapted, merged) as was_mixed:
+        assert was_mixed
+        expected = predict(adapted, x)
+        limit = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(predict(merged, x), expected, rtol=0, atol=limit)
+
+
+def test_layers_of_mixed_precision_that_cannot_be_merged_are_named():
+    model = deep("mixed_bfloat16")
+    model.add(Halved(4, name="halved", dtype="mixed_bfloat16"))
+    with pytest.raises(InputError, match="Received: 'halved', with"):
+        tfpeft.add_adapters(model, tfpeft.LoRA())
+
+
+@pytest.mark.parametrize(("custom", "most"), [((5,), 10), (range(8), 14)])
+def test_the_search_for_what_is_to_blame_is_short(custom, most, monkeypatch):
+    kinds = [Shifted if i in custom else L.Dense for i in range(16)]
+    layers = [kind(3, name=f"d{i}") for i, kind in enumerate(kinds)]
+    calls, gap = [], mergeable._merge_gap
+    monkeypatch.setattr(mergeable, "_merge_gap", lambda *args: calls.append(1) or gap(*args))
+    names = ", ".join(f"'d{i}'" for i in custom[:3]) + (" and more" if len(custom) > 3 else "")
+    with pytest.raises(InputError, match=f"Received: {names}, with"):
+        tfpeft.add_adapters(dense(*layers), tfpeft.LoRA(2))
+    assert len(calls) <= most
 
 
 def test_lora_of_integers_by_hand():

@@ -10,6 +10,7 @@ from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.graph import flatten_layers
 from tfpeft.core.same_outputs import (
     difference,
+    in_float32,
     is_random,
     outputs_of,
     run,
@@ -19,6 +20,9 @@ from tfpeft.core.same_outputs import (
 
 _SHAKE = 0.1
 """Standard deviation of what is added to an adapter's weights, which begin as the identity."""
+
+_NAMED = 3
+"""How many layers an error names."""
 
 
 def merged_values(parts):
@@ -105,12 +109,19 @@ def check_merged(model, adapter, merged, sample):
     """
     if sample is None:
         return
+    seeds = same_seeds(model, merged)
     with contextlib.suppress(Exception):  # of a copy that does not run
-        received, _ = outputs_of(merged, sample.batch, state=same_seeds(model, merged))
-        gap = difference(sample.outputs, received, tolerance_of(model, merged))
-        again, _ = outputs_of(_with(model, adapter), sample.batch) if gap else (None, None)
-        if not gap or difference(sample.outputs, again, 0.1 * tolerance_of(model)):
+        received, _ = outputs_of(merged, sample.batch, state=seeds)
+        if not difference(sample.outputs, received, tolerance_of(model, merged)):
             return
+        again, _ = outputs_of(_with(model, adapter), sample.batch)
+        if difference(sample.outputs, again, 0.1 * tolerance_of(model)):
+            return
+        with in_float32(model, merged):  # many layers may round by more than is tolerated
+            expected, _ = outputs_of(_with(model, adapter), sample.batch)
+            received, _ = outputs_of(merged, sample.batch, state=seeds)
+            if not difference(expected, received, tolerance_of(model, merged)):
+                return
     clone.copy_model(model)  # raises where the copy is to blame, and not the merging
     _raise_if_any(_culprits(model, adapter, sample.batch))
 
@@ -148,6 +159,14 @@ def _merge_gap(model, adapter, batch, parts):
 
     Only these parts take part. Infinite if the model does not run with them.
     """
+    with in_float32(model) as was_mixed:
+        gap = _gap(model, adapter, batch, parts)
+    if np.isinf(gap) and was_mixed:  # a custom layer may need the type that it computes in
+        gap = _gap(model, adapter, batch, parts)
+    return gap
+
+
+def _gap(model, adapter, batch, parts):
     tolerance = tolerance_of(model)
     rng = np.random.default_rng(0)
     # More where rounding is coarse.
@@ -168,15 +187,28 @@ def _merge_gap(model, adapter, batch, parts):
 
 
 def _culprits(model, adapter, batch):
-    parts = adapter.parts
-    return [part for part in parts if _merge_gap(model, adapter, batch, [part])] or parts
+    """Returns parts that cannot be merged, at most `_NAMED` + 1: all, if no one alone is to blame.
+
+    By halves: each half with a gap is searched, so the calls grow with the logarithm of the parts.
+    """
+    found, left = [], [adapter.parts]
+    while left and len(found) <= _NAMED:
+        parts = left.pop()
+        if not _merge_gap(model, adapter, batch, parts):
+            continue
+        if len(parts) == 1:
+            found += parts
+        else:
+            half = len(parts) // 2
+            left += [parts[half:], parts[:half]]
+    return found or adapter.parts
 
 
 def _raise_if_any(parts):
     if not parts:
         return
-    names = ", ".join(repr(part.path_of_layer) for part in parts[:3])
-    more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+    names = ", ".join(repr(part.path_of_layer) for part in parts[:_NAMED])
+    more = " and more" if len(parts) > _NAMED else ""
     reason = _reason(parts[0].layer) or (
         "with weights that something else uses or changes, or with a custom `call`"
     )

@@ -71,6 +71,25 @@ def tolerance_of(*models):
     return max([_TOLERANCE, *(_TOLERANCES.get(each, 0.0) for each in types)])
 
 
+@contextlib.contextmanager
+def in_float32(*models):
+    """A context in which layers of mixed precision compute in float32, as their variables are.
+
+    Yields:
+        Whether there are such layers.
+    """
+    layers = {id(layer): layer for model in models for layer in flatten_layers(model)}.values()
+    mixed = [(layer, layer.dtype_policy) for layer in layers]
+    mixed = [(layer, policy) for layer, policy in mixed if policy.name.startswith("mixed_")]
+    try:
+        for layer, _ in mixed:
+            layer.dtype_policy = "float32"
+        yield bool(mixed)
+    finally:
+        for layer, policy in mixed:
+            layer.dtype_policy = policy
+
+
 def difference(outputs, others, tolerance):
     """Returns the largest difference above the tolerance of two lists of arrays; 0.0 for none."""
     found = 0.0
