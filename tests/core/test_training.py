@@ -107,3 +107,49 @@ def test_labels_of_another_rank_are_traced_anew(model):
         model.fit(X, labels, batch_size=8, verbose=0)
     losses = [model.evaluate(X, labels, batch_size=8, verbose=0) for labels in (Y[:, None], Y)]
     assert losses[0] == losses[1]
+
+
+class Counted(Logits):
+    """Counts how often Keras traces its steps, of which each has one loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.traced = 0
+        self.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def compute_loss(self, *args, **kwargs):
+        self.traced += 1
+        return super().compute_loss(*args, **kwargs)
+
+
+def test_what_was_traced_is_kept_for_other_containers():
+    model, unknown = Counted(), tf.TensorSpec(None, "int64")
+    column = tf.data.Dataset.from_tensor_slices((X, Y[:, None])).batch(4)
+    signature = tf.TensorSpec((None, 3)), unknown
+    kinds = {
+        "arrays": lambda: model.fit(X, Y, batch_size=4, verbose=0),
+        "a dataset": lambda: model.fit(BATCHES, verbose=0),
+        "one batch": lambda: model.train_on_batch(X[:4], Y[:4]),
+        "tensors": lambda: model.fit(tf.constant(X), tf.constant(Y), batch_size=4, verbose=0),
+        "a generator": lambda: model.fit(endless(), steps_per_epoch=2, verbose=0),
+        "a PyDataset": lambda: model.fit(Batches(2), verbose=0),
+        "another rank": lambda: model.fit(column, verbose=0),
+        "evaluate": lambda: model.evaluate(BATCHES, verbose=0),
+        "evaluate arrays": lambda: model.evaluate(X, Y, batch_size=4, verbose=0),
+    }
+    for call in (*kinds.values(), *kinds.values()):
+        call()
+    before = model.traced
+    for call in kinds.values():
+        call()
+    assert model.traced == before
+
+
+def test_compile_ends_what_was_traced():
+    model = Counted()
+    for labels in (Y, Y[:, None]):
+        model.fit(X, labels, batch_size=8, verbose=0)
+    model.compile("sgd", lambda y, logits: 0.0 * logits[:, 0] + 3.0)
+    for labels in (Y, Y[:, None], Y):
+        history = model.fit(X, labels, batch_size=8, verbose=0).history
+        assert history["loss"] == [3.0]

@@ -91,14 +91,16 @@ def _size(leaf):
 
 
 def ranks_of_labels(x, y):
-    """Returns a text of how many axes labels have, as far as it is known without reading data."""
+    """Returns how many axes labels have: a tuple with None for unknown ones.
+
+    Of data that has to be read to be known, its type.
+    """
     if isinstance(x, tf.data.Dataset):
         spec = x.element_spec
         y = spec[1] if type(spec) is tuple and len(spec) > 1 else None
-    elif y is None:
-        return type(x).__name__
-    ranks = [_rank(leaf) for leaf in keras.tree.flatten(y)]
-    return f"{type(y).__name__} {ranks}"
+    elif y is None and (inspect.isgenerator(x) or isinstance(x, keras.utils.PyDataset)):
+        return type(x)
+    return tuple(_rank(leaf) for leaf in keras.tree.flatten(y))
 
 
 def _rank(leaf):

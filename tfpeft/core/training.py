@@ -17,8 +17,10 @@ class CheckedModel(keras.Model):
     Data that is empty, or does not end, raises an error before training.
     """
 
-    # The form of the data that each function was traced for.
-    _train_function_form = _test_function_form = None
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Name -> {form of the data: the function that Keras made for it}; Keras tracks no __dict__.
+        self.__dict__["_functions"] = {"train_function": {}, "test_function": {}}
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """As of `keras.Model`.
@@ -105,13 +107,14 @@ class CheckedModel(keras.Model):
         """A context of `input_errors`, after which the model can be fitted with other data."""
         # TensorFlow traces labels of two ranks as labels of any, for which no loss is defined.
         self._check_inputs(x)
-        form = ranks_of_labels(x, y)
-        if getattr(self, f"_{function}_form") not in (form, None):
-            setattr(self, function, None)
-        setattr(self, f"_{function}_form", form)
+        functions, form = self._functions[function], ranks_of_labels(x, y)
+        if getattr(self, function) is None:  # `compile`, among others, ends what was traced
+            functions.clear()
+        setattr(self, function, functions.get(form))
         try:
             with input_errors():
                 yield
         except InputError:
             self.train_function = self.test_function = None  # Keras keeps traces that failed
             raise
+        functions[form] = getattr(self, function)
