@@ -511,6 +511,42 @@ def test_labels_are_needed_in_datasets_too():
         tfpeft.layer_sensitivity(plain_model(), data, [0.5])
 
 
+class Rare(keras.metrics.Metric):
+    """NaN, as a recall of a class without samples is."""
+
+    def update_state(self, *args, **kwargs):
+        pass
+
+    def result(self):
+        return tf.constant(np.nan)
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_only_the_metric_that_decides_has_to_be_finite(verbose, tmp_path):
+    model = plain_model()
+    model.compile("sgd", "mse", metrics=["mae", Rare(name="rare")])
+    options = {"target_sparsity": 0.5, "step": 0.5, "verbose": verbose, "directory": tmp_path}
+    for _ in range(2):  # the second time from the folder
+        pruned = tfpeft.prune_iteratively(
+            model, (IN, OUT), (IN, OUT), monitor="mae", tolerance=9.0, **options
+        )
+        assert pruned.reached
+    found = tfpeft.layer_sensitivity(model, (IN, OUT), [0.5], monitor="loss")
+    assert np.isfinite([row["metric"] for row in found.rows]).all()
+    with pytest.raises(InputError, match="`model`.*whose rare on these data is not finite"):
+        tfpeft.layer_sensitivity(model, (IN, OUT), [0.5], monitor="rare", mode="max")
+
+
+def test_sparsities_may_be_of_any_kind_that_can_be_read():
+    model, data = plain_model(), (IN, OUT)
+    rows = tfpeft.layer_sensitivity(model, data, [0.25, 0.5]).rows
+    for sparsities in ((s / 4 for s in (2, 1)), map(float, ("0.5", "0.25")), np.array([0.25, 0.5])):
+        assert tfpeft.layer_sensitivity(model, data, sparsities).rows == rows
+    for sparsities in (iter([]), 0.5, "0.5", np.array(0.5), (s for s in (0.5, 2.0))):
+        with pytest.raises(InputError, match=r"`sparsities`, expected .*\(0, 1\)|`sparsities`.*2.0"):
+            tfpeft.layer_sensitivity(model, data, sparsities)
+
+
 def test_a_model_that_is_not_finite():
     model = plain_model()
     model.layers[0].kernel.assign(np.full((3, 4), np.nan))

@@ -150,12 +150,12 @@ def _check_finite(structure, name, what, *, strings=False, missing=False):
             raise invalid_data(name, f"finite {what}", "NaN or infinity among them")
 
 
-def check_metrics(metrics, model):
-    """Raises unless the metrics of a model that is not pruned yet are numbers."""
-    bad = [key for key, value in metrics.items() if not np.all(np.isfinite(value))]
+def check_metrics(metrics, monitor, model):
+    """Raises unless the loss and the monitored metric of a model not pruned yet are numbers."""
+    bad = [key for key in ("loss", monitor) if not np.all(np.isfinite(metrics.get(key, 0.0)))]
     if bad:
-        received = f"{model.name!r}, whose {', '.join(bad)} on these data is not finite"
+        received = f"{model.name!r}, whose {bad[0]} on these data is not finite"
         raise InputError(
-            "Received an invalid value for `model`, expected one with finite metrics. Received: "
+            "Received an invalid value for `model`, expected one with a finite loss and metric. Received: "
             + received
         )

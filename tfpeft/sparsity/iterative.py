@@ -149,7 +149,7 @@ def prune_iteratively(
 
     Raises:
         InputError: if an argument is not of its kind; for data that is empty, has no end or is
-            not finite; if scores, gradients or the unpruned model's metrics are not finite; if
+            not finite; if scores, gradients, or the unpruned model's loss or metric, are not finite; if
             `mode` is None and the metric is not one of Keras's; if `directory` holds other
             rounds, with what differs.
 
@@ -188,7 +188,7 @@ def prune_iteratively(
         raise invalid("monitor", "the name of a metric, or None", monitor)
     if mode is not None:
         check_choice("mode", mode, MODES)
-    if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
+    if not isinstance(verbose, (str, int)) or verbose not in ("auto", 0, 1, 2):
         raise invalid("verbose", "'auto', 0, 1 or 2", verbose)
     indices = kernel_indices(model, exclude, include)
     kernels = [model.trainable_variables[i] for i in indices]
@@ -219,12 +219,12 @@ def prune_iteratively(
     current = compiled_copy(model, exclude, include)
     rounds = Rounds(directory, settings)
     metrics = evaluate(current, validation, batch_size)  # when resuming, too: it builds metrics
-    check_metrics(metrics, model)
     name = monitor_name(monitor, metrics)
     if rounds.monitor not in (None, name):
         why = f", where it is {rounds.monitor}"
         expected = f"rounds whose metric is {name}, as the model is compiled"
         raise invalid_path("`directory`", expected, rounds.folder.path, why)
+    check_metrics(metrics, name, model)
     check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=current)
     if rounds.baseline is None:

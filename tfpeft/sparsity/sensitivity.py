@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -98,19 +98,25 @@ class LayerSensitivity:
         return kernels
 
 
-def _check_sparsities(sparsities):
-    if not isinstance(sparsities, (list, tuple, np.ndarray)) or not len(sparsities):
+def _read_sparsities(sparsities):
+    """Returns a sorted list: of a generator, which can be read once, too."""
+    if isinstance(sparsities, (str, bytes, dict)) or not np.iterable(sparsities):
         raise invalid("sparsities", "a list of numbers in (0, 1), at least one", sparsities)
+    read = []
     for sparsity in sparsities:
         check_sparsity("sparsities", sparsity)
         if sparsity == 0:
-            raise invalid("sparsities", "numbers in (0, 1)", sparsities)
+            raise invalid("sparsities", "numbers in (0, 1)", sparsity)
+        read.append(sparsity)
+    if not read:
+        raise invalid("sparsities", "a list of numbers in (0, 1), at least one", sparsities)
+    return sorted(read)
 
 
 def layer_sensitivity(
     model: keras.Model,
     data: Any,
-    sparsities: Sequence[float],
+    sparsities: Iterable[float],
     *,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -145,7 +151,7 @@ def layer_sensitivity(
 
     Raises:
         InputError: if an argument is not of its kind; for data that is empty, has no end or is
-            not finite; for a model whose metrics are not; if `mode` is None and the metric is
+            not finite; for a model whose loss or metric is not; if `mode` is None and the metric is
             not one of Keras's.
 
     Example:
@@ -166,20 +172,20 @@ def layer_sensitivity(
     """
     check_model(model)
     check_positive_integer("batch_size", batch_size)
-    _check_sparsities(sparsities)
+    sparsities = _read_sparsities(sparsities)
     indices = kernel_indices(model, exclude, include)
     kernels = [model.trainable_variables[i] for i in indices]
     data = read_labelled(data, "data", model)
     metrics = evaluate(model, data, batch_size)
-    check_metrics(metrics, model)
     name = monitor_name(monitor, metrics)
+    check_metrics(metrics, name, model)
     check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=model)
     rows = []
     for kernel in kernels:
         values = kernel.numpy()
         try:
-            for sparsity in sorted(sparsities):
+            for sparsity in sparsities:
                 mask = masks.layer_mask(np.abs(values), sparsity)
                 kernel.assign(np.where(mask, values, 0))
                 metric = evaluate(model, data, batch_size)[name]
