@@ -123,9 +123,8 @@ class Counted(Logits):
 
 
 def test_what_was_traced_is_kept_for_other_containers():
-    model, unknown = Counted(), tf.TensorSpec(None, "int64")
+    model = Counted()
     column = tf.data.Dataset.from_tensor_slices((X, Y[:, None])).batch(4)
-    signature = tf.TensorSpec((None, 3)), unknown
     kinds = {
         "arrays": lambda: model.fit(X, Y, batch_size=4, verbose=0),
         "a dataset": lambda: model.fit(BATCHES, verbose=0),

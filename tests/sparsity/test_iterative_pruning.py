@@ -543,7 +543,7 @@ def test_sparsities_may_be_of_any_kind_that_can_be_read():
     for sparsities in ((s / 4 for s in (2, 1)), map(float, ("0.5", "0.25")), np.array([0.25, 0.5])):
         assert tfpeft.layer_sensitivity(model, data, sparsities).rows == rows
     for sparsities in (iter([]), 0.5, "0.5", np.array(0.5), (s for s in (0.5, 2.0))):
-        with pytest.raises(InputError, match=r"`sparsities`, expected .*\(0, 1\)|`sparsities`.*2.0"):
+        with pytest.raises(InputError, match=r"`sparsities`, expected .*(0, 1|2.0)"):
             tfpeft.layer_sensitivity(model, data, sparsities)
 
 

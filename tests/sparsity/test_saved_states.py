@@ -15,6 +15,7 @@ OPTIMIZERS = {
     "straight_through": lambda: tfpeft.MagnitudePruning(
         keras.optimizers.Adam(1e-2), HALF, straight_through=True
     ),
+    "proximal": lambda: tfpeft.ProximalL1(keras.optimizers.Adam(1e-2, use_ema=True), 0.1),
     "fixed": lambda: tfpeft.FixedMask(keras.optimizers.Adam(1e-2)),
 }
 
@@ -29,19 +30,36 @@ def built(name, run=False):
 
 
 @pytest.mark.parametrize(
-    ("saved", "here"),
-    [("adam", "magnitude"), ("magnitude", "gradient"), ("gradient", "straight_through")],
+    ("saved", "here", "lost"),
+    [
+        ("adam", "magnitude", "mask"),
+        ("magnitude", "gradient", "mask, score"),
+        ("gradient", "straight_through", "dense, mask"),
+    ],
 )
-def test_states_of_another_optimizer_start_anew(tmp_path, saved, here):
+def test_states_of_another_optimizer_start_anew(tmp_path, saved, here, lost):
     path = tmp_path / "model.weights.h5"
     model = built(saved, run=True)
     model.save_weights(path)
     other = built(here)
-    with pytest.warns(UserWarning, match="Skipping variable loading.* it has .*start anew"):
+    message = f"Skipping variable loading.* it has .*start anew: {lost}.$"
+    with pytest.warns(UserWarning, match=message):
         other.load_weights(path)
     for weight, expected in zip(other.weights, model.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert all(np.all(mask.numpy()) for mask in other.optimizer._states["mask"])
+
+
+def test_an_optimizer_without_states_loses_none(tmp_path):
+    built("magnitude").save_weights(tmp_path / "model.weights.h5")
+    with pytest.warns(UserWarning, match=r"it has 2 .*4 \(mask\). Those .* are not used.$"):
+        built("proximal").load_weights(tmp_path / "model.weights.h5")
+
+
+def test_an_equal_optimizer_without_states_loads_without_a_warning(tmp_path, recwarn):
+    built("proximal", run=True).save_weights(tmp_path / "model.weights.h5")
+    built("proximal").load_weights(tmp_path / "model.weights.h5")
+    assert not [each for each in recwarn if "Skipping" in str(each.message)]
 
 
 def test_states_of_an_equal_optimizer_are_loaded(tmp_path):

@@ -156,6 +156,6 @@ def check_metrics(metrics, monitor, model):
     if bad:
         received = f"{model.name!r}, whose {bad[0]} on these data is not finite"
         raise InputError(
-            "Received an invalid value for `model`, expected one with a finite loss and metric. Received: "
-            + received
+            "Received an invalid value for `model`, expected one with a finite loss and metric. "
+            f"Received: {received}"
         )

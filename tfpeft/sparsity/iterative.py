@@ -149,9 +149,9 @@ def prune_iteratively(
 
     Raises:
         InputError: if an argument is not of its kind; for data that is empty, has no end or is
-            not finite; if scores, gradients, or the unpruned model's loss or metric, are not finite; if
-            `mode` is None and the metric is not one of Keras's; if `directory` holds other
-            rounds, with what differs.
+            not finite; if scores, gradients, or the unpruned model's loss or metric are not
+            finite; if `mode` is None and the metric is not one of Keras's; if `directory` holds
+            other rounds, with what differs.
 
     Example:
 

@@ -14,6 +14,7 @@ def load(store, variables, states):
         None; or why nothing was loaded: a sentence for a warning.
     """
     expected, saved = _by_key(variables, states), set(store.keys())
+    own = _kinds(expected)
     by_number = dict(zip(map(str, range(len(variables))), variables, strict=True))
     if saved == set(by_number):  # the form of version 0.1.0
         expected = by_number
@@ -26,7 +27,9 @@ def load(store, variables, states):
             if sides[0] != sides[1]:
                 problem = f"the shape of {key} is {sides[0]}, and that in the file {sides[1]}"
     if problem is not None:
-        return f"{problem}. Masks and other states start anew."
+        if not own:
+            return f"{problem}. Those of the file are not used."
+        return f"{problem}. These start anew: {', '.join(own)}."
     for key, variable in expected.items():
         variable.assign(store[key])
     return None
@@ -41,6 +44,10 @@ def _by_key(variables, states):
     return {names.get(id(v), str(i)): v for i, v in enumerate(variables)}
 
 
+def _kinds(keys):
+    return sorted({key.rpartition("_")[0] for key in keys} - {""})
+
+
 def _described(keys):
-    kinds = sorted({key.rpartition("_")[0] for key in keys} - {""})
+    kinds = _kinds(keys)
     return f"{len(keys)} ({', '.join(kinds)})" if kinds else f"{len(keys)}"
