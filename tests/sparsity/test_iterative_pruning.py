@@ -481,7 +481,7 @@ BAD_DATA = {
     "finite inputs.*NaN": (with_one(IN, np.nan), OUT),
     "finite inputs": (with_one(IN, np.inf), OUT),
     "finite labels": (IN, with_one(OUT, np.inf)),
-    "labels that are real numbers.*complex": (IN, OUT * 1j),
+    "real numbers.*complex": (IN, OUT * 1j),
     "finite sample weights": (IN, OUT, np.full(8, np.nan)),
     "samples, one or more": (IN[:0], OUT[:0]),
     "the model, its loss and its metrics take.*axis -1": (IN[:, :2], OUT),
