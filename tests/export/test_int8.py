@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft.export.deviation import _deviation
+from tfpeft.export.deviation import Deviation, _deviation
 
 rng = np.random.default_rng(0)
 layers = keras.layers
@@ -152,7 +152,7 @@ def test_a_file_that_lost_an_output_raises_and_names_the_layer(unlike, tmp_path)
         export(model, tmp_path / "m.tflite", x)
     text = str(error.value)
     assert "the layer last lost most" in text
-    assert "float_layers=['last'] or quantization=\"dynamic_range\"; allow_deviation=" in text
+    assert text.endswith("float_layers=['last'] or quantization=\"dynamic_range\"")
     assert "\n" not in text
     assert not list(tmp_path.iterdir())
 
@@ -199,12 +199,72 @@ def test_deviation_by_hand():
     model = np.array([[0.2, 0.8], [0.8, 0.2]])
     deviation = _deviation([(model + [[0.1, -0.1], [-0.1, 0.1]], model)], "softmax")
     assert deviation.relative == pytest.approx(0.1 / 0.3)
-    # A constant output has no spread: relative to 2% of itself.
-    deviation = _deviation([(np.full((5, 1), 10.1), np.full((5, 1), 10.0))], None)
-    assert deviation.relative == pytest.approx(0.5)
-    # So have probabilities that are all the same, of which 8 bits have the next one below 1.
-    deviation = _deviation([(np.full((5, 1), 255 / 256), np.full((5, 1), 1.0))], "sigmoid")
-    assert deviation.relative == pytest.approx(1 / 256 / 0.02)
+    assert deviation.has_spread
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_outputs_without_spread_are_compared_with_their_size(samples):
+    model = np.tile([[3.0, 4.0]], (samples, 1))
+    deviation = _deviation([(model + [[0.3, 0.4]], model)], None)
+    assert deviation.relative == deviation.lost == pytest.approx(0.1)
+    assert not deviation.has_spread
+    assert not Deviation().worse(deviation).has_spread
+    deviation = _deviation([(np.zeros((samples, 1)), np.ones((samples, 1)))], "sigmoid")
+    assert deviation.lost == 1.0
+    # One column of several: relative to 2% of itself, and of the others.
+    model = np.stack([np.full(4, 10.0), [1.0, -1.0, 1.0, -1.0]], 1)
+    deviation = _deviation([(model + [[0.1, 0.0]], model)], None)
+    assert deviation.relative == pytest.approx(0.1 / (0.2**2 + 4e-4 * 0.5) ** 0.5)
+
+
+def _spread(scale, size=300, seed=1):
+    return scale * np.random.default_rng(seed).normal(size=size)
+
+
+RARE = 0.02 * (np.arange(300) == 7)
+
+
+@pytest.mark.parametrize(
+    ("activation", "model", "error", "is_lost"),
+    [
+        ("sigmoid", 0.01 + _spread(1e-4, (300, 5)), 1 / 256, False),
+        ("sigmoid", 0.01 + _spread(1e-4, (300, 5)), 3 / 256, True),
+        (
+            "softmax",
+            np.full((300, 4), 0.25) + _spread(1e-3, (300, 1)) * [1, -1, 1, -1],
+            0.006,
+            False,
+        ),
+        # The sum of squares of many classes does not hide the wrong one.
+        ("softmax", 0.01 + _spread(3e-5, (300, 100)), [0.05] + [0] * 99, True),
+        # Classes of noise: like columns, far apart.
+        (None, [[2.0, -1.0, 0.5]] + _spread(0.005, (300, 3)), 3 / 255, False),
+        (None, [[2.0, -1.0, 0.5]] + _spread(0.005, (300, 3)), 9 / 255, True),
+        # A step of a large column or an offset is no measure.
+        (None, _spread(1.0, (300, 2)) * [1000.0, 1.0], 1.0, True),
+        (None, 300 + _spread(0.5, (300, 1)), 0.5, True),
+        (None, 300 + _spread(0.5, (300, 2)), 0.5, True),
+        # A feature that is hardly ever above zero decides nothing, a usual one does.
+        ("relu", np.stack([*np.abs(_spread(1.0, (3, 300))), RARE], 1), 0.01, False),
+        ("relu", np.abs(_spread(1.0, (300, 2))) * [1000.0, 1.0], 1.0, True),
+    ],
+)
+def test_two_steps_of_8_bits_are_no_loss(activation, model, error, is_lost):
+    deviation = _deviation([(model + error, model)], activation)
+    assert deviation.relative > 0.3
+    assert (deviation.lost > 0.3) == is_lost
+
+
+@pytest.mark.parametrize("samples", [1, 60])
+def test_untrained_models_and_equal_samples_are_exported(tmp_path, samples):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu")])
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(50, activation="softmax"))
+    x = np.random.default_rng(2).random((samples, 8, 8, 3)).astype("float32")
+    report = export(model, tmp_path / "m.tflite", x)
+    assert report.max_deviation < 1 / 128
+    assert ("spread of the outputs is not known" in str(report)) == (samples == 1)
 
 
 def test_all_samples_count_for_the_agreement_and_clear_ones_for_the_file():

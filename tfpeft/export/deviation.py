@@ -11,8 +11,13 @@ from tfpeft.export.conversion import fixed_batch_size, named_outputs
 from tfpeft.export.samples import stacked
 
 _BOUNDED = ("softmax", "sigmoid", "tanh", "hard_sigmoid")
+_RECTIFIED = ("relu", "relu6")
 _CLEAR = 0.1
 """A class is predicted clearly if its output is above the next one by this part of the spread."""
+_STEPS = 2
+"""An error of up to so many steps of 8 bits is as small as int8 can have it."""
+_RARE = 0.1
+"""An output of ReLU that is above zero for a smaller fraction of the samples is nearly dead."""
 _MASK = 1e3
 """Outputs below -_MASK may stand for classes that are ruled out, as those of -1e9 do."""
 
@@ -33,6 +38,9 @@ class Deviation:
         clear_share: Fraction in [0, 1] of the samples that the model predicts clearly.
         of_peak: Largest |file - model| of a column, as a part of its largest |model|, and at least
             of 1.
+        lost: As `relative`, without outputs that are off by at most two steps of 8 bits.
+        has_spread: Whether the outputs differ between samples; else `relative` is relative to
+            their size, the root of the mean of squares.
     """
 
     largest: float = 0.0
@@ -41,6 +49,8 @@ class Deviation:
     clear_agreement: float | None = None
     clear_share: float = 0.0
     of_peak: float = 0.0
+    lost: float = 0.0
+    has_spread: bool = True
 
     def worse(self, other):
         """Returns the worse of each figure."""
@@ -51,6 +61,8 @@ class Deviation:
             _least(self.clear_agreement, other.clear_agreement),
             max(self.clear_share, other.clear_share),
             max(self.of_peak, other.of_peak),
+            max(self.lost, other.lost),
+            self.has_spread and other.has_spread,
         )
 
 
@@ -122,15 +134,19 @@ def _deviation(parts, activation):
     is_distribution = np.all(expected >= 0) and np.allclose(expected.sum(axis=1), 1.0, atol=1e-2)
     masked = _masked(expected)
     is_bounded = is_distribution or activation in _BOUNDED
-    relative = _relative(found, expected, masked, is_bounded)
+    is_rare = np.mean(expected > 0, axis=0) < _RARE if activation in _RECTIFIED else False
+    step = 1 / 256 if is_bounded else np.ptp(expected[~masked]) / 255
+    relative, lost, has_spread = _relative(found, expected, masked, is_bounded, is_rare, step)
     of_peak = _of_peak(found, expected, masked)
     if np.any(found[masked] > -max(_MASK, np.max(np.abs(expected[~masked])))):
-        relative, of_peak = max(relative, 1.0), max(of_peak, 1.0)  # a mask is none in the file
+        # A mask is none in the file.
+        relative, lost, of_peak = max(relative, 1.0), max(lost, 1.0), max(of_peak, 1.0)
+    figures = {"of_peak": of_peak, "lost": lost, "has_spread": has_spread}
     is_of_classes = parts[0][1].ndim == 2 or activation == "softmax" or is_distribution
     if expected.shape[1] < 2 or not is_of_classes:
-        return Deviation(largest, relative, of_peak=of_peak)
-    agreement = _agreement(found, expected, masked, is_distribution)
-    return Deviation(largest, relative, *agreement, of_peak)
+        return Deviation(largest, relative, **figures)
+    agreement = _agreement(found, expected, masked, is_bounded)
+    return Deviation(largest, relative, *agreement, **figures)
 
 
 def _masked(expected):
@@ -150,22 +166,36 @@ def _of_peak(found, expected, masked):
     return float(np.max(errors / np.maximum(peaks, 1e-3 * peaks.max())))
 
 
-def _relative(found, expected, masked, is_bounded):
-    """Returns the largest error of a column, relative to its spread."""
+def _relative(found, expected, masked, is_bounded, is_rare, step):
+    """Returns `relative`, `lost` and `has_spread` of a `Deviation`."""
     some = ~masked.all(axis=0)
+    is_rare = np.broadcast_to(is_rare, some.shape)[some]
     columns = {"axis": 0, "where": ~masked[:, some], "dtype": "float64"}
-    error = np.mean((found - expected)[:, some] ** 2, **columns)
+    errors = np.where(masked, 0.0, found - expected)[:, some] ** 2
+    error = np.mean(errors, **columns)
     spread = np.var(expected[:, some], **columns)
     peaks = np.max(np.abs(expected[:, some]), axis=0, where=~masked[:, some], initial=0.0)
-    if is_bounded:
-        error, spread, peaks = error.mean(), spread.mean(), peaks.max()
     # A column that is constant over samples has no spread, only rounding.
     constant = spread <= (1e-3 * peaks) ** 2
+    if constant.all():
+        size = np.mean(expected[~masked] ** 2, dtype="float64")
+        relative = float(np.sqrt(np.mean(errors) / max(size, 1e-30)))
+        return relative, relative, False
+    if is_bounded:
+        is_near = errors.max(axis=1).mean() <= (_STEPS * step) ** 2
+        error, spread, peaks = error.mean(), spread.mean(), peaks.max()
+        constant = spread <= (1e-3 * peaks) ** 2
+    else:
+        # Steps that are those of a far larger column, or of an offset, are no measure of others.
+        varied = spread[~constant & ~is_rare]
+        are_alike = len(spread) > 1 and varied.size and varied.min() >= 1e-4 * varied.max()
+        is_near = (is_rare | bool(are_alike)) & (error <= (_STEPS * step) ** 2)
     spread = np.where(constant, (2e-2 * peaks) ** 2 + 4e-4 * np.mean(spread), spread)
-    return float(np.sqrt(np.max(error / np.maximum(spread, 1e-30))))
+    relative = np.sqrt(error / np.maximum(spread, 1e-30))
+    return float(np.max(relative)), float(np.max(np.where(is_near, 0.0, relative))), True
 
 
-def _agreement(found, expected, masked, is_distribution):
+def _agreement(found, expected, masked, is_bounded):
     """Returns the three figures of agreement of a `Deviation`."""
     predicted = np.argmax(expected, axis=1)
     same = np.argmax(found, axis=1) == predicted
@@ -173,7 +203,7 @@ def _agreement(found, expected, masked, is_distribution):
     classes = np.unique(predicted)
     values = expected[:, classes][~masked[:, classes]]
     # Two steps of 8 bits are no clear difference, as between the probabilities of many classes.
-    margin = max(_CLEAR * np.std(values), (1.0 if is_distribution else np.ptp(values)) / 128)
+    margin = max(_CLEAR * np.std(values), (1.0 if is_bounded else np.ptp(values)) / 128)
     ordered = np.partition(expected, -2, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > margin
     return float(same.mean()), float(same[clear].mean()) if clear.any() else None, clear.mean()

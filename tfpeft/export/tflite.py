@@ -39,6 +39,7 @@ QUANTIZATIONS = ("none", "dynamic_range", "float16", "int8")
 _CALIBRATED, _COMPARED = 400, 200
 _FEWEST = 10
 """Samples that can be held out from calibration; with fewer, all calibrate and are compared."""
+_NO_SPREAD = "the spread of the outputs is not known, as they are the same for all samples"
 _SIDES = (32, 64, 128, 256)
 """Lengths of free sides that are tried in turn, without samples."""
 
@@ -59,7 +60,8 @@ class ExportReport:
             of the outputs.
         signatures: Names of the signatures: `serving_default`, or the tasks of a `SharedModel`.
         relative_error: Root mean square of file - model, relative to the standard deviation of the
-            model's outputs over the compared samples; of the worst output.
+            model's outputs over the compared samples; of the worst output. Relative to the size of
+            the outputs if they are the same for all samples, which `notes` then has.
         agreement: Fraction in [0, 1] of the compared samples (with softmax over positions or
             tokens: of these) whose largest output is the same; None for outputs without classes.
         clear_agreement: The same, of the samples that the model predicts clearly: the largest
@@ -71,7 +73,8 @@ class ExportReport:
         held_out: Whether these are other samples than those of the calibration.
         batch_size: The batch size of the file; None if it is free. `TFLiteFile.predict` and
             `evaluate` run a file of one sample by sample.
-        notes: What stays in float32 in an int8 file, and what was clipped.
+        notes: What stays in float32 in an int8 file, what was clipped, and whether the spread of
+            the outputs is not known.
     """
 
     path: str
@@ -99,7 +102,8 @@ class ExportReport:
             f"largest deviation {self.max_deviation:.3g}",
         ]
         if self.quantization not in ("none", "float16"):
-            figures.append(f"error {self.relative_error:.1%} of the spread of the outputs")
+            of = "size" if _NO_SPREAD in self.notes else "spread"
+            figures.append(f"error {self.relative_error:.1%} of the {of} of the outputs")
             if self.agreement is not None:
                 figures.append(f"{self.agreement:.1%} of the classes agree")
             if self.clear_agreement is not None:
@@ -155,7 +159,9 @@ def export_tflite(
             in their order. Without data, file and model are compared on random inputs.
         float_layers: Names or patterns of layers that "int8" leaves in float32.
         allow_deviation: The largest `relative_error` of the report, such as 0.5, at which the file
-            is kept, whatever its other figures. None for the limits below.
+            is kept, whatever its other figures: the agreement of the classes is then not checked.
+            Outputs that are off by at most two steps of 8 bits do not count. None for the limits
+            below.
 
     Returns:
         An `ExportReport`.
@@ -167,9 +173,11 @@ def export_tflite(
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
             are not finite, or not the model's: off by more than 1e-3 ("none") or 2e-2 ("float16")
             of the largest value of a column (and of 1), or, for integers, by a `relative_error`
-            above 0.3 or a `clear_agreement` below 0.9. For "int8" the error names the layer that
-            lost most. Outputs such as -1e9 beside logits count as masks: they must be masks in the
-            file, and the other outputs are compared without them.
+            above 0.3 or a `clear_agreement` below 0.9. Two steps of 8 bits are no such error, as
+            int8 can have no smaller one: 1/128 for softmax, sigmoid and tanh, 2/255 of the range
+            of several outputs of like spread. For "int8" the error names the layer that lost most.
+            Outputs such as -1e9 beside logits count as masks: they must be masks in the file, and
+            the other outputs are compared without them.
 
     What it does not give: accuracy after quantization (see `evaluate`); speed from int8 on a
     machine without instructions for it.
@@ -215,6 +223,8 @@ def export_tflite(
 
             deviation, notes = write_int8(partial, layers, float_layers, calibration, check)
             _put_in_order(partial, inputs)
+        if not deviation.has_spread:
+            notes = [*notes, _NO_SPREAD]
         check.other_sides(partial)
         contents = TFLiteFile(partial).contents
     return ExportReport(
