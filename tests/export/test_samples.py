@@ -37,7 +37,7 @@ FORMS = {
 
 
 def drawn(data, count, **options):
-    samples = spread(read(data, "representative_data"), count, **options)
+    samples, _ = spread(read(data, "representative_data"), count, **options)
     assert all(array.shape == (1, 1) for (array,) in samples)
     return [float(array[0, 0]) for (array,) in samples]
 
@@ -65,6 +65,25 @@ def test_reading_ends_where_data_does_not():
     assert len(drawn(tf.data.Dataset.from_tensors(X[:10]).repeat(), 20, most_read=500)) == 20
 
 
+def test_how_much_is_read(monkeypatch):
+    dataset = read(FORMS["dataset"], "data")
+    assert spread(read(X, "data"), 9, most_read=100)[1] == 1000  # of arrays only what is drawn
+    assert spread(dataset, 9)[1] == 1000
+    assert spread(dataset, 9, most_read=100)[1] == 128
+    # Few large samples will do.
+    monkeypatch.setattr("tfpeft.export.samples._FEWEST_READ", 300)
+    monkeypatch.setattr("tfpeft.export.samples._BYTES_READ", 4 * 350)
+    assert spread(dataset, 9)[1] == 384
+    monkeypatch.setattr("tfpeft.export.samples._BYTES_READ", 8)
+    assert spread(dataset, 9)[1] == 320
+
+
+def test_batches_with_an_index_are_read_from_first_to_last():
+    samples, count = spread(read(Batches(), "data"), 300, most_read=300)
+    assert count == len(samples) == 300
+    assert {int(array[0, 0]) // 100 for (array,) in samples} == {0, 4, 9}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -81,7 +100,7 @@ def test_bad_data_raises(data, message):
 
 def test_samples_of_other_lengths_are_stacked_apart():
     data = [np.zeros((2, n, 3), "float32") for n in (4, 7, 4)]
-    samples = spread(read(lambda: iter(data), "data"), 10)
+    samples, _ = spread(read(lambda: iter(data), "data"), 10)
     shapes = {array.shape[1:] for (array,) in stacked(samples)}
     assert shapes == {(4, 3), (7, 3)}
     assert sum(len(array) for (array,) in stacked(samples)) == 6

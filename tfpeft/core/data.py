@@ -279,7 +279,19 @@ class PyDatasetData(Data):
             raise self._empty()
 
     def _all_batches(self, batch_size):
-        for i in itertools.count() if self._count is None else range(self._count):
+        return self._at(itertools.count() if self._count is None else range(self._count))
+
+    def spaced_batches(self, samples):
+        """Yields batches of about so many samples, evenly spaced where there are more."""
+        first = next(self.batches())
+        count = -(-samples // first.size)
+        if self._count is None or self._count <= count:
+            yield from self.batches()
+        else:
+            yield from self._at(np.linspace(0, self._count - 1, count).astype(int).tolist())
+
+    def _at(self, indices):
+        for i in indices:
             element = self.given[i]
             yield self._batch(tuple(element) if isinstance(element, list) else element)
 

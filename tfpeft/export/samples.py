@@ -6,13 +6,13 @@ import keras
 import numpy as np
 
 from tfpeft.core.arrays import check_numbers, to_numpy
-from tfpeft.core.data import ArrayData
+from tfpeft.core.data import ArrayData, PyDatasetData
 
-_MOST_READ = 50_000
-"""Samples that are read of data without random access; more are not seen."""
+MOST_READ, _FEWEST_READ, _BYTES_READ = 10_000, 2_000, 2**30
+"""Samples that are read of data other than arrays: fewer where these are large, as images are."""
 
 
-def spread(data, count, *, arranged=lambda x: x, most_read=_MOST_READ, seed=0):
+def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
     """Returns up to `count` inputs drawn from all of a `Data`, in a random order.
 
     Each sample gets a random number, and those of the lowest numbers are kept: one pass, whatever
@@ -22,11 +22,13 @@ def spread(data, count, *, arranged=lambda x: x, most_read=_MOST_READ, seed=0):
         data: What `tfpeft.core.data.read` returns.
         count: How many.
         arranged: A function that returns inputs in the structure of a model.
-        most_read: Samples after which reading stops, as data may have no end.
+        most_read: Samples after which reading stops, as data may have no end: after 2,000 where
+            these have a GiB. Of a PyDataset with more of them, evenly spaced batches are read.
         seed: Seed of the random numbers.
 
     Returns:
-        A list of samples, each a list of arrays (1, ...); sides may differ between samples.
+        A list of samples, each a list of arrays (1, ...); sides may differ between samples. And
+        how many were read.
 
     Raises:
         InputError: for data that is empty, or not finite.
@@ -35,9 +37,11 @@ def spread(data, count, *, arranged=lambda x: x, most_read=_MOST_READ, seed=0):
     if isinstance(data, ArrayData):
         check_numbers(data.inputs(), data.name)
         order = np.argsort(rng.random(data.samples), kind="stable")[:count]
-        return [keras.tree.flatten(arranged(_as_numpy(data.rows(i, i + 1).x))) for i in order]
-    kept, read = [], 0
-    for batch in data.batches():
+        rows = [keras.tree.flatten(arranged(_as_numpy(data.rows(i, i + 1).x))) for i in order]
+        return rows, data.samples
+    kept, read, size = [], 0, 0
+    is_indexed = isinstance(data, PyDatasetData)
+    for batch in data.spaced_batches(most_read) if is_indexed else data.batches():
         x = _as_numpy(batch.x)
         check_numbers(x, data.name)
         keys = rng.random(batch.size)
@@ -48,9 +52,10 @@ def spread(data, count, *, arranged=lambda x: x, most_read=_MOST_READ, seed=0):
         ]
         kept = sorted(kept, key=lambda pair: pair[0])[:count]
         read += batch.size
-        if read >= most_read:
+        size += sum(leaf.nbytes for leaf in flat)
+        if read >= most_read or (read >= _FEWEST_READ and size >= _BYTES_READ):
             break
-    return [sample for _, sample in kept]
+    return [sample for _, sample in kept], read
 
 
 def stacked(samples, batch_size=32):

@@ -69,6 +69,7 @@ class ExportReport:
             outputs, and by two steps of 8 bits. None without any.
         clear_share: Fraction in [0, 1] of the compared samples that are predicted clearly.
         calibration_samples: How many samples the ranges of int8 come from; 0 for others.
+        read_samples: How many samples of the data all these were drawn from.
         compared_samples: How many samples file and model were compared on.
         held_out: Whether these are other samples than those of the calibration.
         batch_size: The batch size of the file; None if it is free. `TFLiteFile.predict` and
@@ -91,6 +92,7 @@ class ExportReport:
     clear_share: float = 0.0
     calibration_samples: int = 0
     compared_samples: int = 0
+    read_samples: int = 0
     held_out: bool = True
     batch_size: int | None = None
     notes: tuple[str, ...] = ()
@@ -114,7 +116,7 @@ class ExportReport:
             other = "others" if self.held_out else "the same, as there are few"
             figures.append(
                 f"calibrated on {self.calibration_samples} samples, compared on "
-                f"{self.compared_samples} {other}"
+                f"{self.compared_samples} {other}, drawn from {self.read_samples:,}"
             )
         if len(self.signatures) > 1:
             figures.append(f"signatures {', '.join(self.signatures)}")
@@ -142,8 +144,10 @@ def export_tflite(
     outputs. A `SharedModel` gets a signature per task, with the outputs of that task; the
     backbone's weights are in the file once. `model` stays as it is.
 
-    "int8" takes the ranges of activations from 400 samples, drawn at random from all of the data
-    (of a dataset, from its first 50,000), and is compared on up to 200 others. Masks of attention,
+    "int8" takes the ranges of activations from 400 samples, drawn at random from all of the data,
+    and is compared on up to 200 others. Of a dataset or generator the first 10,000 samples are
+    read, or 2,000 where these have a GiB, so shuffle longer ones if they are sorted; of a
+    PyDataset, as many evenly spaced ones. Masks of attention,
     such as -1e9, are clipped to what a softmax distinguishes. A table of unlike columns, such as
     ages and incomes, stays in float32 up to and including its `Normalization`. Loops of recurrent
     layers stay in float32.
@@ -210,7 +214,7 @@ def export_tflite(
         check_positive("allow_deviation", allow_deviation)
     layers = LayerNames(model)
     _check_layers(float_layers, quantization, layers)
-    inputs, samples = _inputs_and_samples(model, representative_data, quantization)
+    inputs, samples, read_samples = _inputs_and_samples(model, representative_data, quantization)
     calibration, compared = _split(samples, quantization)
     with replacing(path) as partial:
         check = Check(model, layers, inputs, compared, quantization, allow_deviation)
@@ -242,6 +246,7 @@ def export_tflite(
         clear_share=deviation.clear_share,
         calibration_samples=len(calibration),
         compared_samples=len(compared),
+        read_samples=read_samples,
         held_out=calibration is not compared,
         batch_size=batch_size,
         notes=tuple(notes),
@@ -261,25 +266,30 @@ def _check_layers(float_layers, quantization, layers):
 
 
 def _inputs_and_samples(model, representative_data, quantization):
-    """Returns `ModelInput`s in their structure, and samples, lists of arrays in their order."""
+    """Returns `ModelInput`s, samples (lists of arrays in their order), and how many were read."""
     if representative_data is None:
         inputs = known_inputs(model, None)
-        return inputs, _random_samples(model, inputs)
+        samples = _random_samples(model, inputs)
+        return inputs, samples, len(samples)
     name = "representative_data"
     data = read(representative_data, name)
     inputs = known_inputs(model, arrange(model, data.inputs(1), name))
     count = _CALIBRATED + _COMPARED if quantization == "int8" else _COMPARED
     # All samples of floats are alike: those of the first batches will do.
     limits = {} if quantization == "int8" else {"most_read": count}
-    samples = spread(
+    samples, read_samples = spread(
         data, count, arranged=lambda x: match(inputs, x, name, repr(model.name)), **limits
     )
     leaves = keras.tree.flatten(inputs)
     types = ["float32" if "float" in leaf.dtype else leaf.dtype for leaf in leaves]
-    return inputs, [
-        [array.astype(dtype) for array, dtype in zip(sample, types, strict=True)]
-        for sample in samples
-    ]
+    return (
+        inputs,
+        [
+            [array.astype(dtype) for array, dtype in zip(sample, types, strict=True)]
+            for sample in samples
+        ],
+        read_samples,
+    )
 
 
 def _random_samples(model, inputs):
