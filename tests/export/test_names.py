@@ -7,7 +7,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import tfpeft
-from tfpeft.export.tflite_signature import file_name
+from tfpeft.export.tflite_signature import file_names
 
 rng = np.random.default_rng(0)
 DATA = {
@@ -103,11 +103,43 @@ def test_names_that_tensorflow_does_not_take(tmp_path):
     assert list(file.signature().inputs) == ["my_price", "input_age", "class_", "gr__e"]
     x = {name: np.full((3, 2), i, "float32") for i, name in enumerate(names)}
     expected = [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
-    for given in (x, {file_name(name): array for name, array in x.items()}, list(x.values())):
+    for given in (x, dict(zip(file_names(x), x.values(), strict=True)), list(x.values())):
         np.testing.assert_array_equal(file.predict(given), expected)
-    alike = [keras.Input((2,), name=name) for name in ("a b", "a_b")]
-    with pytest.raises(tfpeft.ExportError, match="names differ.*a b, a_b"):
-        tfpeft.export_tflite(keras.Model(alike, alike[0] - alike[1]), tmp_path / "n.tflite")
+
+
+@pytest.mark.parametrize(
+    ("names", "in_file"),
+    [
+        (["input_1", "input_0"], ["input_1", "input_0"]),
+        (["image-left", "image_left"], ["image-left_1", "image_left"]),
+        (["a b", "a_b", "a.b", "A_B"], ["a_b_2", "a_b_1", "a.b_3", "A_B"]),
+    ],
+)
+def test_names_that_are_alike_for_tensorflow(tmp_path, names, in_file):
+    inputs = [keras.Input((2,), name=name) for name in names]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    x = {name: np.full((3, 2), i, "float32") for i, name in enumerate(names)}
+    for options in ({}, {"quantization": "int8", "representative_data": x}):
+        tfpeft.export_tflite(model, tmp_path / "m.tflite", **options)
+        file = tfpeft.TFLiteFile(tmp_path / "m.tflite")
+        assert list(file.signature().inputs) == in_file
+        expected = model.predict(x, verbose=0)
+        for given in (x, dict(reversed(x.items())), list(x.values())):
+            np.testing.assert_allclose(file.predict(given), expected, atol=0.02)
+
+
+def test_a_file_of_numbered_inputs_says_what_it_takes(tmp_path):
+    path = tmp_path / "m.tflite"
+    inputs = [keras.Input((2,), name=f"input_{i}") for i in range(2)]
+    tfpeft.export_tflite(keras.Model(inputs, inputs[0] - inputs[1]), path)
+    # As files of 0.1, which do not have the order of the model.
+    path.write_bytes(path.read_bytes().replace(b"MLIR, in order.", b"MLIR Converted."))
+    file, one, zero = tfpeft.TFLiteFile(path), np.ones((3, 2), "float32"), np.zeros((3, 2))
+    for given in ([one, zero], {"input_1": zero, "input_0": one}):
+        np.testing.assert_array_equal(file.predict(given), one)
+    message = "a list of 2 arrays.*sorted keys.*dict of input_0, input_1, .*Received: mask, tok$"
+    with pytest.raises(tfpeft.InputError, match=message):
+        file.predict({"tok": one, "mask": zero})
 
 
 class ByKey(keras.Model):

@@ -14,7 +14,7 @@ from tfpeft.core import clone
 from tfpeft.core.arguments import ExportError, InputError, last_cause, unexpected
 from tfpeft.core.graph import flatten_layers, input_structure
 from tfpeft.core.inputs import ModelInput, model_inputs
-from tfpeft.export.tflite_signature import file_name
+from tfpeft.export.tflite_signature import file_names
 
 SIGNATURE = "serving_default"
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
@@ -83,18 +83,9 @@ def fixed_batch_size(model):
 
 
 def input_specs(inputs, batch_size):
-    """Returns a TensorSpec per input, in order, by the names that a file gives them.
-
-    Raises:
-        ExportError: for names that are the same in a file.
-    """
+    """Returns a TensorSpec per input, in order, by the names that a file gives them."""
     leaves = keras.tree.flatten(inputs)
-    names = [file_name(leaf.name) for leaf in leaves]
-    numbered = [f"input_{i}" for i in range(len(names))]  # which readers put in this order
-    if len(set(names)) < len(names) or (names != numbered and set(names) == set(numbered)):
-        expected = "inputs whose names differ in letters and digits"
-        received = ", ".join(leaf.name for leaf in leaves)
-        raise unexpected(expected, received, error=ExportError)
+    names = file_names([leaf.name for leaf in leaves])
     return [
         tf.TensorSpec(
             [batch_size, *leaf.shape],

@@ -33,7 +33,7 @@ from tfpeft.export.conversion import (
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.samples import random_samples, spread
 from tfpeft.export.tflite_file import TFLiteFile
-from tfpeft.export.tflite_signature import file_name
+from tfpeft.export.tflite_signature import file_names
 
 QUANTIZATIONS = ("none", "dynamic_range", "float16", "int8")
 _CALIBRATED, _COMPARED = 400, 200
@@ -364,5 +364,5 @@ def _put_in_order(path, inputs):
     """Puts the inputs of a file into the order of the model's; the converter shuffles them."""
     from tfpeft.export.tflite_contents import with_inputs_in_order  # late: LiteRT, slow to import
 
-    names = [file_name(leaf.name) for leaf in keras.tree.flatten(inputs)]
+    names = file_names([leaf.name for leaf in keras.tree.flatten(inputs)])
     path.write_bytes(with_inputs_in_order(path.read_bytes(), names))

@@ -37,13 +37,17 @@ class Signature:
             self.graph = 0
             self._inputs = dict(enumerate(interpreter.get_input_details()))
             self._outputs = dict(enumerate(interpreter.get_output_details()))
-            self._is_ordered = True
+            self._is_ordered, self._is_numbered = True, False
         else:
             runner = interpreter.get_signature_runner(name)
             self.graph = interpreter._interpreter.GetSubgraphIndexFromSignature(name)
             self._inputs = runner.get_input_details()
             self._outputs = runner.get_output_details()
-            self._inputs, self._is_ordered = _in_order(self._inputs, order(self.graph))
+            tensors = order(self.graph)
+            self._is_numbered = tensors is None and set(self._inputs) == set(
+                _numbered(self._inputs)
+            )
+            self._inputs, self._is_ordered = _in_order(self._inputs, tensors)
         self.inputs, self.outputs = _shapes(self._inputs), _shapes(self._outputs)
         first_sides = {side for shape in self.inputs.values() for side in shape[:1]}
         self.batch = max(first_sides - {-1}, default=None)
@@ -56,11 +60,7 @@ class Signature:
         """
         known = [_model_input(name, details) for name, details in self._inputs.items()]
         if isinstance(x, dict):
-            names = {name for leaf in known for name in (leaf.name, *leaf.aliases)}
-            x = {
-                name if name in names else file_name(name): np.asarray(value)
-                for name, value in _by_name(x).items()
-            }
+            x = self._by_file_name(_by_name(x), known, argument)
         elif not self._is_ordered:
             names = ", ".join(self._inputs)
             raise invalid_data(argument, f"a dict of {names}, as {self._path} has them", "no names")
@@ -78,6 +78,26 @@ class Signature:
             received = f"lengths {', '.join(map(str, sorted(lengths)))}"
             raise invalid_data(argument, "one or more samples, as many of each input", received)
         return arrays
+
+    def _by_file_name(self, x, known, argument):
+        """Returns a dict of arrays by names that the file has."""
+        names = {name for leaf in known for name in (leaf.name, *leaf.aliases)}
+        if self._is_numbered and len(known) > 1 and not set(x) <= names:
+            # Whether these are the sorted keys of a dict, or a list of the model, is not known.
+            expected = (
+                f"a list of {len(known)} arrays in the order of the model's inputs (of a dict of "
+                f"inputs: that of its sorted keys), or a dict of {', '.join(self._inputs)}, as "
+                f"{self._path} has no other names"
+            )
+            raise invalid_data(argument, expected, ", ".join(map(str, x)))
+        if not set(x) <= names:
+            given = dict(zip(x, file_names(x), strict=True))
+            are_of_file = set(given.values()) <= names
+            x = {
+                given[name] if are_of_file or name not in names else name: value
+                for name, value in x.items()
+            }
+        return {name: np.asarray(value) for name, value in x.items()}
 
     def zeros(self):
         """Returns inputs of zeros; a free side, other than the batch, is a ValueError."""
@@ -171,16 +191,37 @@ class Signature:
 
 def _in_order(inputs, tensors):
     """Returns {name: details} in the order of the model, and whether that is known."""
-    numbered = [f"input_{i}" for i in range(len(inputs))]
+    if tensors is not None:
+        in_order = sorted(inputs.items(), key=lambda item: tensors.index(item[1]["index"]))
+        return dict(in_order), True
+    numbered = _numbered(inputs)
     if set(numbered) == set(inputs):  # as files of tfpeft 0.1 have them
         return {name: inputs[name] for name in numbered}, True
-    if tensors is None:
-        return inputs, len(inputs) == 1
-    return dict(sorted(inputs.items(), key=lambda item: tensors.index(item[1]["index"]))), True
+    return inputs, len(inputs) == 1
 
 
-def file_name(name):
-    """Returns the name that an input has in a file: one that TensorFlow takes."""
+def _numbered(inputs):
+    return [f"input_{i}" for i in range(len(inputs))]
+
+
+def file_names(names):
+    """Returns the names that inputs have in a file: ones that TensorFlow takes.
+
+    Those that TensorFlow takes for the same one are numbered; the order of `names` is free.
+    """
+    found, taken = {}, set()
+    for name in sorted(names, key=lambda name: (not name.isidentifier(), name)):
+        options = (f"{_file_name(name)}{end}" for end in ("", *(f"_{i}" for i in range(1, 10**6))))
+        found[name] = next(option for option in options if _folded(option) not in taken)
+        taken.add(_folded(found[name]))
+    return [found[name] for name in names]
+
+
+def _folded(name):
+    return re.sub(r"[.-]", "_", name).lower()
+
+
+def _file_name(name):
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     name = f"input{name}" if name.startswith(("_", ".", "-")) else name
     return f"{name}_" if keyword.iskeyword(name) or name == "self" else name
