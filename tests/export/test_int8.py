@@ -1,5 +1,7 @@
 """int8 files: which samples calibrate them, what 8 bits cannot hold, and which files are kept."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -262,9 +264,14 @@ def test_untrained_models_and_equal_samples_are_exported(tmp_path, samples):
     model.add(layers.GlobalAveragePooling2D())
     model.add(layers.Dense(50, activation="softmax"))
     x = np.random.default_rng(2).random((samples, 8, 8, 3)).astype("float32")
-    report = export(model, tmp_path / "m.tflite", x)
+    is_one = samples == 1
+    expected = pytest.warns(UserWarning, match="one sample") if is_one else contextlib.nullcontext()
+    with expected:
+        report = export(model, tmp_path / "m.tflite", x)
     assert report.max_deviation < 1 / 128
-    assert ("spread of the outputs is not known" in str(report)) == (samples == 1)
+    with pytest.raises(tfpeft.ExportError, match="an error of at most 0%"):
+        export(model, tmp_path / "n.tflite", np.concatenate([x, x]), allow_deviation=1e-5)
+    assert ("spread of the outputs is not known" in str(report)) == is_one
 
 
 def test_all_samples_count_for_the_agreement_and_clear_ones_for_the_file():

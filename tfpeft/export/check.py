@@ -78,12 +78,17 @@ class Check:
         """Whether a file of that `Deviation` is kept."""
         quantization = quantization or self.quantization
         if self.allow_deviation is not None and quantization == self.quantization:
-            return deviation.lost <= self.allow_deviation
+            return self._error(deviation) <= self.allow_deviation
         if quantization in _OF_PEAK and computes_in_float32(self.model):
             return deviation.of_peak <= _OF_PEAK[quantization]
         agreement = deviation.clear_agreement
         agrees = agreement is None or agreement >= AGREEMENT
         return deviation.lost <= RELATIVE and agrees
+
+    def _error(self, deviation):
+        """Returns the relative error that counts: all of it where less than usual is allowed."""
+        is_strict = self.allow_deviation is not None and self.allow_deviation < RELATIVE
+        return deviation.relative if is_strict else deviation.lost
 
     def error(self, deviation, lost_layer, quantization=None):
         """Returns the error for a file of that `Deviation`."""
@@ -96,7 +101,7 @@ class Check:
             limit = RELATIVE if self.allow_deviation is None else self.allow_deviation
             of = "spread" if deviation.has_spread else "size"
             expected = f"an error of at most {limit:.0%} of their {of}"
-            received = f"{deviation.lost:.0%}"
+            received = f"{self._error(deviation):.0%}"
             if deviation.clear_agreement is not None and self.allow_deviation is None:
                 expected += f" and {AGREEMENT:.0%} of the clearly predicted classes to agree"
                 received += f", {deviation.clear_agreement:.0%} agree"
@@ -110,7 +115,7 @@ class Check:
                 lost = f"; the layer {lost_layer} lost most"
                 kept = f"float_layers=[{lost_layer!r}] or "
             text += f'{lost}. Try {kept}quantization="dynamic_range"'
-        reached = np.ceil(100 * deviation.lost) / 100
+        reached = np.ceil(100 * self._error(deviation)) / 100
         # An error as large as the spread leaves nothing that is worth keeping.
         if quantization in ("int8", "dynamic_range") and 0 < reached <= 1:
             text += f"; allow_deviation={reached:g} keeps the file"

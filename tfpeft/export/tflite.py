@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import typing
+import warnings
 
 import keras
 
@@ -164,8 +165,8 @@ def export_tflite(
         float_layers: Names or patterns of layers that "int8" leaves in float32.
         allow_deviation: The largest `relative_error` of the report, such as 0.5, at which the file
             is kept, whatever its other figures: the agreement of the classes is then not checked.
-            Outputs that are off by at most two steps of 8 bits do not count. None for the limits
-            below.
+            From 0.3 on, outputs that are off by at most two steps of 8 bits do not count. None for
+            the limits below.
 
     Returns:
         An `ExportReport`.
@@ -216,6 +217,12 @@ def export_tflite(
     _check_layers(float_layers, quantization, layers)
     inputs, samples, read_samples = _inputs_and_samples(model, representative_data, quantization)
     calibration, compared = _split(samples, quantization)
+    if quantization == "int8" and len({_content(sample) for sample in calibration}) == 1:
+        warnings.warn(
+            "`representative_data` has one sample, or equal ones, so int8 cuts off the values of "
+            "samples that are larger. Give a few hundred typical ones to a file that is used.",
+            stacklevel=2,
+        )
     with replacing(path) as partial:
         check = Check(model, layers, inputs, compared, quantization, allow_deviation)
         converted = in_float32(model)
