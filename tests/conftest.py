@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -7,6 +8,8 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import ops  # noqa: E402
 
+# What a shell runs in the background ignores Ctrl-C, and so would the scripts that tests stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything runs on the CPU: later it can no longer be split.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

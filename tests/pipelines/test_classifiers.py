@@ -214,7 +214,9 @@ def photos(tmp_path, monkeypatch):
     """Arrays of pixels, bright ones in class 1, and models that expect them in several ranges."""
     monkeypatch.chdir(tmp_path)
     y = np.arange(120) % 2
-    x = (rng.integers(0, 128, (120, 4)) + 127 * y[:, None]).astype("uint8")
+    noise = np.random.default_rng(0).integers(0, 128, (120, 4))
+    noise[:2] = [[0] * 4, [127] * 4]
+    x = (noise + 127 * y[:, None]).astype("uint8")
     np.savez("a.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
     np.savez("b.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=1 - y[80:])
     for name, activation in (("raw", None), ("scaled", "sigmoid")):

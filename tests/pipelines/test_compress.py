@@ -1,5 +1,6 @@
 """pipelines.compress and the scripts of a single stage, as a user runs them."""
 
+import contextlib
 import json
 import os
 import random
@@ -155,7 +156,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_report(plain, plain_runs, 
         while process.is_alive() and f"[{stage}/4]" not in log.read_text():
             time.sleep(0.02)
         time.sleep(moments.uniform(0.0, 0.8))
-        os.kill(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.kill(process.pid, number)
         process.join()
         kills += process.exitcode == (-9 if number == 9 else 128 + number)
         if process.exitcode > 0:

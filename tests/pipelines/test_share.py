@@ -421,7 +421,7 @@ def test_bad_input_names_the_flag(main, folder, tmp_path, arguments, message):
         (["--run=saved_models/arrays"], ["a"], "Expected --input.*texts, 'a' first"),
         (["--run=saved_models/arrays", "--input=none.npy"], [], "--input=none.npy"),
         (["--run=saved_models/arrays", "--input=plain.py"], [], "--input=plain.py"),
-        (["--run=saved_models/arrays", "--input=wide.npy"], [], r"inputs of shape.*\(5,\)"),
+        (["--run=saved_models/arrays", "--input=wide.npy"], [], r"of shape.*\(5,\)"),
         (["--run=saved_models/arrays", "--input=nan.npy"], [], "--input=nan.npy, with NaN"),
     ],
 )

@@ -98,8 +98,11 @@ def test_code_that_keeps_the_signal_to_itself(tmp_path, body):
 
 def test_a_worker_is_silent(tmp_path):
     body = """
+        there, here = os.pipe()
         if os.fork() == 0:
+            os.write(here, b"!")
             time.sleep(30)
+        os.read(there, 1)
         ready()
     """
     process = start(RUN.format(body=body.strip()), tmp_path, start_new_session=True)
