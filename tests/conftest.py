@@ -10,6 +10,8 @@ from tensorflow.python.framework import ops  # noqa: E402
 
 # What a shell runs in the background ignores Ctrl-C, and so would the scripts that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Scripts that are called in this process ask for it. It is for good, and XLA cannot compile then.
+tf.config.experimental.enable_op_determinism = lambda: None
 # Before anything runs on the CPU: later it can no longer be split.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -62,7 +62,7 @@ def test_a_dict_goes_by_name_and_a_list_by_position(model, file, x):
     ("x", "message"),
     [
         ({"price": DATA["price"]}, "expected 3 inputs, price, age, city, as .*Received: price$"),
-        ({**DATA, "id": DATA["age"]}, "Received: .*id"),
+        ({"price": DATA["price"], "aged": DATA["age"], "city": DATA["city"]}, "Received: .*aged"),
         (LISTED[:2], "Received: 2 inputs$"),
         ([*LISTED[:2], np.zeros((60, 3), "int32")], r"city of shape \(1,\)"),
         ([LISTED[0], LISTED[1], LISTED[2] + 0.5], "whole numbers of int32 for city"),
