@@ -111,6 +111,18 @@ def test_the_last_cause_in_one_line(call, expected):
     assert arguments.last_cause(keras_error(call)).removeprefix("Dense: ") == expected
 
 
+def test_the_cause_after_a_trace_of_the_graph():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        model.fit(np.zeros((4, 2)), np.full(4, 7), verbose=0)
+    cause = arguments.last_cause(error.value)
+    assert cause.startswith(
+        "Received a label value of 7 which is outside the valid range of [0, 3)"
+    )
+    assert "node" not in cause
+
+
 def test_what_is_short_already():
     assert arguments.last_cause(KeyError()) == "KeyError"
     assert arguments.last_cause(ValueError("one\ntwo\n\nthree.")) == "one two"

@@ -34,7 +34,7 @@ BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
     ],
 )
 def test_labels_that_suit(labels, outputs, loss):
-    check_form(tf.constant(labels), outputs, loss, "the task age")
+    assert check_form(tf.constant(labels), outputs, loss, "the task age") is None
 
 
 @pytest.mark.parametrize(

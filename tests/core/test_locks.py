@@ -128,7 +128,10 @@ def test_a_folder_in_which_nothing_can_be_written_needs_no_lock(tmp_path, monkey
         raise PermissionError(13, "denied")
 
     monkeypatch.setattr(os, "open", denied)
-    FolderLock(tmp_path, "`path`").release()
+    lock = FolderLock(tmp_path, "`path`")
+    assert list(tmp_path.iterdir()) == []
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_stays_as_it_is(tmp_path):

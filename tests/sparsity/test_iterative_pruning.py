@@ -468,6 +468,13 @@ def plain_model():
     return model
 
 
+def prune_half(**arguments):
+    data = (IN, OUT)
+    return tfpeft.prune_iteratively(
+        plain_model(), data, data, target_sparsity=0.5, step=0.5, **arguments
+    )
+
+
 IN, OUT = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
 
 
@@ -568,14 +575,7 @@ def test_a_model_that_is_not_finite():
 )
 def test_densities_that_are_no_numbers_or_do_not_give_the_sparsity(densities, message):
     with pytest.raises(InputError, match=message):
-        tfpeft.prune_iteratively(
-            plain_model(),
-            (IN, OUT),
-            (IN, OUT),
-            target_sparsity=0.5,
-            step=0.5,
-            densities=densities,
-        )
+        prune_half(densities=densities)
 
 
 @pytest.mark.parametrize(
@@ -589,11 +589,4 @@ def test_densities_that_are_no_numbers_or_do_not_give_the_sparsity(densities, me
 )
 def test_criteria_that_give_no_scores(criterion, message):
     with pytest.raises(InputError, match=message):
-        tfpeft.prune_iteratively(
-            plain_model(),
-            (IN, OUT),
-            (IN, OUT),
-            target_sparsity=0.5,
-            step=0.5,
-            criterion=criterion,
-        )
+        prune_half(criterion=criterion)

@@ -110,6 +110,9 @@ def last_cause(error):
     if isinstance(error, InputError):
         return str(error)
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if text.startswith("Graph execution error"):  # the cause comes after a trace of the graph
+        lines = [line.strip() for line in text.splitlines()]
+        text = [line for line in lines if line and not line.startswith(("[[", "File "))][-1]
     text = text.rsplit("Exception encountered: ", 1)[-1]
     text = re.split(r"Full (?:object )?config: |\n\s*Arguments received by ", text)[0]
     layer = re.match(r"Exception encountered when calling (.*?)\.\w+\(\)\.\s", text)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-import re
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core import data as data_module
-from tfpeft.core.arguments import InputError, NoMatchError, invalid
+from tfpeft.core.arguments import InputError, NoMatchError, invalid, last_cause
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.checks import input_errors
 from tfpeft.core.layers import path_of
@@ -69,15 +68,7 @@ def errors_of_data(name):
         raise
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         expected = "data that the model, its loss and its metrics take"
-        raise invalid_data(name, expected, _cause(error)) from error
-
-
-def _cause(error):
-    """Returns the sentence of an error of Keras or TensorFlow that says what was wrong."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n\nArguments received by")[0]
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("[[", "File "))]
-    return lines[-1][:300] if lines else type(error).__name__
+        raise invalid_data(name, expected, last_cause(error)) from error
 
 
 def sparsity_of(variables):
