@@ -12,6 +12,10 @@ from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
+from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively
+from tfpeft.channels.prune_channels import prune_channels
+from tfpeft.channels.report import ChannelReport
+from tfpeft.channels.sensitivity import ChannelSensitivity, channel_sensitivity
 from tfpeft.core.arguments import BudgetError, ExportError, InputError, NoMatchError
 from tfpeft.distillation.distillation_loss import DistillationLoss
 from tfpeft.distillation.distiller import Distiller
@@ -64,6 +68,8 @@ __all__ = [
     "BitFit",
     "BottleneckAdapter",
     "BudgetError",
+    "ChannelReport",
+    "ChannelSensitivity",
     "Comparison",
     "DIST",
     "DecoupledKD",
@@ -78,6 +84,7 @@ __all__ = [
     "GradientPruning",
     "IA3",
     "InputError",
+    "IterativeChannelPruningResult",
     "IterativePruningResult",
     "KeepBest",
     "LayerSensitivity",
@@ -109,6 +116,7 @@ __all__ = [
     "TaskModel",
     "XnnpackPolicy",
     "add_adapters",
+    "channel_sensitivity",
     "compare",
     "constant_sparsity",
     "evaluate",
@@ -119,6 +127,8 @@ __all__ = [
     "mix_tasks",
     "polynomial_decay",
     "precompute",
+    "prune_channels",
+    "prune_channels_iteratively",
     "prune_for_xnnpack",
     "prune_iteratively",
     "scale_width",

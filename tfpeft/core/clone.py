@@ -27,7 +27,7 @@ def copy_model(model, *, sample=None, compare=True):
     return rebuild(model, lambda config, parents: config, sample=sample, compare=compare)
 
 
-def rebuild(model, edit, *, copy_weights=True, sample=None, compare=True):
+def rebuild(model, edit, *, edits=None, copy_weights=True, plain=False, sample=None, compare=True):
     """Returns a new model with the edited configuration of `model`; `model` stays as it is.
 
     Classes and functions are those of `model`, registered or not. Vocabularies are copied. The new
@@ -39,6 +39,10 @@ def rebuild(model, edit, *, copy_weights=True, sample=None, compare=True):
             `config` is the old one, a dict of constructor arguments with `name`; `parents` are
             the names of the models and layers that contain the layer, the outermost first. It is
             called for nested layers, too.
+        edits: {id of a layer or an operation: function}, of the layers and operations of `model`:
+            the function returns the new configuration for the old one, after `edit`.
+        plain: Whether models of a class that is written for one architecture, such as a backbone of
+            KerasHub, become functional models of the same layers.
         copy_weights: Whether the new model gets the weights; then shapes and outputs must not
             change. If False, the shapes that Keras recorded when it built the layers are left out,
             too, and nothing is compared.
@@ -54,7 +58,7 @@ def rebuild(model, edit, *, copy_weights=True, sample=None, compare=True):
         # Keras's advice on lambdas and `build`, for those who save a file.
         warnings.simplefilter("ignore", UserWarning)
         sample = (sample or run(model)) if copy_weights else None
-        references = References(model)
+        references = References(model, edits=edits, plain=plain)
         config = _edited(references.config, edit, dropped, references)
         try:
             with keras.saving.custom_object_scope(references.custom_objects):

@@ -5,6 +5,7 @@ it. `PRIVATE_NAMES` lists them; a test fails with the name that Keras moved.
 """
 
 import contextlib
+import types
 import typing
 
 import keras
@@ -37,6 +38,9 @@ class Call(typing.NamedTuple):
     """The symbolic tensors that it is called with."""
     outputs: list
     """The symbolic tensors that it returns."""
+    args: tuple = ()
+    """All that it is called with, the symbolic tensors among it."""
+    kwargs: dict = types.MappingProxyType({})
 
 
 class Origin(typing.NamedTuple):
@@ -71,7 +75,13 @@ def calls(model):
         raise invalid("model", "a built functional or Sequential keras.Model", model)
     by_depth = sorted(_private(functional, "_nodes_by_depth").items(), reverse=True)
     return [
-        Call(node.operation, node.input_tensors, node.outputs)
+        Call(
+            node.operation,
+            node.input_tensors,
+            node.outputs,
+            node.arguments.args,
+            node.arguments.kwargs,
+        )
         for _, nodes in by_depth
         for node in nodes
         if not node.is_input
@@ -84,11 +94,38 @@ def origin(tensor):
     return Origin(operation, _private(operation, "_inbound_nodes")[node].input_tensors, index)
 
 
+def functional_view(model):
+    """Returns a functional model of the layers of another one whose class has a configuration.
+
+    None if the model has no graph, or is a functional or Sequential one itself.
+    """
+    if not is_graph(model) or isinstance(model, keras.Sequential):
+        return None
+    view = keras.Model(input_structure(model), output_structure(model), name=model.name)
+    return None if type(view) is type(model) else view
+
+
+def same_operations(model, new):
+    """Yields the pairs of operations of two models of the same graph, those inside models too."""
+    by_name = {call.operation.name: call.operation for call in calls(new)}
+    for operation in {id(call.operation): call.operation for call in calls(model)}.values():
+        counterpart = by_name[operation.name]
+        if is_graph(operation):
+            yield from same_operations(operation, counterpart)
+        else:
+            yield operation, counterpart
+
+
 def inner_output(made):
     """Returns the tensor inside a nested model that an `Origin` stands for; None if it is none."""
     if isinstance(made.operation, keras.Model) and getattr(made.operation, "outputs", None):
         return made.operation.outputs[made.index]
     return None
+
+
+def input_tensors(model):
+    """Returns the symbolic inputs of a functional or Sequential model in a list."""
+    return _functional(model).inputs
 
 
 def input_structure(model):
@@ -213,7 +250,7 @@ class LayerGraph:
         functional = _functional(model)
         # A call may have more tensors than inputs: a mask, for example.
         made_by = dict(zip(map(id, functional.inputs), sources, strict=False))
-        for operation, inputs, outputs in calls(model):
+        for operation, inputs, outputs, *_ in calls(model):
             feeding = [made_by[id(tensor)] for tensor in inputs]
             if is_graph(operation):
                 made = self._link(operation, feeding)

@@ -10,7 +10,7 @@ import types
 import keras
 
 from tfpeft.core.arguments import InputError, last_cause
-from tfpeft.core.graph import calls, detached, flatten_layers, is_graph
+from tfpeft.core.graph import calls, detached, flatten_layers, functional_view, is_graph
 
 _KEY = "tfpeft_reference"
 _REUSED = "tfpeft_reused"
@@ -26,6 +26,8 @@ class References:
 
     Args:
         model: A `keras.Model`, or another object of Keras with `get_config`.
+        edits: {id of an object: function of its configuration that returns the new one}.
+        plain: Whether all models with a graph are configured as functional models.
 
     Attributes:
         config: Its configuration, with references; `resolved` makes it one for Keras.
@@ -35,18 +37,24 @@ class References:
         InputError: naming the layer whose configuration cannot be had.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, *, edits=None, plain=False):
         self._root = model
+        self._edits = edits or {}
         self._layers = flatten_layers(model) if isinstance(model, keras.layers.Layer) else []
         self._objects = _objects(self._layers or [model])
         self._functions = _functions(self._objects)
-        self._rebuilders = [_Rebuilder(each, model) for each in self._objects]
+        views = [functional_view(each) if plain else None for each in self._objects]
+        self._rebuilders = [
+            _Rebuilder(each, model, type(each) if view is None else type(view))
+            for each, view in zip(self._objects, views, strict=True)
+        ]
         self.custom_objects = {
             _function_name(i): function for i, function in enumerate(self._functions)
         }
         with contextlib.ExitStack() as stack:
             for i, each in enumerate(self._objects):
-                config = functools.partial(self._config_of, each, each.get_config, i)
+                get_config = each.get_config if views[i] is None else views[i].get_config
+                config = functools.partial(self._config_of, each, get_config, i)
                 stack.enter_context(_replaced(each, "get_config", each.get_config, config))
                 if hasattr(each, "get_build_config"):
                     shapes = functools.partial(_build_config, each.get_build_config)
@@ -85,6 +93,8 @@ class References:
         try:
             # What cannot be written fails here, where the object is known.
             config = keras.saving.serialize_keras_object(get_config())
+            if id(each) in self._edits:
+                config = self._edits[id(each)](config)
             return {**config, _KEY: index}
         except InputError:
             raise
@@ -154,9 +164,10 @@ class References:
 class _Rebuilder:
     """Makes objects of the class of one object, and gives them its assets."""
 
-    def __init__(self, original, root):
+    def __init__(self, original, root, cls):
         self.original = original
         self.root = root
+        self.cls = cls
         self.made = {}  # occurrence in the configuration -> the object made for it
 
     @property
@@ -173,7 +184,7 @@ class _Rebuilder:
         return self.made[occurrence]
 
     def _new(self, config):
-        original, cls = self.original, type(self.original)
+        original, cls = self.original, self.cls
         make = cls.from_config
         if _ARGUMENTS in config:
             make, config = _from_arguments(cls), config[_ARGUMENTS]

@@ -47,6 +47,25 @@ def path_plot(path, points, *, x_label, y_label):
     save_figure(figure, path)
 
 
+def bar_plot(path, names, series, *, x_label):
+    """Writes a PNG of horizontal bars, those of one name over each other.
+
+    Args:
+        path: The file.
+        names: A name for each row, the first one on top.
+        series: {label: a number for each row}, the longest bars first.
+        x_label: What the axis shows, with its unit.
+    """
+    figure, axes = _figure(8, x_label, "")
+    figure.set_figheight(1.5 + 0.18 * len(names))
+    for label, values in series.items():
+        axes.barh(range(len(names)), values, label=label)
+    axes.set_yticks(range(len(names)), names, fontsize="x-small")
+    axes.invert_yaxis()
+    axes.legend(fontsize="x-small")
+    save_figure(figure, path)
+
+
 def save_figure(figure, path):
     """Writes a matplotlib figure as a PNG."""
     with replacing(file_to_write(path)) as partial:

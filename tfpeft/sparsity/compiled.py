@@ -13,6 +13,7 @@ from tfpeft.core import data as data_module
 from tfpeft.core.arguments import InputError, NoMatchError, invalid, last_cause
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.checks import input_errors
+from tfpeft.core.compiling import compile_like
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity.fixed_mask import FixedMask
 from tfpeft.sparsity.kernels import skip_reasons
@@ -80,21 +81,8 @@ def sparsity_of(variables):
 def compiled_copy(model, exclude, include):
     """Returns a copy that trains as the model does, with a new optimizer that keeps zeros."""
     copy = clone.copy_model(model)
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer  # `compile` adds one again
-    optimizer = clone.copy_object(optimizer)
-    options = dict(model._compile_config.config)
-    for key in ("metrics", "weighted_metrics"):
-        options[key] = keras.tree.map_structure(_fresh_metric, options.get(key))
-    copy.compile(**{**options, "optimizer": FixedMask(optimizer, exclude=exclude, include=include)})
+    compile_like(copy, model, lambda each: FixedMask(each, exclude=exclude, include=include))
     return copy
-
-
-def _fresh_metric(metric):
-    if isinstance(metric, keras.metrics.Metric):
-        return clone.copy_object(metric)
-    return metric
 
 
 def fingerprint(model):

@@ -217,7 +217,7 @@ def prune_iteratively(
     if include:  # which folders of version 0.1.0 lack
         settings["include"] = list(include)
     current = compiled_copy(model, exclude, include)
-    rounds = Rounds(directory, settings)
+    rounds = Rounds(directory, settings, {"sparsity": float})
     metrics = evaluate(current, validation, batch_size)  # when resuming, too: it builds metrics
     name = monitor_name(monitor, metrics)
     if rounds.monitor not in (None, name):
@@ -251,7 +251,7 @@ def prune_iteratively(
             )
         metric = evaluate(candidate, validation, batch_size)[rounds.monitor]
         held = within_tolerance(metric, rounds.baseline, mode=mode, tolerance=tolerance)
-        rounds.add(sparsity_of(variables), metric, held, candidate)
+        rounds.add({"sparsity": sparsity_of(variables)}, metric, held, candidate)
         if held:
             current = candidate
     reached = rounds.history[-1]["held"]

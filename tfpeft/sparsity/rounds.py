@@ -1,4 +1,4 @@
-"""The rounds of `prune_iteratively`: their history, and the folder from which they resume."""
+"""Rounds of pruning: their history, and the folder from which they resume."""
 
 import json
 import numbers
@@ -6,11 +6,7 @@ import numbers
 from tfpeft.core.files import ResumableFolder, remove
 
 RECORD = "history.json"
-_PROGRESS = {
-    "monitor": str,
-    "baseline": float,
-    "history": [{"sparsity": float, "metric": numbers.Real, "held": bool}],
-}
+_ROUND = {"metric": numbers.Real, "held": bool}
 
 
 class Rounds:
@@ -21,17 +17,18 @@ class Rounds:
     Args:
         directory: The folder, or None.
         settings: What makes two runs the same: a dict that JSON can hold.
+        figures: {name: type} of what a round is described by, beside "metric" and "held".
 
     Attributes:
         monitor, baseline: The metric's name and its value for the unpruned model; None before
             `begin`.
-        history: A dict for each round: "sparsity", "metric", "held".
+        history: A dict for each round.
 
     Raises:
         InputError: if the folder holds other files, or a run with other settings.
     """
 
-    def __init__(self, directory, settings):
+    def __init__(self, directory, settings, figures):
         self.monitor, self.baseline, self.history = None, None, []
         self.folder = None
         if directory is None:
@@ -42,7 +39,7 @@ class Rounds:
             {"settings": json.loads(json.dumps(settings))},
             kind="rounds of pruning",
             argument="`directory`",
-            progress=_PROGRESS,
+            progress={"monitor": str, "baseline": float, "history": [{**figures, **_ROUND}]},
         )
         if self.folder.progress is not None:
             progress = self.folder.progress
@@ -64,9 +61,9 @@ class Rounds:
         self.monitor, self.baseline = monitor, metrics[monitor]
         self._save()
 
-    def add(self, sparsity, metric, held, model):
+    def add(self, figures, metric, held, model):
         """Adds a round, and stores its model if it held."""
-        self.history.append({"sparsity": sparsity, "metric": metric, "held": held})
+        self.history.append({**figures, "metric": metric, "held": held})
         if self.folder is None:
             return
         if held:

@@ -1,0 +1,1 @@
+"""Channel pruning: what depends on a channel, which ones matter least, and their removal. Row 6."""

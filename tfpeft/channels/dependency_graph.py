@@ -1,0 +1,208 @@
+"""Which slices of which weights belong to a channel: the graph of dependencies of a model."""
+
+import collections
+import typing
+
+import keras
+import numpy as np
+
+from tfpeft.channels import layer_rules, unknown_layers
+from tfpeft.channels.tags import FIXED, Tagged, Tags, untagged
+from tfpeft.core.graph import calls, input_tensors, is_graph, origin
+from tfpeft.core.layers import layers_by_path, matching_patterns
+
+PRODUCES, CARRIES, CONSUMES = "produces", "carries", "consumes"
+
+
+class Slices(typing.NamedTuple):
+    """The slices of a weight along one axis: slice i belongs to the channel tags[i]."""
+
+    layer: keras.layers.Layer
+    variable: keras.Variable
+    axis: int
+    tags: np.ndarray
+    role: str
+    """PRODUCES the channel, CARRIES it (its scale, say), or CONSUMES it: is multiplied by it."""
+
+
+class Size(typing.NamedTuple):
+    """An argument of an operation that is the number of channels."""
+
+    operation: keras.Operation
+    argument: str
+    index: int | None
+    """The index in the argument, if that is a tuple."""
+    tags: np.ndarray
+
+
+class Product(typing.NamedTuple):
+    """Multiply-accumulates: a factor times the numbers of channels."""
+
+    factor: int
+    widths: tuple
+    """Arrays of tags."""
+
+
+class DependencyGraph:
+    """Follows the channels of a model from the layers that make them to those that use them.
+
+    Each channel gets a tag, a number, that goes through the graph with it: see `layer_rules`. Of
+    what has no rule and no weights, `unknown_layers` finds out by running it. What cannot be
+    followed is fixed, with a reason.
+
+    Args:
+        model: A functional or Sequential model.
+        exclude: Names or patterns of layers whose channels are not removed.
+        through_statistics: Whether channels are followed through statistics over channels, such as
+            those of `LayerNormalization`.
+
+    Attributes:
+        model: The model.
+        tags: The `Tags`.
+        slices: A list of `Slices`.
+        sizes: A list of `Size`.
+        products: A list of `Product`.
+        contractions: {operation: [(input, axis, tags)]}: sums over channels without weights.
+        normalized: {layer: tags}: layers with statistics over the channels.
+        outputs: [(operation, index, Tagged)]: each output of each call.
+        reasons: [(tags, name of an operation, reason)] of what is fixed.
+        used: The patterns of `exclude` that matched a layer.
+
+    Raises:
+        InputError: if the model is not a built functional or Sequential one.
+    """
+
+    def __init__(self, model, *, exclude=(), through_statistics=False):
+        self.model = model
+        self.through_statistics = through_statistics
+        self.tags = Tags()
+        self.slices, self.sizes, self.products, self.outputs = [], [], [], []
+        self.contractions = collections.defaultdict(list)
+        self.normalized = {}
+        self.reasons = []
+        self._tags_of_sizes, self._tags_of_weights = {}, {}
+        paths = layers_by_path(model)
+        found = {path: matching_patterns(path, exclude) for path in paths}
+        self.used = {pattern for patterns in found.values() for pattern in patterns}
+        self._excluded = {id(paths[path]) for path, patterns in found.items() if patterns}
+        inputs = [untagged(tensor.shape) for tensor in model.inputs]
+        for tagged, tensor in zip(self._walk(model, inputs), model.outputs, strict=True):
+            self.fix(tagged, tensor, "is an output of the model")
+
+    def _walk(self, model, inputs):
+        """Follows the tags of the inputs through a model; returns the outputs' `Tagged`."""
+        made = dict(zip(map(id, input_tensors(model)), inputs, strict=False))
+        for call in calls(model):
+            feeding = [made[id(tensor)] for tensor in call.inputs]
+            if is_graph(call.operation):
+                self._enter(call.operation, feeding)
+                outputs = self._walk(call.operation, feeding)
+            else:
+                outputs = self._outputs(call, feeding)
+                for index, output in enumerate(outputs):
+                    self.outputs.append((call.operation, index, output))
+            made.update(zip(map(id, call.outputs), outputs, strict=True))
+        return [made[id(tensor)] for tensor in model.outputs]
+
+    def _enter(self, model, feeding):
+        """Notes the widths that the inputs of a nested model are declared with."""
+        for tensor, tagged in zip(input_tensors(model), feeding, strict=False):
+            for axis in tagged.tagged_axes():
+                if tensor.shape[axis] is not None:
+                    layer = origin(tensor).operation
+                    self.size(layer, "batch_shape", tagged.axes[axis], axis)
+
+    def _outputs(self, call, inputs):
+        layer = call.operation
+        shapes = [tuple(tensor.shape) for tensor in call.outputs]
+        rule = layer_rules.rule_of(layer)
+        problem = layer_rules.problem_of(layer)
+        if problem:
+            outputs = self.stop(call, inputs, problem)
+        elif rule is not None:
+            outputs = rule(self, call, inputs)
+        elif getattr(layer, "variables", ()):
+            why = f"is a {type(layer).__name__}, whose weights have unknown axes"
+            outputs = self.stop(call, inputs, why)
+        else:
+            outputs = unknown_layers.follow(self, call, inputs)
+        return [Tagged(shape, tuple(axes)) for shape, axes in zip(shapes, outputs, strict=True)]
+
+    def stop(self, call, inputs, why):
+        """Fixes all channels that reach a call; returns the axes of its outputs, without tags."""
+        for tagged in inputs:
+            self.fix(tagged, call.operation, why)
+        return [(None,) * len(tensor.shape) for tensor in call.outputs]
+
+    def fix(self, tagged, operation, why):
+        """Fixes channels, for a reason.
+
+        Args:
+            tagged: A `Tagged`, or an array of tags, or None.
+            operation: The operation, or what has a name, that is the reason.
+            why: The reason, to be read after the name.
+        """
+        arrays = tagged.axes if isinstance(tagged, Tagged) else (tagged,)
+        for tags in arrays:
+            if tags is not None and len(tags):
+                self.reasons.append((tags, operation.name, why))
+                self.tags.unite(tags, FIXED)
+
+    def unite(self, tags, others):
+        """Makes channels one, pair by pair, that can only be removed together."""
+        self.tags.unite(tags, others)
+
+    def produce(self, layer, variable, axis, *, repeats=1):
+        """Returns the tags of the channels that a weight makes, a slice per channel.
+
+        Args:
+            layer: The layer.
+            variable: Its weight.
+            axis: The axis of the channels.
+            repeats: How many slices a channel has; slice i is of channel i modulo their number.
+        """
+        known = self._tags_of_weights.get((id(variable), axis))
+        if known is not None:
+            return known[: len(known) // repeats]
+        tags = self.tags.new(variable.shape[axis] // repeats)
+        self.slice(layer, variable, axis, np.tile(tags, repeats), PRODUCES)
+        if id(layer) in self._excluded:
+            self.fix(tags, layer, "is excluded")
+        return tags
+
+    def slice(self, layer, variable, axis, tags, role):
+        """Notes to which channels the slices of a weight belong; a weight may be None."""
+        if variable is None or tags is None:
+            return
+        known = self._tags_of_weights.setdefault((id(variable), axis), tags)
+        if known is not tags:  # the weight is used in several calls
+            self.unite(known, tags)
+        else:
+            self.slices.append(Slices(layer, variable, axis, tags, role))
+
+    def consume(self, layer, variable, axis, tags):
+        """Notes that the slices of a weight are multiplied by channels."""
+        if tags is None:
+            # Called elsewhere with channels that can be removed: here they cannot.
+            known = self._tags_of_weights.get((id(variable), axis))
+            tags = np.zeros(variable.shape[axis], int)
+            if known is not None:
+                self.fix(known, layer, "is called with channels that are fixed, too")
+        self.slice(layer, variable, axis, tags, CONSUMES)
+
+    def size(self, operation, argument, tags, index=None):
+        """Notes that an argument of an operation is the number of channels."""
+        if tags is None:
+            return
+        known = self._tags_of_sizes.setdefault((id(operation), argument, index), tags)
+        if known is not tags:
+            self.unite(known, tags)
+        else:
+            self.sizes.append(Size(operation, argument, index, tags))
+
+    def product(self, factor, *widths):
+        """Notes multiply-accumulates: `factor` times the sizes of `widths`, tags or numbers."""
+        for width in widths:
+            if isinstance(width, int):
+                factor *= width
+        self.products.append(Product(factor, tuple(w for w in widths if not isinstance(w, int))))

@@ -1,0 +1,29 @@
+"""Compiled copies: the optimizer, loss and metrics of one model for another."""
+
+import keras
+
+from tfpeft.core import clone
+
+
+def compile_like(new, model, wrap=lambda optimizer: optimizer):
+    """Compiles a model as another one is, with a new optimizer and new metrics.
+
+    Args:
+        new: The model that is compiled.
+        model: The compiled model.
+        wrap: A function of the new optimizer that returns the one to use.
+    """
+    optimizer = model.optimizer
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer  # `compile` adds one again
+    optimizer = clone.copy_object(optimizer)
+    options = dict(model._compile_config.config)
+    for key in ("metrics", "weighted_metrics"):
+        options[key] = keras.tree.map_structure(_new_metric, options.get(key))
+    new.compile(**{**options, "optimizer": wrap(optimizer)})
+
+
+def _new_metric(metric):
+    if isinstance(metric, keras.metrics.Metric):
+        return clone.copy_object(metric)
+    return metric
