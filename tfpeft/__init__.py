@@ -12,6 +12,7 @@ from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
+from tfpeft.channels.constants import remove_constant_channels
 from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively
 from tfpeft.channels.prune_channels import prune_channels
 from tfpeft.channels.report import ChannelReport
@@ -131,6 +132,7 @@ __all__ = [
     "prune_channels_iteratively",
     "prune_for_xnnpack",
     "prune_iteratively",
+    "remove_constant_channels",
     "scale_width",
     "strip_pruning",
     "trainable_summary",

@@ -35,14 +35,14 @@ ROUND = {"sparsity": 0.5, "metric": 0.4, "held": True}
 def test_a_record_that_is_damaged_says_what_to_do(tmp_path, content):
     (tmp_path / RECORD).write_text(content)
     with pytest.raises(InputError, match="`directory`.*history.json is damaged.*remove the folder"):
-        Rounds(tmp_path, {})
+        Rounds(tmp_path, {}, {"sparsity": float})
     assert [path.name for path in tmp_path.iterdir()] == [RECORD]
 
 
 def test_a_record_that_is_whole(tmp_path):
     history = [ROUND, {**ROUND, "metric": float("nan"), "held": False}]
     (tmp_path / RECORD).write_text(json.dumps({"settings": {}, **GOOD, "history": history}))
-    rounds = Rounds(tmp_path, {})
+    rounds = Rounds(tmp_path, {}, {"sparsity": float})
     assert (rounds.held, rounds.monitor, rounds.baseline) == (1, "loss", 0.5)
 
 

@@ -43,6 +43,32 @@ class Product(typing.NamedTuple):
     """Arrays of tags."""
 
 
+def walk(model, inputs, visit, enter=None):
+    """Carries values through the graph of a model, and of the models inside.
+
+    Args:
+        model: The model.
+        inputs: A value for each input.
+        visit: A function of a `core.graph.Call` and the values of its inputs that returns those of
+            its outputs.
+        enter: A function of a nested model and the values of its inputs, or None.
+
+    Returns:
+        The values of the model's outputs.
+    """
+    made = dict(zip(map(id, input_tensors(model)), inputs, strict=False))
+    for call in calls(model):
+        feeding = [made[id(tensor)] for tensor in call.inputs]
+        if is_graph(call.operation):
+            if enter is not None:
+                enter(call.operation, feeding)
+            outputs = walk(call.operation, feeding, visit, enter)
+        else:
+            outputs = visit(call, feeding)
+        made.update(zip(map(id, call.outputs), outputs, strict=True))
+    return [made[id(tensor)] for tensor in model.outputs]
+
+
 class DependencyGraph:
     """Follows the channels of a model from the layers that make them to those that use them.
 
@@ -86,23 +112,10 @@ class DependencyGraph:
         self.used = {pattern for patterns in found.values() for pattern in patterns}
         self._excluded = {id(paths[path]) for path, patterns in found.items() if patterns}
         inputs = [untagged(tensor.shape) for tensor in model.inputs]
-        for tagged, tensor in zip(self._walk(model, inputs), model.outputs, strict=True):
+        for tagged, tensor in zip(
+            walk(model, inputs, self._outputs, self._enter), model.outputs, strict=True
+        ):
             self.fix(tagged, tensor, "is an output of the model")
-
-    def _walk(self, model, inputs):
-        """Follows the tags of the inputs through a model; returns the outputs' `Tagged`."""
-        made = dict(zip(map(id, input_tensors(model)), inputs, strict=False))
-        for call in calls(model):
-            feeding = [made[id(tensor)] for tensor in call.inputs]
-            if is_graph(call.operation):
-                self._enter(call.operation, feeding)
-                outputs = self._walk(call.operation, feeding)
-            else:
-                outputs = self._outputs(call, feeding)
-                for index, output in enumerate(outputs):
-                    self.outputs.append((call.operation, index, output))
-            made.update(zip(map(id, call.outputs), outputs, strict=True))
-        return [made[id(tensor)] for tensor in model.outputs]
 
     def _enter(self, model, feeding):
         """Notes the widths that the inputs of a nested model are declared with."""
@@ -126,7 +139,9 @@ class DependencyGraph:
             outputs = self.stop(call, inputs, why)
         else:
             outputs = unknown_layers.follow(self, call, inputs)
-        return [Tagged(shape, tuple(axes)) for shape, axes in zip(shapes, outputs, strict=True)]
+        outputs = [Tagged(shape, tuple(axes)) for shape, axes in zip(shapes, outputs, strict=True)]
+        self.outputs.extend((layer, index, output) for index, output in enumerate(outputs))
+        return outputs
 
     def stop(self, call, inputs, why):
         """Fixes all channels that reach a call; returns the axes of its outputs, without tags."""

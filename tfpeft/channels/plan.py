@@ -94,9 +94,9 @@ class Plan:
             raise invalid("model", expected, self.model, error=NoMatchError)
         return scores
 
-    def without(self, removed):
-        """Returns a new model without the channels of a mask over tags."""
-        return remove(self.graph, Kept(self.graph, np.flatnonzero(removed)))
+    def without(self, removed, biases=None):
+        """Returns a new model without the channels of a mask over tags; `biases` as of `remove`."""
+        return remove(self.graph, Kept(self.graph, np.flatnonzero(removed)), biases)
 
     def finish(self, new, removed, measured, *, verify=True):
         """Returns the new model, proved, compiled and with its report."""

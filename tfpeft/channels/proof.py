@@ -53,19 +53,20 @@ def check_same(graph, kept, new, batch):
         for place, output in enumerate(outputs):
             other = others[place] if place < len(others) else None
             expected = kept.slices(output, axes[id(operation), place])
-            gap = _gap(expected, other)
-            largest = max(largest, gap)
-            if gap > TOLERANCE:
+            difference = gap(expected, other)
+            largest = max(largest, difference)
+            if difference > TOLERANCE:
                 raise InputError(
                     f"Cannot remove channels of {graph.model.name!r}, expected the outputs of the "
                     f"model with zeros, to {TOLERANCE:g} of the largest. Received: those of layer "
-                    f"{operation.name!r} ({type(operation).__name__}) differ by {gap:.2g}; "
+                    f"{operation.name!r} ({type(operation).__name__}) differ by {difference:.2g}; "
                     "`exclude` leaves layers out, `verify=False` skips this comparison"
                 )
     return largest
 
 
-def _gap(expected, received):
+def gap(expected, received):
+    """Returns the largest difference of two arrays, as a fraction of the largest expected value."""
     if received is None or expected.shape != received.shape:
         return np.inf
     if not np.issubdtype(expected.dtype, np.floating):

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from tfpeft.channels.dependency_graph import Size
 from tfpeft.core import clone
 from tfpeft.core.arguments import InputError
 from tfpeft.core.graph import same_operations
@@ -37,12 +38,20 @@ class Kept:
         return array
 
 
-def remove(graph, kept):
-    """Returns a new model without the channels that are not kept; it is not compiled."""
+def remove(graph, kept, biases=None):
+    """Returns a new model without the channels that are not kept; it is not compiled.
+
+    Args:
+        graph: The `DependencyGraph` of the model.
+        kept: The `Kept`.
+        biases: {layer: its new bias}, with all channels that its outputs have in the model; a layer
+            without one gets it. Or None.
+    """
+    biases = biases or {}
     new = clone.rebuild(
         graph.model,
         lambda config, parents: config,
-        edits=_edits(graph, kept),
+        edits=_edits(graph, kept, biases),
         copy_weights=False,
         plain=True,
     )
@@ -54,9 +63,13 @@ def remove(graph, kept):
         values = []
         for weight in weights:
             along = axes.get(id(weight), {})
-            values.append(
-                kept.slices(weight.numpy(), [along.get(axis) for axis in range(weight.ndim)])
-            )
+            value = weight.numpy()
+            if layer in biases and weight is layer.bias:
+                value = biases[layer]
+            values.append(kept.slices(value, [along.get(axis) for axis in range(value.ndim)]))
+        if layer in biases and layer.bias is None:
+            kernel = axes.get(id(layer.kernel), {})
+            values.append(kept.slices(biases[layer], [kernel.get(layer.kernel.ndim - 1)]))
         shapes = [value.shape for value in values], [tuple(each.shape) for each in others]
         if shapes[0] != shapes[1]:
             raise InputError(
@@ -69,9 +82,11 @@ def remove(graph, kept):
     return new
 
 
-def _edits(graph, kept):
+def _edits(graph, kept, biases):
     """Returns {id of an operation: function of its configuration} with the new sizes."""
     sizes = {}
+    for layer in biases:
+        sizes[id(layer)] = [(Size(layer, "use_bias", None, None), True)]
     for size in graph.sizes:
         sizes.setdefault(id(size.operation), []).append((size, kept.count(size.tags)))
     return {key: functools.partial(_resized, changes) for key, changes in sizes.items()}

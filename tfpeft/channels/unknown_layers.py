@@ -23,7 +23,7 @@ def follow(graph, call, inputs):
     shapes = [tensor.shape for tensor in call.outputs]
     if not tagged:
         return [(None,) * len(shape) for shape in shapes]
-    run = _Run(call, inputs)
+    run = CallOnArrays(call, inputs)
     made = [[None] * len(shape) for shape in shapes]
     for i, axis in tagged:
         tags = inputs[i].axes[axis]
@@ -50,18 +50,20 @@ def _why(call):
     return f"is a {kind} that mixes channels, or is written for their number"
 
 
-class _Run:
-    """An operation and random positive inputs for it."""
+class CallOnArrays:
+    """A call of an operation with arrays in place of its tensors.
+
+    Attributes:
+        arrays: Random positive arrays of the shapes of the inputs, one sample each.
+    """
 
     def __init__(self, call, inputs):
         self._call = call
         rng = np.random.default_rng(0)
-        self.arrays = [
-            rng.uniform(
-                0.5, 1.5, [1 if i == 0 else side or _SIDE for i, side in enumerate(x.shape)]
-            )
-            for x in inputs
+        shapes = [
+            [1 if i == 0 else side or _SIDE for i, side in enumerate(x.shape)] for x in inputs
         ]
+        self.arrays = [rng.uniform(0.5, 1.5, shape) for shape in shapes]
 
     def __call__(self, arrays):
         """Returns the outputs as arrays; None if the operation does not run."""
