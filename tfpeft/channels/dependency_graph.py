@@ -1,6 +1,7 @@
 """Which slices of which weights belong to a channel: the graph of dependencies of a model."""
 
 import collections
+import functools
 import typing
 
 import keras
@@ -9,7 +10,9 @@ import numpy as np
 from tfpeft.channels import layer_rules, unknown_layers
 from tfpeft.channels.tags import FIXED, Tagged, Tags, untagged
 from tfpeft.core.graph import calls, input_tensors, is_graph, origin
+from tfpeft.core.hooks import intercepting
 from tfpeft.core.layers import layers_by_path, matching_patterns
+from tfpeft.core.same_outputs import outputs_of
 
 PRODUCES, CARRIES, CONSUMES = "produces", "carries", "consumes"
 
@@ -41,6 +44,41 @@ class Product(typing.NamedTuple):
     factor: int
     widths: tuple
     """Arrays of tags."""
+
+
+class _Shaped:
+    """An output of a call: its shape, with a free batch."""
+
+    def __init__(self, shape):
+        self.shape = (None, *shape[1:])
+
+
+def _shapes_of(model, batch):
+    """Returns {id of an operation: shapes of its outputs in each call}, of a model with free sides.
+
+    An empty dict if the model has none.
+    """
+    operations, free = {}, []
+
+    def visit(call, inputs):
+        operations[id(call.operation)] = call.operation
+        free.extend(tensor for tensor in call.outputs if None in tensor.shape[1:])
+        return call.outputs
+
+    walk(model, model.inputs, visit)
+    if not free:
+        return {}
+    shapes = {key: [] for key in operations}
+
+    def record(key, call, *args, **kwargs):
+        outputs = call(*args, **kwargs)
+        shapes[key].append([tuple(each.shape) for each in keras.tree.flatten(outputs)])
+        return outputs
+
+    functions = [functools.partial(record, key) for key in operations]
+    with intercepting(operations.values(), functions):
+        outputs_of(model, batch)
+    return shapes
 
 
 def walk(model, inputs, visit, enter=None):
@@ -78,6 +116,7 @@ class DependencyGraph:
 
     Args:
         model: A functional or Sequential model.
+        batch: Inputs of the model, from which free sides get their sizes; or None.
         exclude: Names or patterns of layers whose channels are not removed.
         through_statistics: Whether channels are followed through statistics over channels, such as
             those of `LayerNormalization`.
@@ -98,8 +137,9 @@ class DependencyGraph:
         InputError: if the model is not a built functional or Sequential one.
     """
 
-    def __init__(self, model, *, exclude=(), through_statistics=False):
+    def __init__(self, model, *, batch=None, exclude=(), through_statistics=False):
         self.model = model
+        self._shapes = {} if batch is None else _shapes_of(model, batch)
         self.through_statistics = through_statistics
         self.tags = Tags()
         self.slices, self.sizes, self.products, self.outputs = [], [], [], []
@@ -111,7 +151,10 @@ class DependencyGraph:
         found = {path: matching_patterns(path, exclude) for path in paths}
         self.used = {pattern for patterns in found.values() for pattern in patterns}
         self._excluded = {id(paths[path]) for path, patterns in found.items() if patterns}
-        inputs = [untagged(tensor.shape) for tensor in model.inputs]
+        shapes = [tensor.shape for tensor in model.inputs]
+        if self._shapes:
+            shapes = [np.shape(each) for each in keras.tree.flatten(batch)]
+        inputs = [untagged((None, *shape[1:])) for shape in shapes]
         for tagged, tensor in zip(
             walk(model, inputs, self._outputs, self._enter), model.outputs, strict=True
         ):
@@ -127,6 +170,9 @@ class DependencyGraph:
 
     def _outputs(self, call, inputs):
         layer = call.operation
+        if self._shapes:
+            outputs = [_Shaped(shape) for shape in self._shapes[id(layer)].pop(0)]
+            call = call._replace(outputs=outputs)
         shapes = [tuple(tensor.shape) for tensor in call.outputs]
         rule = layer_rules.rule_of(layer)
         problem = layer_rules.problem_of(layer)

@@ -284,7 +284,9 @@ def layer_normalization(graph, call, inputs):
             graph.fix(x.axes[axis], layer, "has statistics over the channels")
         return [x.axes]
     for name in ("gamma", "beta", "scale"):
-        graph.slice(layer, getattr(layer, name, None), 0, x.axes[-1], "carries")
+        weight = getattr(layer, name, None)
+        if isinstance(weight, keras.Variable):  # `scale` may be a flag
+            graph.slice(layer, weight, 0, x.axes[-1], "carries")
     known = graph.normalized.setdefault(layer, x.axes[-1])
     graph.unite(known, x.axes[-1])
     return [x.axes]

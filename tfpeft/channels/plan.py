@@ -46,7 +46,11 @@ class Plan:
             )
             raise invalid("model", expected, model)
         self.model = model
-        self.graph = DependencyGraph(model, exclude=exclude, through_statistics=through_statistics)
+        sample = run(model)
+        self.batch = None if sample is None else sample.batch
+        self.graph = DependencyGraph(
+            model, batch=self.batch, exclude=exclude, through_statistics=through_statistics
+        )
         unused = [pattern for pattern in exclude if pattern not in self.graph.used]
         if unused:
             raise invalid("exclude", "names or patterns of layers", unused, error=NoMatchError)
@@ -56,8 +60,6 @@ class Plan:
             raise unexpected(
                 "a model of which channels can be removed", reasons or "none", error=NoMatchError
             )
-        sample = run(model)
-        self.batch = None if sample is None else sample.batch
         self.costs = Costs(self.graph, self.sample())
 
     def sample(self):

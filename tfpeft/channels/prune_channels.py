@@ -82,7 +82,7 @@ def prune_channels(
         ratio: Number in [0, 1): the fraction of channels that is removed.
         max_macs: The multiply-accumulates of one sample that are left at most: a whole number above
             1, or a fraction of the model's own: a float in (0, 1), or a `fractions.Fraction`. A
-            value of 1 would be neither, and is an error. Sides that are free count as 1.
+            value of 1 would be neither, and is an error. Sides that are free count as 32.
         max_params: The parameters that are left, in the same way.
         max_size_bytes: The bytes of the float32 .tflite file, in the same way.
         max_latency_ms: The median milliseconds of one sample in the float32 .tflite file, on this
