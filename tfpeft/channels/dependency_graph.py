@@ -180,7 +180,7 @@ class DependencyGraph:
             outputs = self.stop(call, inputs, problem)
         elif rule is not None:
             outputs = rule(self, call, inputs)
-        elif getattr(layer, "variables", ()):
+        elif getattr(layer, "weights", ()):
             why = f"is a {type(layer).__name__}, whose weights have unknown axes"
             outputs = self.stop(call, inputs, why)
         else:

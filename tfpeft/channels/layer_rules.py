@@ -160,15 +160,11 @@ def einsum_dense(graph, call, inputs):
         if side is not None:
             graph.size(layer, "output_shape", made[axis], index)
     if layer.bias is not None:
-        order = [label for label in labels.outputs if label in layer.bias_axes]
-        first = layer.bias.ndim - len(order)
-        for index, label in enumerate(order):
-            # A bias has sides of 1 where it is the same along an axis.
-            axis = layer.bias.ndim - (out_rank - targets[label]) if first else index
-            if (
-                layer.bias.shape[axis] > 1
-                or layer.bias.shape[axis] == call.outputs[0].shape[targets[label]]
-            ):
+        # It begins with the first label that it has, and sides of 1 stand for the others.
+        spec = labels.outputs.replace("...", "")
+        spec = spec[min(map(spec.index, layer.bias_axes)) :]
+        for axis, label in enumerate(spec):
+            if label in layer.bias_axes:
                 graph.slice(layer, layer.bias, axis, made[targets[label]], "produces")
     return [activated(graph, layer, made)]
 
