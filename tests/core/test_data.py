@@ -265,7 +265,7 @@ EMPTY = "data with samples, one or more"
         (zip([X], [Y], strict=True), "arrays x.*a zip"),
         (iter(dataset(X)), "arrays x"),
         (np.array([{}, {}]), "an array of type object"),
-        (np.array(["a", None], object), "an array of type object"),
+        (np.array([["id 0", 0.5], ["id 1", 2.0]], object), r"type object \(str, float\) and shape"),
         ([[1.0, 2.0], [3.0]], "arrays x"),
         ({"a": X, "b": None}, "a dict, which holds an array of type object"),
         (tf.ragged.constant([[1, 2], [3]]), "a RaggedTensor"),

@@ -104,7 +104,11 @@ def is_complex(leaf):
 def described(leaf):
     """Returns in words what a leaf is, for errors."""
     if isinstance(leaf, np.ndarray):
-        return f"an array of type {leaf.dtype} and shape {leaf.shape}"
+        dtype = str(leaf.dtype)
+        if leaf.dtype == object:  # as of a table with a column of texts
+            kinds = dict.fromkeys(type(each).__name__ for each in leaf.ravel()[:100])
+            dtype = f"object ({', '.join(kinds)})"
+        return f"an array of type {dtype} and shape {leaf.shape}"
     return f"a {type(leaf).__name__}"
 
 
