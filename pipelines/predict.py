@@ -117,6 +117,10 @@ def predict_classes(settings, folder, files):
 def run_file(path, x, tasks):
     """Returns {task: logits} of the signatures of a file."""
     file = TFLiteFile(path)
+    others = sorted(set(tasks) - set(file.signatures))  # a file of one signature takes any name
+    if others:
+        expected = f"one of {list(file.signatures)}, the tasks of {path}"
+        raise unexpected(expected, f"{others[0]} in {path.with_name('tasks.json')}")
     return {task: file.predict(x, task) for task in tasks}
 
 

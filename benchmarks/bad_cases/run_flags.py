@@ -34,8 +34,10 @@ def of_data():
     for name in DATA[:9]:
         file = f"{name}.npz"
         found.append(script_case("share", f"--task=a={{folder}}/{file}", named=("task", file)))
-    for name in ("no_images", "bad_images", "nothing"):
+    for name in ("no_images", "nothing"):
         found.append(script_case("train", f"--dataset={{folder}}/{name}"))
+    bad_images = "bad_images/a/1.png"
+    found.append(script_case("train", "--dataset={folder}/bad_images", named=(bad_images,)))
     for name in FUNCTIONS:
         found.append(script_case("train", f"--dataset=given_code:{name}", prepare=copy_code))
     for name in FUNCTIONS[:6]:
@@ -52,10 +54,11 @@ def of_models():
         found.append(script_case("export", f"--model={{folder}}/{file}"))
         found.append(script_case("evaluate", f"{{folder}}/{file}", named=(file,)))
         found.append(script_case("distill", f"--teacher={{folder}}/{file}"))
+        file = f"{name}.tflite"
+        found.append(script_case("evaluate", f"{{folder}}/{file}", named=(file,)))
         found.append(
-            script_case("evaluate", f"{{folder}}/{name}.tflite", named=(f"{name}.tflite",))
+            script_case("distill", f"--teacher={{folder}}/{file}", named=("teacher", file))
         )
-        found.append(script_case("distill", f"--teacher={{folder}}/{name}.tflite"))
     for file in ("width.keras", "classes.keras", "outputs.keras", "damaged.h5"):
         found.append(script_case("export", f"--model={{folder}}/{file}"))
         found.append(script_case("prune", f"--model={{folder}}/{file}"))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfpeft.core.arguments import last_cause, unexpected
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-_EXPECTED = f"images ({', '.join(_ENDINGS)}) in a folder per class"
+_EXPECTED = f"images ({', '.join(_ENDINGS)}) in a folder per class for --dataset"
 # What users call the folders of splits, in lower case.
 SPLIT_NAMES = {
     "train": "train",

@@ -156,5 +156,9 @@ def stratified(x, y, fraction):
             x, y, test_size=fraction, stratify=y, random_state=0
         )
     except ValueError as error:
-        raise InputError(f"Cannot set samples of every class aside: {error}") from error
+        counts = np.unique(y, return_counts=True)[1]
+        raise InputError(
+            f"Cannot set {fraction:.0%} of the samples of every class aside: {len(y)} of "
+            f"{len(counts)} classes, {counts.min()} of the smallest"
+        ) from error
     return (x, y), (x_second, y_second)

@@ -61,7 +61,7 @@ def _check_header(header, columns, path, received):
     unknown = [name for name in columns if name not in header]
     if unknown:
         raise unexpected(
-            f"a column among {', '.join(header) or 'none'}, which {path} has",
+            f"a column among {', '.join(map(repr, header)) or 'none'}, which {path} has",
             f"{received}, with {' and '.join(unknown)}",
         )
     twice = [name for name in columns if header.count(name) > 1]

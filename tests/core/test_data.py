@@ -265,7 +265,7 @@ EMPTY = "data with samples, one or more"
         (zip([X], [Y], strict=True), "arrays x.*a zip"),
         (iter(dataset(X)), "arrays x"),
         (np.array([{}, {}]), "an array of type object"),
-        (np.array(["a", "b"], object), "an array of type object"),
+        (np.array([["id 0", 0.5], ["id 1", 2.0]], object), r"type object \(str, float\) and shape"),
         ([[1.0, 2.0], [3.0]], "arrays x"),
         ({"a": X, "b": None}, "a dict, which holds an array of type object"),
         (tf.ragged.constant([[1, 2], [3]]), "a RaggedTensor"),
@@ -319,12 +319,23 @@ def test_batches_of_several_structures():
             read_all()
 
 
+@pytest.mark.parametrize("dtype", ["U", "S", object])
+def test_texts_are_tensors_which_keras_takes(dtype):
+    texts = np.array(["a", "bc", "d", "", "é"][: 4 if dtype == "S" else 5]).astype(dtype)
+    data = read(({"id": texts, "x": X[: len(texts)]}, Y[: len(texts)]))
+    found = data.fit_arguments(2)["x"]["id"]
+    assert found.dtype == tf.string
+    expected = [each if isinstance(each, bytes) else each.encode() for each in texts]
+    assert found.numpy().tolist() == expected
+    assert [each for batch in data.batches(2) for each in batch.x["id"].numpy()] == expected
+
+
 def test_numbers_are_checked_by_name():
     check_numbers({"a": X, "b": [Y, Y > 1]}, "train")
     for inputs, message in [
         ({"a": X, "b": [Y, X * np.inf]}, r"`train`, expected finite numbers.*in x\['b'\]\[1\]"),
         (X * np.nan, "finite numbers. Received: NaN or infinity in x$"),
-        ({"a": Y.astype(str)}, r"arrays of numbers.*x\['a'\] of type <U"),
+        ({"a": Y.astype(str)}, r"arrays of numbers.*x\['a'\] of type string"),
     ]:
         with np.errstate(invalid="ignore"), pytest.raises(InputError, match=message):
             check_numbers(inputs, "train")

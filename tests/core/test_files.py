@@ -135,6 +135,22 @@ class TestResumableFolder:
         with pytest.raises(InputError, match="invalid `path`, .*whose run.json is damaged"):
             resumable(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("record", "missing"), [("{}", "seed, model"), ('{"seed": 1}', "model")]
+    )
+    def test_a_record_without_settings_is_damaged(self, tmp_path, record, missing):
+        (tmp_path / "run.json").write_text(record)
+        with pytest.raises(InputError, match=f"run.json is damaged, without {missing}: remove"):
+            resumable(tmp_path)
+
+    def test_long_and_many_differences_are_shortened(self, tmp_path):
+        resumable(tmp_path, **{f"s{i}": "a" * 200 for i in range(7)}).save()
+        with pytest.raises(InputError) as error:
+            resumable(tmp_path, **{f"s{i}": 3 for i in range(7)})
+        text = f"'{'a' * 96}... and is 3"
+        listed = "; ".join(f"s{i} was {text}" for i in range(5))
+        assert str(error.value).endswith(f"Received: {listed}; and 2 more")
+
     def test_other_files_raise(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(InputError, match="invalid `path`, .*which holds other files"):

@@ -8,7 +8,14 @@ import pytest
 import tensorflow as tf
 
 from tfpeft import InputError
-from tfpeft.core.labels import check_form, is_loss, is_metric, range_checks, split_missing
+from tfpeft.core.labels import (
+    check_form,
+    is_loss,
+    is_metric,
+    named_by_shapes,
+    range_checks,
+    split_missing,
+)
 
 OUTPUTS = tf.zeros((4, 3))
 NUMBERS = np.array([0, 1, 2, 2])
@@ -92,9 +99,28 @@ def test_losses(value):
     assert is_metric(value)  # as in Keras
 
 
-@pytest.mark.parametrize("name", ["accuracy", "acc", "crossentropy"])
-def test_metrics_by_shape(name):
-    assert is_metric(name)
+@pytest.mark.parametrize("name", ["accuracy", "Acc", "crossentropy", "CE"])
+def test_names_that_shapes_decide(name):
+    is_accuracy = name.lower().startswith("a")
+    assert (is_metric(name), is_loss(name)) == (is_accuracy, not is_accuracy)  # as in Keras
+    end = "accuracy" if is_accuracy else "crossentropy"
+    for labels, outputs, kind in (
+        (NUMBERS, OUTPUTS, "sparse_categorical"),
+        (NUMBERS[:, None], OUTPUTS, "sparse_categorical"),
+        (ROWS, OUTPUTS, "categorical"),
+        (NUMBERS, OUTPUTS[:, :1], "binary"),
+    ):
+        assert named_by_shapes(name, labels, outputs) == f"{kind}_{end}"
+    assert named_by_shapes("mse", NUMBERS, OUTPUTS) == "mse"
+
+
+def test_labels_of_a_short_name():
+    with pytest.raises(InputError, match="a number per class"):
+        check_form(ROWS[:, :2], OUTPUTS, "crossentropy", "the task age")
+    with pytest.raises(InputError, match="expected 0 to 2 .*0 to 3$"):
+        range_checks(NUMBERS + [0, 0, 0, 1], OUTPUTS, "ce", "the task age", may_be_missing=False)
+    present = split_missing(np.array([0, -1, 2, 2]), OUTPUTS, "ce")[1]
+    assert present.numpy().tolist() == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

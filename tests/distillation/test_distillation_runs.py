@@ -290,6 +290,19 @@ class TestOutputs:
         losses = distiller.fit(X, y, epochs=20, verbose=0).history["loss"]
         assert losses[-1] < losses[0]
 
+    def test_short_names_of_keras(self):
+        student = mlp(4, "softmax")
+        distiller = distiller_of(mlp(9), student, loss="CE", metrics=["ACC"], alpha=1.0, eager=True)
+        outputs = student.predict(X, verbose=0)
+        found = loss_of(distiller, X, Y)
+        expected = -np.log(outputs[np.arange(24), Y]).mean()
+        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+        np.testing.assert_allclose(found["ACC"], np.mean(outputs.argmax(axis=1) == Y))
+        with pytest.raises(tfpeft.InputError, match="expected 0 to 2 for the student"):
+            loss_of(distiller, X, Y + 1)
+        with pytest.raises(tfpeft.InputError, match="`metrics`.*'ce'$"):  # Keras has no such metric
+            distiller.compile("adam", "ce", metrics=["ce"])
+
     def test_one_probability(self):
         teacher, student = (mlp(u, "sigmoid", classes=1) for u in (9, 4))
         distiller = distiller_of(teacher, student, loss="binary_crossentropy", alpha=0.0)

@@ -120,6 +120,21 @@ class TestInputs:
         for method in (distiller.fit, distiller.evaluate, distiller.predict):
             with pytest.raises(InputError, match="`x`, expected arrays of numbers, .* type <U3$"):
                 method({**more, "name": names}, verbose=0)
+            with pytest.raises(InputError, match="`x`, .*a dict of ndarray, str_$"):
+                method({**more, "name": list(names)}, verbose=0)
+
+    def test_texts_in_batches_of_keras(self):
+        class Batches(keras.utils.PyDataset):
+            num_batches = 1
+
+            def __getitem__(self, index):
+                return {"name": np.array(["u0", "u1"]), "a": A[:2]}, np.zeros(2)
+
+        distiller = tfpeft.Distiller(of_inputs("a"), of_inputs("a"), alpha=0.0)
+        distiller.compile("sgd", run_eagerly=True)
+        for method in (distiller.fit, distiller.evaluate):
+            with pytest.raises(InputError, match="`x`, expected batches of numbers.*a Batches: "):
+                method(Batches(), verbose=0)
 
     def test_other_keys_of_a_subclassed_model_raise(self):
         class Own(keras.Model):

@@ -216,6 +216,23 @@ def test_operators_that_tflite_lacks_are_named_and_nothing_is_harmed(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_layers_that_keras_quantized_are_named(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="hidden")])
+    model.quantize("int8")
+    path = tmp_path / "quantized.tflite"
+    with pytest.raises(tfpeft.ExportError, match=r"Received: layers .* such as hidden \(int8\);"):
+        tfpeft.export_tflite(model, path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_type_that_tflite_lacks_is_named(tmp_path):
+    inputs = keras.Input((8,))
+    narrow = keras.ops.cast(inputs, "float8_e4m3fn")
+    model = keras.Model(inputs, keras.ops.cast(narrow, "float32"))
+    with pytest.raises(tfpeft.ExportError, match="Received: Failed to convert .* 'f8E4M3FN'"):
+        tfpeft.export_tflite(model, tmp_path / "narrow.tflite")
+
+
 class Fourier(keras.layers.Layer):
     """The converter writes an operator of another meaning, whose output has another shape."""
 

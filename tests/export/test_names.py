@@ -49,6 +49,17 @@ def test_a_file_has_the_names_and_the_order_of_the_model(file):
     assert [name.split("_")[-1].split(":")[0] for name in names] == ["price", "age", "city"]
 
 
+def test_columns_that_are_no_inputs_are_left_out(model, file):
+    names = np.array([f"row {i}" for i in range(60)])
+    more = {"name": names, "missing": np.full(60, np.nan), **DATA}
+    expected = np.mean(model.predict(DATA, verbose=0).argmax(-1) == Y)
+    for data in ((more, Y), tf.data.Dataset.from_tensor_slices((more, Y)).batch(16)):
+        assert tfpeft.evaluate(file.path, data).accuracy == expected
+    for path in (model, file.path):
+        with pytest.raises(tfpeft.InputError, match="numbers for age.*Received: texts"):
+            tfpeft.evaluate(path, ({**DATA, "age": names}, Y))
+
+
 @pytest.mark.parametrize("x", [DATA, SHUFFLED, LISTED, tuple(LISTED)])
 def test_a_dict_goes_by_name_and_a_list_by_position(model, file, x):
     expected = model.predict(DATA, verbose=0)

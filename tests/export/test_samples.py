@@ -52,6 +52,12 @@ def test_every_form_of_sorted_data_gives_the_same_samples_of_all(form):
     assert values != drawn(FORMS[form], 100, seed=1)
 
 
+def test_columns_that_a_model_leaves_out_may_be_texts():
+    data = {"id": np.array([f"row {i}" for i in range(1000)], object), "x": X}
+    for given in (data, tf.data.Dataset.from_tensor_slices(data).batch(64)):
+        assert drawn(given, 100, arranged=lambda x: x["x"]) == drawn(X, 100)
+
+
 def test_fewer_samples_than_wanted_are_all():
     assert sorted(drawn(X[:7], 100)) == list(range(7))
 

@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         ('{"a": [1]}', "x", r"damaged file, expected a text for a\[0\].*tasks.json"),
         ("{}", "x", "a task or more. Received: none in .*tasks.json"),
         ('{"a": ["x"]}', "x", "the name of every class of a.*1 in .*tasks.json"),
-        ('{"c": ["x"]}', "x", "one of .*'a', 'b'"),
+        ('{"c": ["x"]}', "x", "one of .*'a', 'b'.*the tasks of .*c in .*tasks.json"),
         (None, "complex", "samples in a .npy file.*complex.npy, with something else"),
         (None, "text", "samples in a .npy file.*text.npy, with something else"),
         (None, "folder", "samples in a .npy file.*folder.npy"),
@@ -44,3 +44,11 @@ def test_damage_is_one_line(folder, classes, input_file, message):
     (folder / "tasks.json").write_text(classes or good)
     with pytest.raises(InputError, match=message):
         predict.SCRIPT.call([f"--run={folder}", f"--input={folder}/{input_file}.npy"])
+
+
+def test_the_only_task_has_the_name_that_the_file_has(folder, tmp_path):
+    backbone = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    tfpeft.export_tflite(tfpeft.SharedModel(backbone, {"a": 2}), tmp_path / "model.tflite")
+    (tmp_path / "tasks.json").write_text('{"b": ["x", "y"]}')
+    with pytest.raises(InputError, match=r"one of \['a'\], the tasks of .*b in .*tasks.json"):
+        predict.SCRIPT.call([f"--run={tmp_path}", f"--input={folder}/x.npy"])

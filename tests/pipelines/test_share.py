@@ -381,11 +381,14 @@ BAD_CSV = {
         (["--backbone=tiny", "--task=a=none.csv:text:label"], "--task=a=none.csv.*no file none"),
         (
             ["--backbone=tiny", "--task=a=sentiment.csv:txt:label"],
-            "column among text, label, which.*--task=a=sentiment.csv:txt:label, with txt",
+            "column among 'text', 'label', which.*--task=a=sentiment.csv:txt:label, with txt",
         ),
         (["--backbone=tiny", "--task=a=empty.csv:text:label"], "column among none.*text and label"),
         (["--backbone=tiny", "--task=a=one.csv:text:label"], "2 classes.*--task.* with 'x' only"),
-        (["--backbone=tiny", "--task=a=few.csv:text:label"], "more rows.*--task.*class 'y' with 1"),
+        (
+            ["--backbone=tiny", "--task=a=few.csv:text:label"],
+            "classes, 1 of the smallest. Expected more rows.*--task.*class 'y' with 1",
+        ),
         (["--backbone=tiny", "--task=a=small.csv:text:label"], "more rows.*--task.* with 6, and"),
         (["--backbone=tiny", "--task=a=hole.csv:text:label"], "in 2 of 4 rows, first in line 3"),
         (["--backbone=tiny", "--task=a=comma.csv:text:label"], "2 columns.*comma.csv.*line 3"),

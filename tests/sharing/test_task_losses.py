@@ -47,6 +47,22 @@ class TestLoss:
         mean = {task: np.mean(weights[task] * each) for task, each in values.items()}
         assert found["loss"] == pytest.approx(2 * mean["zoo"] + 0.5 * mean["age"], abs=1e-6)
 
+    def test_short_names_of_keras(self):
+        keras.utils.set_random_seed(0)
+        heads = {"zoo": keras.layers.Dense(3, "softmax"), "age": keras.layers.Dense(1, "sigmoid")}
+        shared = compiled(shared_model(heads), loss="ce", metrics=["ACC"])
+        labels = {**LABELS, "zoo": np.where(np.arange(24) % 3, LABELS["zoo"], -1)}
+        found, outputs = self.evaluated(shared, labels), predict(shared)
+        present = labels["zoo"] >= 0
+        chosen = outputs["zoo"][np.arange(24), LABELS["zoo"]]
+        assert found["zoo_loss"] == pytest.approx(-np.log(chosen[present]).mean(), rel=1e-5)
+        age, is_one = outputs["age"][:, 0], LABELS["age"] == 1
+        mean = -np.log(np.where(is_one, age, 1 - age)).mean()
+        assert found["age_loss"] == pytest.approx(mean, rel=1e-5)
+        right = (outputs["zoo"].argmax(axis=1) == LABELS["zoo"])[present]
+        assert found["zoo_ACC"] == pytest.approx(right.mean())
+        assert found["age_ACC"] == pytest.approx(((age > 0.5) == is_one).mean())
+
     def test_missing_labels_count_in_nothing(self):
         labels = {task: y.copy() for task, y in LABELS.items()}
         labels["zoo"][5:20] = -1

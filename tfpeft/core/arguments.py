@@ -93,10 +93,11 @@ def _described(value):
     """Returns the representation of a value in one line; of Keras 2's objects, what they are."""
     if type(value).__module__.startswith("tf_keras."):
         return f"{type(value).__name__} of tf_keras (Keras 2); tfpeft takes those of Keras 3"
-    return _shortened(repr(value), 1000)
+    return shortened(repr(value), 1000)
 
 
-def _shortened(text, length):
+def shortened(text, length):
+    """Returns a text in one line of at most `length` characters."""
     text = " ".join(text.split())
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
@@ -121,7 +122,7 @@ def last_cause(error):
     text = re.sub(r"\{\{(?:function_)?node [^}]*\}\} ?", "", text)
     text = re.sub(r" \[Op:\w+\].*", "", text, flags=re.DOTALL)
     paragraph = text.strip().split("\n\n")[0].rstrip(".")
-    return _shortened(paragraph or type(error).__name__, 300)
+    return shortened(paragraph or type(error).__name__, 300)
 
 
 def unexpected(expected, received, *, error=InputError):

@@ -31,7 +31,8 @@ def check_numbers(arrays, name):
     for path, array in keras.tree.flatten_with_path(arrays):
         where = "x" + "".join(f"[{key!r}]" for key in path)
         if not (np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.bool_)):
-            raise invalid_data(name, "arrays of numbers", f"{where} of type {array.dtype}")
+            dtype = "string" if array.dtype.kind in "OSU" else array.dtype
+            raise invalid_data(name, "arrays of numbers", f"{where} of type {dtype}")
         if not np.all(np.isfinite(array)):
             raise invalid_data(name, "finite numbers", f"NaN or infinity in {where}")
 
@@ -70,6 +71,18 @@ def as_arrays(structure):
         return structure
 
 
+def text_tensors(structure):
+    """Returns arrays in their structure, those of texts as tensors, which Keras takes."""
+
+    def converted(leaf):
+        if not isinstance(leaf, np.ndarray) or leaf.ndim == 0 or leaf.dtype.kind not in "OSU":
+            return leaf
+        are_texts = all(isinstance(each, (str, bytes)) for each in leaf.flat)
+        return tf.convert_to_tensor(leaf) if are_texts else leaf
+
+    return keras.tree.map_structure(converted, structure)
+
+
 def _is_number_list(values):
     leaves = keras.tree.flatten(values)
     return not any(len(getattr(leaf, "shape", ())) for leaf in leaves)
@@ -91,7 +104,11 @@ def is_complex(leaf):
 def described(leaf):
     """Returns in words what a leaf is, for errors."""
     if isinstance(leaf, np.ndarray):
-        return f"an array of type {leaf.dtype} and shape {leaf.shape}"
+        dtype = str(leaf.dtype)
+        if leaf.dtype == object:  # as of a table with a column of texts
+            kinds = dict.fromkeys(type(each).__name__ for each in leaf.ravel()[:100])
+            dtype = f"object ({', '.join(kinds)})"
+        return f"an array of type {dtype} and shape {leaf.shape}"
     return f"a {type(leaf).__name__}"
 
 

@@ -21,6 +21,7 @@ from tfpeft.core.arrays import (
     invalid_data,
     is_array,
     is_complex,
+    text_tensors,
     to_numpy,
 )
 from tfpeft.core.dataset_graph import is_endless
@@ -164,6 +165,7 @@ class Data:
         """Returns the `Batch` of an element, as Keras and TensorFlow know it."""
         parts = self._parts(element)
         batch = Batch(*(None if part is None else as_arrays(part) for part in parts))
+        batch = batch._replace(x=text_tensors(batch.x))
         leaves = [leaf for part in batch if part is not None for leaf in keras.tree.flatten(part)]
         for leaf in leaves:
             self._check_real(leaf)

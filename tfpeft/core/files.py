@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import InputError, shortened
 from tfpeft.core.json_files import mismatch
 from tfpeft.core.locks import LOCK, FolderLock
 from tfpeft.core.paths import folder_to_write
@@ -14,6 +14,7 @@ from tfpeft.core.paths import folder_to_write
 PARTIAL = "tfpeft-partial."
 """How the name of a file begins while it is being written."""
 _LONGEST = 60  # characters of a name that are kept then: file systems take 255 bytes
+_LISTED = 5  # settings that an error names
 
 
 @contextlib.contextmanager
@@ -128,15 +129,22 @@ class ResumableFolder:
     def _read(self, progress):
         try:
             saved = json.loads((self.path / self.record).read_text(encoding="utf-8"))
-            before = {key: saved.pop(key, None) for key in self.settings}
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged() from error
+        if not isinstance(saved, dict):
+            raise self._damaged()
+        expected = [key for key, value in self.settings.items() if value is not None]
+        missing = [key for key in expected if key not in saved]
+        if missing:
+            raise self._damaged(f", without {', '.join(missing)}")
+        before = {key: saved.pop(key, None) for key in self.settings}
         changed = dict(_differences(before, self.settings))
         fixed = [self.prefix + text for key, text in changed.items() if not self._may_change(key)]
         if fixed:
+            more = f"; and {len(fixed) - _LISTED} more" if len(fixed) > _LISTED else ""
             raise InputError(
                 f"{self.path} ({self.argument}) holds other {self.kind}, expected the same "
-                f"settings, or another folder. Received: {'; '.join(fixed)}"
+                f"settings, or another folder. Received: {'; '.join(fixed[:_LISTED])}{more}"
             )
         found = mismatch(saved, progress)
         if found:
@@ -188,4 +196,4 @@ def _differences(before, now):
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new)
         elif old != new and (key in before or new):  # a new setting that asks for nothing
-            yield key, f"{key} was {old!r} and is {new!r}"
+            yield key, f"{key} was {shortened(repr(old), 100)} and is {shortened(repr(new), 100)}"

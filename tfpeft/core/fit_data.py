@@ -43,7 +43,10 @@ def check_length(name, data, steps, steps_name):
             expected = f"`{steps_name}`, as it is not known whether a generator ends"
             raise invalid_data(name, expected, f"a generator and {steps_name}=None")
     elif not type(data).__module__.startswith("torch."):  # Keras reads a DataLoader
-        if not leaves or not all(hasattr(leaf, "shape") for leaf in leaves):
+        are_arrays = all(
+            hasattr(leaf, "shape") and not isinstance(leaf, np.generic) for leaf in leaves
+        )
+        if not leaves or not are_arrays:
             received = f"a {type(data).__name__}"
             if isinstance(data, (dict, list, tuple)):
                 received += f" of {', '.join({type(leaf).__name__: None for leaf in leaves})}"

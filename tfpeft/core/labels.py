@@ -26,8 +26,30 @@ _OF_VALUES = (
     *("MeanSquaredLogarithmicError", "mean_squared_logarithmic_error", "LogCosh", "log_cosh"),
 )
 
-SHAPE_METRICS = ("accuracy", "acc", "crossentropy", "ce")
-"""Names whose metric depends on the shapes of labels and outputs."""
+
+def named_by_shapes(name, y_true, y_pred):
+    """Returns the name of the metric or loss that Keras takes for "accuracy" or "crossentropy".
+
+    The shapes of labels and outputs decide, as in Keras: binary, categorical or sparse categorical.
+    Everything else is returned as it is.
+    """
+    if not (is_crossentropy(name) or _is_accuracy(name)):
+        return name
+    kind = "categorical"
+    if y_pred.shape[-1] == 1:
+        kind = "binary"
+    elif are_class_numbers(y_true, y_pred):
+        kind = "sparse_categorical"
+    return f"{kind}_{'accuracy' if _is_accuracy(name) else 'crossentropy'}"
+
+
+def is_crossentropy(loss):
+    """Whether a loss is a name whose function depends on shapes; see `named_by_shapes`."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
+
+
+def _is_accuracy(metric):
+    return isinstance(metric, str) and metric.lower() in ("accuracy", "acc")
 
 
 def are_class_numbers(y_true, y_pred):
@@ -46,6 +68,7 @@ def split_missing(y_true, y_pred, loss):
     must be present. It is None for labels that cannot be missing: other integers.
     """
     y_true = ops.convert_to_tensor(y_true)
+    loss = named_by_shapes(loss, y_true, y_pred)
     if y_pred.shape[-1] == 1 and len(y_true.shape) == len(y_pred.shape) - 1:
         y_true = ops.expand_dims(y_true, -1)  # as Keras does for outputs with one channel
     is_float = keras.backend.is_float_dtype(y_true.dtype)
@@ -80,6 +103,7 @@ def check_form(y_true, y_pred, loss, where):
         raise unexpected(f"real numbers as labels for {where}", f"labels of type {dtype}")
     if y_true.shape.rank is None or y_pred.shape.rank is None:
         return
+    loss = named_by_shapes(loss, y_true, y_pred)
     labels, outputs = tuple(y_true.shape), tuple(y_pred.shape)
     numbers = [outputs[:-1], (*outputs[:-1], 1)]
     if is_of_keras(loss, _OF_NUMBERS):
@@ -111,6 +135,7 @@ def range_checks(y_true, y_pred, loss, where, *, may_be_missing):
     y_true = tf.convert_to_tensor(y_true)
     if y_true.shape.rank is None:
         return []
+    loss = named_by_shapes(loss, y_true, y_pred)
     limit = 1 if is_binary(loss) else None
     # A custom loss may have a class to ignore, or several outputs for a label that is a value.
     if are_class_numbers(y_true, y_pred) and is_of_keras(loss, _OF_NUMBERS):
@@ -147,7 +172,7 @@ def is_loss(value):
     """Whether a value is a loss, a class or a name of these, or a function."""
     if isinstance(value, str):
         try:
-            return callable(keras.losses.get(value))
+            return is_crossentropy(value) or callable(keras.losses.get(value))
         except ValueError:  # Keras has no loss of this name
             return False
     return callable(_instance(value)) and not isinstance(
@@ -159,7 +184,7 @@ def is_metric(value):
     """Whether a value is a metric or loss, a class or a name of these, or a function."""
     if isinstance(value, str):
         try:
-            return value in SHAPE_METRICS or callable(keras.metrics.get(value))
+            return _is_accuracy(value) or callable(keras.metrics.get(value))
         except ValueError:  # Keras has no metric of this name
             return False
     return callable(_instance(value)) and not isinstance(_instance(value), (type, keras.Layer))

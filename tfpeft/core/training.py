@@ -117,4 +117,9 @@ class CheckedModel(keras.Model):
         except InputError:
             self.train_function = self.test_function = None  # Keras keeps traces that failed
             raise
+        except ValueError as error:
+            if not str(error).startswith("Invalid dtype: "):  # of Keras, which reads batches first
+                raise
+            expected = "batches of numbers, or of texts as tensors"
+            raise invalid_data("x", expected, f"a {type(x).__name__}: {error}") from error
         functions[form] = getattr(self, function)

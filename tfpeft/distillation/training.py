@@ -8,7 +8,14 @@ from keras import ops
 
 from tfpeft.core.arguments import are_class_weights, invalid, is_weight, unexpected
 from tfpeft.core.graph import output_tensor, outputs_by_key
-from tfpeft.core.labels import check_form, is_binary, is_loss, is_metric, range_checks
+from tfpeft.core.labels import (
+    check_form,
+    is_binary,
+    is_loss,
+    is_metric,
+    named_by_shapes,
+    range_checks,
+)
 from tfpeft.core.training import CheckedModel
 from tfpeft.distillation.output_matching import OutputNames, by_output, match_labels
 from tfpeft.distillation.teacher_check import TeacherCheck
@@ -145,6 +152,7 @@ class StudentTraining(CheckedModel):
             if labels[output] is None:
                 raise unexpected(f"labels for {where}, which has a loss", "none")
             pair = labels[output], outputs[output]
+            loss = named_by_shapes(loss, *pair)
             check_form(*pair, loss, where)
             # Labels of weight 0 may be out of range.
             if not self.jit_compile and not (is_binary(loss) and sample_weight is not None):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_boolean, invalid, last_cause
+from tfpeft.core.arrays import check_numbers
 from tfpeft.core.graph import last_activation
 from tfpeft.core.inputs import arrange
 from tfpeft.core.macs import count_macs
@@ -241,7 +242,8 @@ def _loaded(model):
 def _file_figures(file, x, labels, from_logits, signature):
     """Returns the figures of a file, without the latency."""
     activation = "softmax" if file.is_softmax(signature) else None
-    file.signature(signature).arrange(x, "data")  # an error names the argument of `evaluate`
+    # An error names the argument of `evaluate`, not of `predict`.
+    check_numbers(file.signature(signature).arrange(x, "data"), "data")
     outputs = file.predict(x, signature)
     macs = file.macs(_first(x, 1), signature)
     return {
@@ -258,6 +260,7 @@ def _file_figures(file, x, labels, from_logits, signature):
 def _model_figures(model, x, labels, from_logits, path):
     """Returns the figures of a model, without the latency, and its file at `path`, or None."""
     x = arrange(model, x)
+    check_numbers(x, "data")
     outputs = model.predict(x, batch_size=256, verbose=0)
     activation = last_activation(model)
     figures = classification_quality(outputs, labels, from_logits, model.name, activation)

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import InputError
-from tfpeft.core.arrays import check_numbers
 from tfpeft.core.data import read
 
 
@@ -25,13 +24,12 @@ def read_classes(data):
             (samples, 1), or one-hot rows.
 
     Raises:
-        InputError: for data that is not (x, y), not finite, or of other labels.
+        InputError: for data that is not (x, y), or of other labels. Inputs are not checked.
     """
     x, y, sample_weight = read(data).arrays()
     if y is None or sample_weight is not None:
         received = "x alone" if y is None else "sample weights"
         raise _invalid("(x, y)", received)
-    check_numbers(x, "data")
     numbers = _class_numbers(y)
     classes = None if y.size == numbers.size else y.shape[1]
     return keras.tree.map_structure(_in_float32, x), Labels(numbers, classes)

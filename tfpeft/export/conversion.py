@@ -163,7 +163,7 @@ def convert(model, inputs, specs, quantization):
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
             raise ExportError(
                 f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "
-                f"operators that TFLite has built in. Received: {_reason(error)}"
+                f"operators that TFLite has built in. Received: {_reason(model, error)}"
             ) from error
 
 
@@ -181,7 +181,18 @@ def _save(model, models, inputs, specs, folder):
     archive.write_out(folder, verbose=False)
 
 
-def _reason(error):
-    """Returns the operators that the converter names, or else the gist of its first line."""
+def _reason(model, error):
+    """Returns the operators that the converter names, or else the gist of its first error."""
     named = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]*)", str(error))
-    return ", ".join(named) or last_cause(error).rsplit("): ", 1)[-1]
+    quantized = [
+        f"{layer.name} ({layer.quantization_mode})"
+        for layer in flatten_layers(model)
+        if getattr(layer, "quantization_mode", None)
+    ]
+    if named:
+        return ", ".join(named)
+    if quantized:
+        layers = f"layers that Keras quantized, such as {quantized[0]}"
+        return f"{layers}; export the model as it was before `quantize`"
+    first = str(error).split("\n<unknown>")[0]
+    return last_cause(RuntimeError(re.sub(r"^.*error: loc\(.*\)\): ", "", first)))

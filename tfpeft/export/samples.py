@@ -35,18 +35,18 @@ def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
     """
     rng = np.random.default_rng(seed)
     if isinstance(data, ArrayData):
-        check_numbers(data.inputs(), data.name)
+        check_numbers(arranged(data.inputs()), data.name)
         order = np.argsort(rng.random(data.samples), kind="stable")[:count]
         rows = [keras.tree.flatten(arranged(_as_numpy(data.rows(i, i + 1).x))) for i in order]
         return rows, data.samples
     kept, read, size = [], 0, 0
     is_indexed = isinstance(data, PyDatasetData)
     for batch in data.spaced_batches(most_read) if is_indexed else data.batches():
-        x = _as_numpy(batch.x)
+        x = arranged(_as_numpy(batch.x))
         check_numbers(x, data.name)
         keys = rng.random(batch.size)
         bound = kept[-1][0] if len(kept) >= count else 1.0
-        flat = keras.tree.flatten(arranged(x))
+        flat = keras.tree.flatten(x)
         kept += [
             (keys[i], [leaf[i : i + 1] for leaf in flat]) for i in np.flatnonzero(keys < bound)
         ]

@@ -1,12 +1,21 @@
 """The loss of one task: a mean over the labels that are present, and a check of their range."""
 
+import functools
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from tfpeft.core.arguments import invalid
 from tfpeft.core.hooks import mask_of
-from tfpeft.core.labels import check_form, is_loss, range_checks, split_missing
+from tfpeft.core.labels import (
+    check_form,
+    is_crossentropy,
+    is_loss,
+    named_by_shapes,
+    range_checks,
+    split_missing,
+)
 
 
 class TaskLoss:
@@ -18,8 +27,10 @@ class TaskLoss:
     def __init__(self, loss, task):
         if not is_loss(loss):
             raise invalid("loss", f"a loss for the task {task}", loss)
-        loss = keras.losses.get(loss) if isinstance(loss, (str, type)) else loss
-        self.given = loss
+        if is_crossentropy(loss):
+            self.given, loss = loss, functools.partial(_named_loss, loss)
+        else:
+            self.given = loss = keras.losses.get(loss) if isinstance(loss, (str, type)) else loss
         self.loss = loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
         self.task = task
 
@@ -48,6 +59,10 @@ class TaskLoss:
         where = f"the task {self.task}"
         check_form(y_true, y_pred, self.given, where)
         return range_checks(y_true, y_pred, self.given, where, may_be_missing=True)
+
+
+def _named_loss(name, y_true, y_pred):
+    return keras.losses.get(named_by_shapes(name, y_true, y_pred))(y_true, y_pred)
 
 
 class _FunctionLoss(keras.losses.Loss):

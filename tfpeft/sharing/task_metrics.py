@@ -5,7 +5,7 @@ from keras import ops
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import invalid
-from tfpeft.core.labels import SHAPE_METRICS, are_class_numbers, is_metric, split_missing
+from tfpeft.core.labels import is_loss, is_metric, named_by_shapes, split_missing
 from tfpeft.sharing.arguments import joined
 from tfpeft.sharing.weighting import times_sample_weights
 
@@ -50,14 +50,7 @@ class TaskMetric(keras.metrics.Metric):
 
 def _resolve(metric, y_true, y_pred):
     """Returns the metric that Keras uses for a name or a function."""
-    if metric in SHAPE_METRICS:
-        kind = "categorical"
-        if y_pred.shape[-1] == 1:
-            kind = "binary"
-        elif are_class_numbers(y_true, y_pred):
-            kind = "sparse_categorical"
-        metric = f"{kind}_{'accuracy' if metric.startswith('acc') else 'crossentropy'}"
-    found = keras.metrics.get(metric)
+    found = keras.metrics.get(named_by_shapes(metric, y_true, y_pred))
     if isinstance(found, keras.metrics.Metric):
         return found
     if isinstance(found, keras.losses.Loss):
@@ -82,7 +75,7 @@ def task_metrics(argument, metrics, losses, tasks):
     for task, given in by_task.items():
         name = argument if is_shared else f"{argument}[{task!r}]"
         for metric in given if isinstance(given, (list, tuple)) else [given]:
-            if not is_metric(metric):
+            if not (is_metric(metric) or is_loss(metric)):
                 raise invalid(name, "metrics, functions, or names of metrics in Keras", metric)
     losses = losses or {}
     return {task: _wrap(given, losses.get(task), copy=is_shared) for task, given in by_task.items()}
