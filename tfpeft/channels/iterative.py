@@ -207,7 +207,7 @@ def prune_channels_iteratively(
     validation = read_labelled(validation, "validation", model)
 
     def order_of(plan):
-        scores = plan.scores(importance, train.given, **scoring, batch_size=batch_size)
+        scores = plan.scores(importance, train, **scoring, batch_size=batch_size)
         return Order(
             plan.families,
             scores,

@@ -10,12 +10,20 @@ from tfpeft.channels.families import families_of
 from tfpeft.channels.proof import check_same
 from tfpeft.channels.report import ChannelReport
 from tfpeft.channels.surgery import Kept, remove
-from tfpeft.core import data as data_module
-from tfpeft.core.arguments import NoMatchError, check_choice, check_exclude, invalid, unexpected
+from tfpeft.core.arguments import (
+    NoMatchError,
+    check_boolean,
+    check_choice,
+    check_exclude,
+    invalid,
+    unexpected,
+)
 from tfpeft.core.compiling import compile_like
+from tfpeft.core.data import Data
 from tfpeft.core.graph import is_graph
 from tfpeft.core.layers import layers_by_path
 from tfpeft.core.same_outputs import run
+from tfpeft.sparsity.compiled import errors_of_data, read_labelled
 
 
 class Plan:
@@ -38,6 +46,7 @@ class Plan:
 
     def __init__(self, model, *, exclude=(), through_statistics=False):
         check_exclude(exclude)
+        check_boolean("through_statistics", through_statistics)
         if not isinstance(model, keras.Model) or not is_graph(model):
             expected = (
                 "a built functional or Sequential model; a subclassed one whose `call` can be "
@@ -69,7 +78,10 @@ class Plan:
         return keras.tree.map_structure(lambda array: np.asarray(array)[:1], self.batch)
 
     def scores(self, importance, data, *, aggregate, normalize, batch_size, seed):
-        """Returns an array of scores for each family; see `importance.scores_of`."""
+        """Returns an array of scores for each family; see `importance.scores_of`.
+
+        `data` is what a user gives, or a `core.data.Data` that is checked.
+        """
         if not callable(importance):
             check_choice("importance", importance, importance_module.IMPORTANCES)
         read = None
@@ -79,18 +91,18 @@ class Plan:
             if not self.model.compiled or self.model.loss is None:
                 expected = f"a model compiled with a loss for importance={importance!r}"
                 raise invalid("model", expected, self.model)
-            read = data_module.read(data, "data")
-            read.check_end()
-        scores = importance_module.scores_of(
-            self.families,
-            importance,
-            aggregate=aggregate,
-            normalize=normalize,
-            model=self.model,
-            data=read,
-            batch_size=batch_size,
-            seed=seed,
-        )
+            read = data if isinstance(data, Data) else read_labelled(data, "data", self.model)
+        with errors_of_data(read.name if read else "data"):
+            scores = importance_module.scores_of(
+                self.families,
+                importance,
+                aggregate=aggregate,
+                normalize=normalize,
+                model=self.model,
+                data=read,
+                batch_size=batch_size,
+                seed=seed,
+            )
         if all(np.all(np.isnan(each)) for each in scores):
             expected = "a model with BatchNormalization, for importance='bn_scale'"
             raise invalid("model", expected, self.model, error=NoMatchError)

@@ -162,7 +162,6 @@ def prune_channels(
         seed=seed,
     )
     check_boolean("verify", verify)
-    check_boolean("through_statistics", through_statistics)
     targets = Targets(ratio, max_macs, max_params, max_size_bytes, max_latency_ms)
     plan = Plan(model, exclude=exclude, through_statistics=through_statistics)
     scores = plan.scores(

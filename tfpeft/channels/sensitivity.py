@@ -11,7 +11,7 @@ import numpy as np
 from tfpeft.channels.plan import Plan
 from tfpeft.channels.proof import zeroed_weights
 from tfpeft.channels.surgery import Kept
-from tfpeft.core.arguments import check_positive_integer, check_sparsity, invalid
+from tfpeft.core.arguments import check_positive_integer, check_seed, check_sparsity, invalid
 from tfpeft.core.compiling import compile_like
 from tfpeft.core.monitor import check_one_number, metric_mode, monitor_name
 from tfpeft.reports.plots import line_plot
@@ -133,6 +133,7 @@ def channel_sensitivity(
     """
     check_model(model)
     check_positive_integer("batch_size", batch_size)
+    check_seed("seed", seed)
     ratios = _read_ratios(ratios)
     plan = Plan(model, exclude=exclude, through_statistics=through_statistics)
     data = read_labelled(data, "data", model)
@@ -142,7 +143,7 @@ def channel_sensitivity(
     check_one_number(name, metrics[name])
     mode = metric_mode(name, mode=mode, model=model)
     scores = plan.scores(
-        importance, data.given, aggregate="mean", normalize=None, batch_size=batch_size, seed=seed
+        importance, data, aggregate="mean", normalize=None, batch_size=batch_size, seed=seed
     )
     rows = []
     for family, each in zip(plan.families, scores, strict=True):

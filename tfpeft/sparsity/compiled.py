@@ -19,6 +19,8 @@ from tfpeft.sparsity.fixed_mask import FixedMask
 from tfpeft.sparsity.kernels import skip_reasons
 from tfpeft.sparsity.sparse_optimizer import sparse_optimizer_of
 
+_DATA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+
 
 def check_model(model):
     """Raises unless it is a model that is compiled with a plain optimizer."""
@@ -67,7 +69,7 @@ def errors_of_data(name):
             yield
     except InputError:
         raise
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    except (ValueError, TypeError, *_DATA_ERRORS) as error:
         expected = "data that the model, its loss and its metrics take"
         raise invalid_data(name, expected, last_cause(error)) from error
 
