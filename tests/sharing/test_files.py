@@ -117,7 +117,8 @@ class TestFiles:
         options = {**options, "unfreeze": ["head"]} if "unfreeze" in options else options
         shared = tfpeft.SharedModel(model, {"zoo": 3, "age": 2}, **options)
         weights = None if "learn_task_weights" in options else {"zoo": 2.0, "age": 1.0}
-        compiled(shared, metrics=["accuracy"], loss_weights=weights)
+        adam = keras.optimizers.Adam(0.05)
+        compiled(shared, adam, metrics=["accuracy"], loss_weights=weights)
         fitted(shared)
         shared.save(tmp_path / "half.keras")
         fitted(shared)

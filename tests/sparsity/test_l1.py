@@ -55,7 +55,7 @@ def test_proximal_l1_finds_the_lasso():
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1, use_bias=False)])
     # Lasso minimizes mse / 2 + alpha |w|.
     model.compile(tfpeft.ProximalL1(keras.optimizers.SGD(0.1), 0.4), "mse")
-    model.fit(x, y, batch_size=200, epochs=200, verbose=0)
+    model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(200), verbose=0)
     coefficients = model.layers[0].kernel.numpy()[:, 0]
     np.testing.assert_allclose(coefficients, expected, atol=1e-4)
     np.testing.assert_array_equal(coefficients == 0, expected == 0)

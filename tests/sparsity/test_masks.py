@@ -39,6 +39,13 @@ def test_ties_are_cut_to_the_exact_number():
     np.testing.assert_array_equal(mask.numpy().reshape(-1), [True] * 8 + [False] * 12)
 
 
+# Compiled once for all numbers and values.
+_FIND_THRESHOLD = {
+    jit_compile: tf.function(threshold.find_threshold, jit_compile=jit_compile)
+    for jit_compile in (False, True)
+}
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 450, 500, 890, 899, 900, 910, 999, 1000])
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -48,8 +55,8 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
         values = np.abs(values)
     values[:100] = np.repeat([0.0, -0.0], 50)
     values[100:110] = values[110]
-    compiled = tf.function(threshold.find_threshold, jit_compile=jit_compile)
-    limit, exact = (each.numpy() for each in compiled(tf.constant(values), tf.constant(count)))
+    found = _FIND_THRESHOLD[jit_compile](tf.constant(values), tf.constant(count))
+    limit, exact = (each.numpy() for each in found)
     ordered = np.sort(values)[::-1]
     equal = count < 1000 and ordered[count] == ordered[count - 1]
     if equal:

@@ -220,10 +220,10 @@ def test_scores_add_up_in_float32():
     weight = variable(np.ones((2, 2)), "bfloat16")
     technique = tfpeft.MovementPruning(keras.optimizers.SGD(0.0), always, straight_through=True)
     step = tf.function(lambda g: technique.apply([g], [weight]))
-    for _ in range(600):
+    for _ in range(300):  # bfloat16 has no odd number above 256
         step(tf.constant([[-1.0, -1.25], [-1.5, -1.75]], tf.bfloat16))
     scores = technique._states["score"][0].numpy()
-    np.testing.assert_allclose(scores, [[600, 750], [900, 1050]])
+    np.testing.assert_allclose(scores, [[300, 375], [450, 525]])
 
 
 INNER = {

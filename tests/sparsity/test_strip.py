@@ -24,7 +24,7 @@ def test_strip_returns_a_plain_model_of_the_same_outputs(build):
     assert not stripped.compiled
     assert not stripped.losses
     assert bool(model.losses) == (build is sequential)  # the model itself keeps its own
-    np.testing.assert_array_equal(stripped.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(stripped(X, training=False), model(X, training=False))
 
 
 def test_strip_finds_the_promise_of_a_student_and_of_a_custom_loop():
@@ -92,7 +92,7 @@ def test_strip_keeps_what_preprocessing_was_adapted_to():
     compiled(model, pruning())
     train(model)
     stripped = tfpeft.strip_pruning(model)
-    np.testing.assert_array_equal(stripped.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(stripped(X, training=False), model(X, training=False))
 
 
 def partly_subclassed():
