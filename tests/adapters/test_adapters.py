@@ -37,7 +37,7 @@ method = pytest.mark.parametrize("name", METHODS)
 def trained(model, name, epochs=3, **options):
     keras.utils.set_random_seed(1)
     adapted = tfpeft.add_adapters(model, METHODS[name]())
-    adapted.compile(keras.optimizers.Adam(0.05), HARD, **options)
+    adapted.compile(keras.optimizers.SGD(0.5, momentum=0.9), HARD, **options)
     adapted.fit(X, Y, batch_size=16, epochs=epochs, verbose=0)
     return adapted
 
@@ -148,14 +148,12 @@ class TestSeveralAdapters:
         adapted.save(tmp_path / "adapted.keras")
         loaded = keras.models.load_model(tmp_path / "adapted.keras")
         for run in (adapted, loaded):
-            run.layers[0].training = False
-            keras.utils.set_random_seed(2)
-            run.fit(X, Y, batch_size=16, epochs=2, verbose=0)
-        assert len(loaded.weights) == len(adapted.weights)
-        if getattr(METHODS[name](), "dropout", 0.0):
-            return  # the two runs draw other dropout masks
+            for state in run.variables:  # that of dropout is not saved
+                if "seed_generator" in state.path:
+                    state.assign([0, 0])
+            run.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         for a, b in zip(adapted.weights, loaded.weights, strict=True):
-            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=0.2)
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
 class TestComposition:
@@ -200,7 +198,7 @@ class TestComposition:
         finally:
             keras.config.set_dtype_policy("float32")
         assert all(v.dtype == "float32" for v in adapted.trainable_variables)
-        assert np.all(np.isfinite(adapted.predict(X, verbose=0)))
+        assert np.all(np.isfinite(predict(adapted)))
 
 
 def test_summary(model):

@@ -49,12 +49,17 @@ def kl(p, q):
     return np.sum(p * (np.log(p) - np.log(q)), -1)
 
 
+def predict(model, x):
+    """Returns outputs as arrays, in eager code: `Model.predict` traces every model anew."""
+    return keras.tree.map_structure(np.asarray, model(x, training=False))
+
+
 def loss_of(distiller, x, y, **options):
     return distiller.evaluate(x, y, batch_size=len(Y), verbose=0, return_dict=True, **options)
 
 
 def distiller_of(
-    teacher, student, loss=HARD, optimizer="adam", metrics=None, eager=False, **options
+    teacher, student, loss=HARD, optimizer="sgd", metrics=None, eager=False, **options
 ):
     """Returns a compiled Distiller; `eager` saves tracing where another test runs the graph."""
     distiller = tfpeft.Distiller(teacher, student, **options)

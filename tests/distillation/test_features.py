@@ -58,6 +58,7 @@ class TestFeatures:
             Student(),
             distillation_losses=losses,
             student_from_logits=True,
+            optimizer="adam",
             metrics=["accuracy"],
         )
         distiller.fit(X, Y, shuffle=False, verbose=0)
@@ -156,7 +157,7 @@ class TestFeatures:
             distillation_loss_weights=[1.0, 0.5],
             student_loss_weight=0.2,
         )
-        theirs.compile("adam", HARD)
+        theirs.compile("sgd", HARD)
         ours = distiller_of(
             teacher, student, alpha=0.2, distillation_losses=[given[0], (given[1], 0.5)]
         )

@@ -14,6 +14,7 @@ from tests.distillation.runs import (
     kl,
     loss_of,
     mlp,
+    predict,
     rng,
     softmax,
 )
@@ -50,7 +51,7 @@ class TestOutputs:
         labels = {"kind": Y, "size": size}
         found = loss_of(distiller, X, labels, sample_weight=weights)
 
-        t, s = (model.predict(X, verbose=0) for model in (teacher, student))
+        t, s = (predict(model, X) for model in (teacher, student))
         soft = [softmax(np.log(each["kind"].astype("float64")) / 2.0) for each in (t, s)]
         hard = np.mean(weights["kind"] * -np.log(s["kind"][np.arange(24), Y]))
         hard += np.mean(weights["size"] * np.square(s["size"] - size)[:, 0])
@@ -115,7 +116,7 @@ class TestOutputs:
             ],
         )
         found = loss_of(distiller, tokens, tags, sample_weight=weight)
-        t, s = (model.predict(tokens, verbose=0).astype("float64") for model in (teacher, student))
+        t, s = (predict(model, tokens).astype("float64") for model in (teacher, student))
         mask = tokens != 0
         each = 9.0 * kl(softmax(t / 3.0), softmax(s / 3.0))
         wide = 1.0 if weight is None else weight if weight.ndim == 2 else weight[:, None]
@@ -147,7 +148,7 @@ class TestOutputs:
         labels, weights = {"kind": Y, "other": Y}, {"kind": Y + 1.0, "other": Y + 2.0}
         found = loss_of(distiller, X, labels, sample_weight=weights)
         teacher, student = (
-            model.predict(X, verbose=0)[0] for model in (distiller.teacher, distiller.student)
+            predict(model, X)[0] for model in (distiller.teacher, distiller.student)
         )
         expected = tfpeft.DecoupledKD(temperature=4.0)(teacher, student, Y + 1.0, labels=Y)
         np.testing.assert_allclose(found["decoupled_kd"], expected, rtol=1e-5)
@@ -180,7 +181,7 @@ class TestOutputs:
             teacher, student, loss="mse", alpha=0.4, distillation_losses=[tfpeft.SquaredError()]
         )
         y = rng.normal(size=(24, 2)).astype("float32")
-        t, s = teacher.predict(X, verbose=0), student.predict(X, verbose=0)
+        t, s = predict(teacher, X), predict(student, X)
         expected = 0.4 * np.mean((s - y) ** 2) + 0.6 * np.mean((t - s) ** 2)
         np.testing.assert_allclose(loss_of(distiller, X, y)["loss"], expected, rtol=1e-5)
         losses = distiller.fit(X, y, epochs=20, verbose=0).history["loss"]
@@ -202,7 +203,7 @@ class TestOutputs:
     def test_one_probability(self):
         teacher, student = (mlp(u, "sigmoid", classes=1) for u in (9, 4))
         distiller = distiller_of(teacher, student, loss="binary_crossentropy", alpha=0.0)
-        t, s = (m.predict(X, verbose=0).astype("float64") for m in (teacher, student))
+        t, s = (predict(m, X).astype("float64") for m in (teacher, student))
         logits = [np.log(p) - np.log1p(-p) for p in (t, s)]
         p, q = (1 / (1 + np.exp(-z / 4.0)) for z in logits)
         expected = np.mean(16 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
@@ -220,7 +221,7 @@ class TestOutputs:
             teacher_from_logits=False,
         )
         distiller.compile("sgd")
-        q = 1 / (1 + np.exp(-np.log(1 / (1 / student.predict(X, verbose=0) - 1)) / 4.0))
+        q = 1 / (1 + np.exp(-np.log(1 / (1 / predict(student, X) - 1)) / 4.0))
         p = 1 / (1 + np.exp(-np.log(2.0**24 - 1) / 4.0))
         expected = np.mean(16 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
         np.testing.assert_allclose(loss_of(distiller, X, Y)["loss"], expected, rtol=1e-4)
@@ -228,8 +229,6 @@ class TestOutputs:
     def test_neither_labels_nor_loss_where_alpha_is_0(self):
         teacher, student = mlp(9), mlp(4)
         distiller = distiller_of(teacher, student, loss=None, alpha=0.0, optimizer="sgd")
-        expected = np.mean(
-            16.0 * kl(*(softmax(m.predict(X, verbose=0) / 4.0) for m in (teacher, student)))
-        )
+        expected = np.mean(16.0 * kl(*(softmax(predict(m, X) / 4.0) for m in (teacher, student))))
         history = distiller.fit(X, batch_size=24, verbose=0).history
         np.testing.assert_allclose(history["loss"][0], expected, rtol=1e-4)

@@ -67,6 +67,13 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
         np.testing.assert_array_equal(values >= limit, values >= ordered[count - 1])
 
 
+def test_a_search_is_traced_once_for_all_kernels():
+    for size in (10, 20):
+        mask = tf.function(masks.top_mask)(tf.range(float(size)), tf.constant(3))
+        np.testing.assert_array_equal(mask, np.arange(size) >= size - 3)
+    assert threshold._find_by_histograms.experimental_get_tracing_count() == 1
+
+
 def _cases_of_top_mask():
     """Yields (name, scores): what a search for a threshold may get wrong."""
     rng = np.random.default_rng(11)

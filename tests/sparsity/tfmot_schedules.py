@@ -14,7 +14,7 @@ def schedule(final=0.5, begin=2, end=6, frequency=2):
 
 
 def pruning(**options):
-    return tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-2), schedule(), **options)
+    return tfpeft.MagnitudePruning(keras.optimizers.SGD(0.1, momentum=0.9), schedule(), **options)
 
 
 def at(sparsity, *steps):
