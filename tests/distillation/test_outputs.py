@@ -190,7 +190,7 @@ class TestOutputs:
     def test_short_names_of_keras(self):
         student = mlp(4, "softmax")
         distiller = distiller_of(mlp(9), student, loss="CE", metrics=["ACC"], alpha=1.0, eager=True)
-        outputs = student.predict(X, verbose=0)
+        outputs = predict(student, X)
         found = loss_of(distiller, X, Y)
         expected = -np.log(outputs[np.arange(24), Y]).mean()
         np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
