@@ -124,7 +124,7 @@ class TestBadInput:
         ("options", "message"),
         [
             ({"path": 3}, "`path`.*3"),
-            ({"path": __file__}, "`path`.*folder.*test_precompute"),
+            ({"path": __file__}, "`path`.*folder.*test_bad_input"),
             (
                 {"data": tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]]))},
                 "`data`.*dense",
