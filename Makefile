@@ -9,8 +9,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 run: $(VENV)/installed
 	$(BIN)/python -m pipelines.compress
 
+# A file on one worker: its tests share trained models, runs of scripts and compiled functions.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -24,8 +24,9 @@ class Mutant(typing.NamedTuple):
 _MASKS = "sparsity/test_masks.py::"
 _PRUNING = "sparsity/test_pruning.py::"
 _SPARSE = "sparsity/test_sparse_training.py::"
+_L1 = "sparsity/test_l1.py::"
 _LOSSES = "distillation/test_distillation_losses.py::"
-_ADAPTERS = "adapters/test_adapters.py::TestFormulas::"
+_ADAPTERS = "adapters/test_formulas.py::TestFormulas::"
 _TASKS = "sharing/test_task_losses.py::"
 _CLASSES = (f"{_LOSSES}test_losses_on_classes_equal_loops",)
 _FEATURES = (f"{_LOSSES}test_losses_on_features_equal_loops",)
@@ -176,21 +177,21 @@ MUTANTS = (
         "sparsity/l1.py",
         "weight - tf.clip_by_value(weight, -threshold, threshold)",
         "tf.where(tf.abs(weight) > threshold, weight, 0.0)",
-        (f"{_SPARSE}test_proximal_l1_against_numpy",),
+        (f"{_L1}test_proximal_l1_against_numpy",),
     ),
     Mutant(
         "proximal L1: without the learning rate",
         "sparsity/l1.py",
         "learning_rate * self.l1, 0.0)",
         "self.l1, 0.0)",
-        (f"{_SPARSE}test_proximal_l1_against_numpy",),
+        (f"{_L1}test_proximal_l1_against_numpy",),
     ),
     Mutant(
         "proximal group L1: n in place of its root",
         "sparsity/l1.py",
         "threshold * math.sqrt(math.prod(weight.shape) / math.prod(sides))",
         "threshold * (math.prod(weight.shape) / math.prod(sides))",
-        (f"{_SPARSE}test_proximal_group_l1_against_numpy",),
+        (f"{_L1}test_proximal_group_l1_against_numpy",),
     ),
     Mutant(
         "targeted dropout: keeps where it drops",

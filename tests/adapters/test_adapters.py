@@ -7,25 +7,9 @@ import numpy as np
 import pytest
 
 import tfpeft
+from tests.adapters.models import HARD, X, Y, predict, randomized, transformer
 from tfpeft.core import weight_files
 from tfpeft.core.graph import flatten_layers
-
-rng = np.random.default_rng(0)
-X = rng.normal(size=(16, 6, 8)).astype("float32")
-Y = rng.integers(0, 3, 16)
-HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def transformer():
-    inputs = keras.Input((6, 8))
-    attention = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
-    hidden = keras.layers.LayerNormalization(name="norm")(inputs + attention)
-    dense = keras.layers.Dense(16, activation="gelu", name="feedforward_intermediate_dense")
-    dense = keras.layers.Dense(8, name="feedforward_output_dense")(dense(hidden))
-    dense = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(dense))
-    hidden = keras.layers.Conv1D(5, 3, padding="same", activation="relu", name="conv")(dense)
-    hidden = keras.layers.GlobalAveragePooling1D()(hidden)
-    return keras.Model(inputs, keras.layers.Dense(3, name="head")(hidden))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +37,7 @@ method = pytest.mark.parametrize("name", METHODS)
 def trained(model, name, epochs=3, **options):
     keras.utils.set_random_seed(1)
     adapted = tfpeft.add_adapters(model, METHODS[name]())
-    adapted.compile(keras.optimizers.Adam(0.05), HARD, **options)
+    adapted.compile(keras.optimizers.SGD(0.5, momentum=0.9), HARD, **options)
     adapted.fit(X, Y, batch_size=16, epochs=epochs, verbose=0)
     return adapted
 
@@ -62,18 +46,6 @@ def trained(model, name, epochs=3, **options):
 def trained_once(model):
     """A function of a method's name that trains a model once for all tests; one trains it on."""
     return functools.cache(lambda name: trained(model, name))
-
-
-def predict(model, x=X):
-    """Returns outputs as an array, in eager code: `Model.predict` traces every model anew."""
-    return np.asarray(model(x, training=False))
-
-
-def randomized(adapted, seed=3):
-    values = np.random.default_rng(seed)
-    for variable in adapted.trainable_variables:
-        variable.assign(variable + values.normal(0.0, 0.3, variable.shape))
-    return adapted
 
 
 @method
@@ -104,122 +76,6 @@ def test_trains_only_the_adapter_and_merges(name, model, trained_once):
     assert [w.shape for w in merged.weights] == [w.shape for w in model.weights]
     assert len(merged.trainable_variables) == len(model.trainable_variables)
     np.testing.assert_array_equal(predict(adapted), found)
-
-
-class TestFormulas:
-    """Outputs of one layer, by NumPy, once the adapter's weights are no longer the first ones."""
-
-    def outputs(self, layer, shape, adapter, x):
-        inputs = keras.Input(shape)
-        built = keras.Model(inputs, layer(inputs))
-        for weight in built.weights:
-            weight.assign(rng.normal(size=weight.shape))
-        adapted = randomized(tfpeft.add_adapters(built, adapter))
-        part = adapted.adapters["default"].parts[0]
-        return (
-            predict(adapted, x),
-            part,
-            [w.astype("float64") for w in built.get_weights()],
-        )
-
-    @pytest.mark.parametrize("kind", ["lora", "dora"])
-    def test_dense(self, kind):
-        x = rng.normal(size=(4, 5)).astype("float32")
-        adapter = {"lora": tfpeft.LoRA, "dora": tfpeft.DoRA}[kind](rank=2, alpha=3.0)
-        layer = keras.layers.Dense(7, activation="tanh")
-        found, part, (w, b) = self.outputs(layer, (5,), adapter, x)
-        w = w + 1.5 * part.a.numpy() @ part.b.numpy()
-        if kind == "dora":
-            w = part.magnitude.numpy() * w / np.linalg.norm(w, axis=0)
-        np.testing.assert_allclose(found, np.tanh(x @ w + b), rtol=1e-5, atol=1e-5)
-
-    def test_the_first_a(self):
-        """Uniform within 1 / sqrt(fan_in), as the authors' Kaiming with a = sqrt(5)."""
-        model = keras.Sequential([keras.Input((25,)), keras.layers.Dense(7, name="head")])
-        adapted = tfpeft.add_adapters(model, tfpeft.LoRA(rank=40, target="head"))
-        a, b = (w.numpy() for w in adapted.trainable_weights)
-        assert a.shape == (25, 40)
-        assert 0.19 < np.abs(a).max() <= 0.2
-        np.testing.assert_allclose(a.std(), 0.2 / np.sqrt(3), rtol=0.1)
-        assert not np.any(b)
-
-    @pytest.mark.parametrize("kind", ["lora", "dora"])
-    @pytest.mark.parametrize(
-        ("equation", "bias_axes", "output_shape", "input_axes"),
-        [("btd,dnh->btnh", "nh", (6, 2, 4), (0,)), ("...d,de->...e", "e", (6, 4), (0,))],
-    )
-    def test_einsum(self, kind, equation, bias_axes, output_shape, input_axes):
-        adapter = {"lora": tfpeft.LoRA, "dora": tfpeft.DoRA}[kind](rank=3, alpha=3.0)
-        layer = keras.layers.EinsumDense(equation, output_shape, bias_axes=bias_axes)
-        found, part, (w, b) = self.outputs(layer, (6, 8), adapter, X)
-        w = w + np.tensordot(part.a.numpy(), part.b.numpy(), 1)
-        if kind == "dora":
-            w = part.magnitude.numpy() * w / np.linalg.norm(w, axis=0)
-        expected = np.einsum(equation, X.astype("float64"), w) + b
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-    def test_einsum_that_sums_two_axes(self):
-        x = rng.normal(size=(4, 6, 2, 3)).astype("float32")
-        layer = keras.layers.EinsumDense("btnh,nhd->btd", (6, 5), bias_axes="d")
-        found, part, (w, b) = self.outputs(layer, (6, 2, 3), tfpeft.LoRA(rank=3, alpha=6.0), x)
-        w = w + 2.0 * np.einsum("nhr,rd->nhd", part.a.numpy(), part.b.numpy())
-        expected = np.einsum("btnh,nhd->btd", x, w) + b
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-    @pytest.mark.parametrize("kind", ["lora", "dora"])
-    def test_convolution(self, kind):
-        x = rng.normal(size=(2, 7, 6, 3)).astype("float32")
-        adapter = {"lora": tfpeft.LoRA, "dora": tfpeft.DoRA}[kind](rank=2, alpha=2.0)
-        layer = keras.layers.Conv2D(4, 3, strides=2, padding="same")
-        found, part, (w, b) = self.outputs(layer, (7, 6, 3), adapter, x)
-        w = w + part.a.numpy() @ part.b.numpy()
-        if kind == "dora":
-            w = part.magnitude.numpy() * w / np.sqrt(np.sum(w**2, axis=(0, 1, 2)))
-        expected = keras.ops.conv(x, w.astype("float32"), 2, "same") + b
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-    def test_embedding(self):
-        x = rng.integers(0, 9, (4, 5))
-        adapter = tfpeft.LoRA(rank=2, alpha=2.0, target="words")
-        layer = keras.layers.Embedding(9, 4, name="words")
-        found, part, (table,) = self.outputs(layer, (5,), adapter, x)
-        expected = (table + part.a.numpy() @ part.b.numpy())[x]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-    def test_ia3(self):
-        x = rng.normal(size=(4, 5)).astype("float32")
-        layer = keras.layers.Dense(7, activation="tanh")
-        found, part, (w, b) = self.outputs(layer, (5,), tfpeft.IA3(), x)
-        expected = np.tanh(part.scale.numpy() * (x @ w + b))
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-        layer = keras.layers.Dense(7, activation="tanh", name="second")
-        adapter = tfpeft.IA3(input_target="second")
-        found, part, (w, b) = self.outputs(layer, (5,), adapter, x)
-        assert part.scale.shape == (5,)
-        expected = np.tanh((part.scale.numpy() * x) @ w + b)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-    def test_bottleneck(self):
-        x = rng.normal(size=(4, 5)).astype("float32")
-        adapter = tfpeft.BottleneckAdapter(size=3, activation="relu")
-        layer = keras.layers.Dense(7, activation="tanh")
-        found, part, (w, b) = self.outputs(layer, (5,), adapter, x)
-        down, down_bias, up, up_bias = (w.numpy() for w in part.weights)
-        h = np.tanh(x @ w + b)
-        expected = h + np.maximum(h @ down + down_bias, 0.0) @ up + up_bias
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-    def test_bias_and_norm(self):
-        x = rng.normal(size=(4, 5)).astype("float32")
-        layer = keras.layers.Dense(7, activation="tanh")
-        found, part, (w, b) = self.outputs(layer, (5,), tfpeft.BitFit(), x)
-        expected = np.tanh(x @ w + b + part.shift.numpy())
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-        layer = keras.layers.LayerNormalization(epsilon=1e-5)
-        found, part, (gamma, beta) = self.outputs(layer, (5,), tfpeft.NormTuning(), x)
-        n = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
-        expected = part.gain.numpy() * (gamma * n + beta) + part.shift.numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 class TestSeveralAdapters:
@@ -292,14 +148,12 @@ class TestSeveralAdapters:
         adapted.save(tmp_path / "adapted.keras")
         loaded = keras.models.load_model(tmp_path / "adapted.keras")
         for run in (adapted, loaded):
-            run.layers[0].training = False
-            keras.utils.set_random_seed(2)
-            run.fit(X, Y, batch_size=16, epochs=2, verbose=0)
-        assert len(loaded.weights) == len(adapted.weights)
-        if getattr(METHODS[name](), "dropout", 0.0):
-            return  # the two runs draw other dropout masks
+            for state in run.variables:  # that of dropout is not saved
+                if "seed_generator" in state.path:
+                    state.assign([0, 0])
+            run.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         for a, b in zip(adapted.weights, loaded.weights, strict=True):
-            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=0.2)
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
 
 
 class TestComposition:
@@ -344,7 +198,7 @@ class TestComposition:
         finally:
             keras.config.set_dtype_policy("float32")
         assert all(v.dtype == "float32" for v in adapted.trainable_variables)
-        assert np.all(np.isfinite(adapted.predict(X, verbose=0)))
+        assert np.all(np.isfinite(predict(adapted)))
 
 
 def test_summary(model):

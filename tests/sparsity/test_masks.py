@@ -39,6 +39,13 @@ def test_ties_are_cut_to_the_exact_number():
     np.testing.assert_array_equal(mask.numpy().reshape(-1), [True] * 8 + [False] * 12)
 
 
+# Compiled once for all numbers and values.
+_FIND_THRESHOLD = {
+    jit_compile: tf.function(threshold.find_threshold, jit_compile=jit_compile)
+    for jit_compile in (False, True)
+}
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 450, 500, 890, 899, 900, 910, 999, 1000])
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -48,8 +55,8 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
         values = np.abs(values)
     values[:100] = np.repeat([0.0, -0.0], 50)
     values[100:110] = values[110]
-    compiled = tf.function(threshold.find_threshold, jit_compile=jit_compile)
-    limit, exact = (each.numpy() for each in compiled(tf.constant(values), tf.constant(count)))
+    found = _FIND_THRESHOLD[jit_compile](tf.constant(values), tf.constant(count))
+    limit, exact = (each.numpy() for each in found)
     ordered = np.sort(values)[::-1]
     equal = count < 1000 and ordered[count] == ordered[count - 1]
     if equal:
@@ -58,6 +65,13 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
         assert limit == pytest.approx(ordered[count - 1], abs=1e-37)
     else:
         np.testing.assert_array_equal(values >= limit, values >= ordered[count - 1])
+
+
+def test_a_search_is_traced_once_for_all_kernels():
+    for size in (10, 20):
+        mask = tf.function(masks.top_mask)(tf.range(float(size)), tf.constant(3))
+        np.testing.assert_array_equal(mask, np.arange(size) >= size - 3)
+    assert threshold._find_by_histograms.experimental_get_tracing_count() == 1
 
 
 def _cases_of_top_mask():
