@@ -146,7 +146,7 @@ class DependencyGraph:
         self.contractions = collections.defaultdict(list)
         self.normalized = {}
         self.reasons = []
-        self._tags_of_sizes, self._tags_of_weights = {}, {}
+        self._tags_of = {}  # of what several calls share, by its place
         paths = layers_by_path(model)
         found = {path: matching_patterns(path, exclude) for path in paths}
         self.used = {pattern for patterns in found.values() for pattern in patterns}
@@ -222,7 +222,7 @@ class DependencyGraph:
             axis: The axis of the channels.
             repeats: How many slices a channel has; slice i is of channel i modulo their number.
         """
-        known = self._tags_of_weights.get((id(variable), axis))
+        known = self._tags_of.get((id(variable), axis))
         if known is not None:
             return known[: len(known) // repeats]
         tags = self.tags.new(variable.shape[axis] // repeats)
@@ -233,33 +233,42 @@ class DependencyGraph:
 
     def slice(self, layer, variable, axis, tags, role):
         """Notes to which channels the slices of a weight belong; a weight may be None."""
-        if variable is None or tags is None:
-            return
-        known = self._tags_of_weights.setdefault((id(variable), axis), tags)
-        if known is not tags:  # the weight is used in several calls
-            self.unite(known, tags)
-        else:
+        if variable is not None and self._is_first(layer, (id(variable), axis), tags):
             self.slices.append(Slices(layer, variable, axis, tags, role))
 
     def consume(self, layer, variable, axis, tags):
         """Notes that the slices of a weight are multiplied by channels."""
-        if tags is None:
-            # Called elsewhere with channels that can be removed: here they cannot.
-            known = self._tags_of_weights.get((id(variable), axis))
-            tags = np.zeros(variable.shape[axis], int)
-            if known is not None:
-                self.fix(known, layer, "is called with channels that are fixed, too")
         self.slice(layer, variable, axis, tags, CONSUMES)
 
     def size(self, operation, argument, tags, index=None):
         """Notes that an argument of an operation is the number of channels."""
-        if tags is None:
-            return
-        known = self._tags_of_sizes.setdefault((id(operation), argument, index), tags)
-        if known is not tags:
+        if self._is_first(operation, (id(operation), argument, index), tags):
+            self.sizes.append(Size(operation, argument, index, tags))
+
+    def contract(self, operation, index, axis, tags):
+        """Notes that an operation without weights sums over the channels of an input's axis."""
+        if self._is_first(operation, (id(operation), "contract", index, axis), tags):
+            self.contractions[operation].append((index, axis, tags))
+
+    def normalize(self, layer, tags):
+        """Notes that a layer has statistics over channels."""
+        if self._is_first(layer, (id(layer), "normalize"), tags):
+            self.normalized[layer] = tags
+
+    def _is_first(self, operation, key, tags):
+        """Whether tags are the first ones of a place; those of further calls become one with them.
+
+        Channels that an operation is called with stay where it is called with fixed ones, too.
+        """
+        known = self._tags_of.setdefault(key, tags)
+        if known is tags:
+            return tags is not None
+        if known is not None and tags is not None and len(known) == len(tags):
             self.unite(known, tags)
         else:
-            self.sizes.append(Size(operation, argument, index, tags))
+            for each in (known, tags):
+                self.fix(each, operation, "is called with channels that are fixed, too")
+        return False
 
     def product(self, factor, *widths):
         """Notes multiply-accumulates: `factor` times the sizes of `widths`, tags or numbers."""

@@ -272,19 +272,16 @@ def layer_normalization(graph, call, inputs):
     """LayerNormalization, RMSNormalization: statistics over channels, a scale per channel."""
     layer, (x,) = call.operation, inputs
     axes = [axis % len(x.shape) for axis in _as_list(layer.axis)]
-    tagged = [axis for axis in axes if x.axes[axis] is not None]
-    if not tagged:
-        return [x.axes]
+    tags = x.axes[-1]
     if not graph.through_statistics or axes != [len(x.shape) - 1]:
-        for axis in tagged:
+        for axis in axes:
             graph.fix(x.axes[axis], layer, "has statistics over the channels")
         return [x.axes]
     for name in ("gamma", "beta", "scale"):
-        weight = getattr(layer, name, None)
-        if isinstance(weight, keras.Variable):  # `scale` may be a flag
-            graph.slice(layer, weight, 0, x.axes[-1], "carries")
-    known = graph.normalized.setdefault(layer, x.axes[-1])
-    graph.unite(known, x.axes[-1])
+        variable = getattr(layer, name, None)
+        if isinstance(variable, keras.Variable):  # `scale` is an argument, too
+            graph.slice(layer, variable, 0, tags, "carries")
+    graph.normalize(layer, tags)
     return [x.axes]
 
 

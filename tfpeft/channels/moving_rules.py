@@ -236,14 +236,8 @@ def dot(graph, call, inputs):
     names = [[*range(100, 100 + len(x.shape))], [*range(200, 200 + len(y.shape))]]
     names[0][0] = names[1][0] = 0
     names[0][axes[0]] = names[1][axes[1]] = 1
-    out = (
-        [0, *(n for n in names[0] + names[1] if n > 1)]
-        if len(x.shape) + len(y.shape) > 4
-        else [
-            0,
-            None,
-        ]
-    )
+    out = [0, *(n for n in names[0] + names[1] if n > 1)]
+    out = out if len(out) > 1 else [0, None]  # Keras adds an axis to a number per sample
     return [_contract(graph, call, inputs, names, out)]
 
 
@@ -271,30 +265,27 @@ def einsum(graph, call, inputs):
 
 def _contract(graph, call, inputs, names, out):
     """Notes what is summed over; returns the axes of the output, of which `out` are the names."""
-    made = {}
-    for x, labels in zip(inputs, names, strict=True):
+    places = {}
+    for index, labels in enumerate(names):
         for axis, label in enumerate(labels):
-            made.setdefault(label, []).append((x, axis))
-    sides = {}
-    for label, places in made.items():
-        tags = [x.axes[axis] for x, axis in places]
-        sides[label] = max(x.shape[axis] or 1 for x, axis in places)
-        known = next((each for each in tags if each is not None), None)
-        if known is None:
-            made[label] = None
-            continue
-        for each in tags:
-            if each is None:
-                graph.fix(known, call.operation, "joins them with channels that are fixed")
-            else:
-                graph.unite(known, each)
-        made[label] = known
+            places.setdefault(label, []).append((index, axis))
+    made, widths = {}, []
+    for label, found in places.items():
+        sides = [inputs[index].shape[axis] for index, axis in found]
+        tags = [inputs[index].axes[axis] for index, axis in found]
+        if any(each is None for each in tags) or len(set(sides)) > 1:
+            for each in tags:
+                graph.fix(each, call.operation, "joins them with channels that are fixed")
+            tags = [None] * len(tags)
+            widths.append(max(side or 1 for side in sides))
+        else:
+            for each in tags:
+                graph.unite(tags[0], each)
+            widths.append(tags[0])
+        made[label] = tags[0]
         if label not in out:
-            for x, axis in places:
-                index = next(i for i, each in enumerate(inputs) if each is x)
-                if x.axes[axis] is not None:
-                    graph.contractions[call.operation].append((index, axis, x.axes[axis]))
-    widths = [sides[label] if tags is None else tags for label, tags in made.items()]
+            for (index, axis), each in zip(found, tags, strict=True):
+                graph.contract(call.operation, index, axis, each)
     graph.product(1, *widths)
     return [made.get(label) for label in out]
 
