@@ -206,7 +206,9 @@ class _Builder:
         rank = len(x.shape) - 2
         kind = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)[rank - 1]
         padding = self.choice(["same", "valid"])
-        return self.call(kind(self.width(), 2, strides=2, padding=padding, use_bias=self._coin()), x)
+        return self.call(
+            kind(self.width(), 2, strides=2, padding=padding, use_bias=self._coin()), x
+        )
 
     def _separable(self, x):
         kind = (layers.SeparableConv1D, layers.SeparableConv2D)[len(x.shape) - 3]
@@ -264,9 +266,7 @@ class _Builder:
     # Layers that carry channels.
 
     def _batch_normalization(self, x):
-        return self.call(
-            layers.BatchNormalization(scale=self._coin(), center=self._coin()), x
-        )
+        return self.call(layers.BatchNormalization(scale=self._coin(), center=self._coin()), x)
 
     def _layer_normalization(self, x):
         kind = self.choice([layers.LayerNormalization, layers.RMSNormalization])
@@ -355,8 +355,13 @@ class _Builder:
         """Returns another tensor of the shape, but along an axis, where there is one."""
 
         def fits(y):
-            return y is not x and len(y.shape) == len(x.shape) and all(
-                i == axis or a == b for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True))
+            return (
+                y is not x
+                and len(y.shape) == len(x.shape)
+                and all(
+                    i == axis or a == b
+                    for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True))
+                )
             )
 
         found = [y for y in self.live if fits(y)]
@@ -442,9 +447,11 @@ class _Builder:
                 lambda: ops.flip(x, 1),
                 lambda: ops.softmax(x),
                 lambda: ops.where(x > 0, x, 0.1 * x),
-                lambda: ops.pad(x, [[0, 0], [1, 1], *[[0, 0]] * (len(x.shape) - 2)])
-                if len(x.shape) > 2
-                else None,
+                lambda: (
+                    ops.pad(x, [[0, 0], [1, 1], *[[0, 0]] * (len(x.shape) - 2)])
+                    if len(x.shape) > 2
+                    else None
+                ),
                 lambda: ops.roll(x, 1, axis=1),
                 lambda: ops.cumsum(x, axis=1),
                 lambda: ops.repeat(x, 2, axis=-1),

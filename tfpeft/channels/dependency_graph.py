@@ -81,6 +81,21 @@ def _shapes_of(model, batch):
     return shapes
 
 
+def _without_masks(call, inputs):
+    """Returns a call and its inputs without those that are masks: of positions, not of channels."""
+    named = [each for name, each in call.kwargs.items() if name.endswith("mask")]
+    masks = {id(tensor) for tensor in keras.tree.flatten(named)}
+    if isinstance(call.operation, keras.layers.Layer):
+        masks |= {id(tensor) for tensor in call.inputs if tensor.dtype == "bool"}
+    pairs = [
+        (tensor, tagged)
+        for tensor, tagged in zip(call.inputs, inputs, strict=True)
+        if id(tensor) not in masks
+    ]
+    tensors, inputs = zip(*pairs, strict=True)
+    return call._replace(inputs=list(tensors)), list(inputs)
+
+
 def walk(model, inputs, visit, enter=None):
     """Carries values through the graph of a model, and of the models inside.
 
@@ -158,15 +173,14 @@ class DependencyGraph:
         for tagged, tensor in zip(
             walk(model, inputs, self._outputs, self._enter), model.outputs, strict=True
         ):
-            self.fix(tagged, tensor, "is an output of the model")
+            self.fix(tagged, origin(tensor).operation, "makes an output of the model")
 
     def _enter(self, model, feeding):
         """Notes the widths that the inputs of a nested model are declared with."""
         for tensor, tagged in zip(input_tensors(model), feeding, strict=False):
-            for axis in tagged.tagged_axes():
+            for axis, tags in enumerate(tagged.axes):
                 if tensor.shape[axis] is not None:
-                    layer = origin(tensor).operation
-                    self.size(layer, "batch_shape", tagged.axes[axis], axis)
+                    self.size(origin(tensor).operation, "batch_shape", tags, axis)
 
     def _outputs(self, call, inputs):
         layer = call.operation
@@ -179,7 +193,7 @@ class DependencyGraph:
         if problem:
             outputs = self.stop(call, inputs, problem)
         elif rule is not None:
-            outputs = rule(self, call, inputs)
+            outputs = rule(self, *_without_masks(call, inputs))
         elif getattr(layer, "weights", ()):
             why = f"is a {type(layer).__name__}, whose weights have unknown axes"
             outputs = self.stop(call, inputs, why)

@@ -230,15 +230,21 @@ def bidirectional(graph, call, inputs):
         graph.size(part, "units", tags)
         made.append(tags)
     graph.unite(*made)  # Keras wants both of one width
-    joined = np.concatenate(made) if layer.merge_mode == "concat" else made[0]
-    states = [(None, tags) for tags in made for _ in range((len(call.outputs) - 1) // 2)]
-    return [(*axes, joined), *states]
+    if layer.merge_mode is None:
+        joined = [(*axes, tags) for tags in made]
+    else:
+        joined = [(*axes, np.concatenate(made) if layer.merge_mode == "concat" else made[0])]
+    states = (len(call.outputs) - len(joined)) // 2
+    return [*joined, *[(None, tags) for tags in made for _ in range(states)]]
 
 
 def time_distributed(graph, call, inputs):
     """TimeDistributed: the rule of the layer inside, without the axis of time."""
     inner, (x,) = call.operation.layer, inputs
     rule = rule_of(inner)
+    problem = problem_of(inner)
+    if problem:
+        return graph.stop(call, inputs, f"runs a layer that {problem}")
     if rule is None or getattr(inner, "layers", None):
         return graph.stop(call, inputs, f"runs a {type(inner).__name__} at each step")
     outputs = [_WithoutTime(tensor) for tensor in call.outputs]

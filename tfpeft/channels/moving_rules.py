@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfpeft.channels import unknown_layers
-from tfpeft.channels.rule_parts import activated, only_axis
+from tfpeft.channels.rule_parts import ELEMENTWISE, activated, only_axis
 from tfpeft.channels.tags import FIXED
 from tfpeft.core.arguments import InputError
 
@@ -82,6 +82,8 @@ def spatial(graph, call, inputs):
 
 def concatenate(graph, call, inputs):
     """Concatenate: along its axis one after the other, along others as one."""
+    if len(keras.tree.flatten(call.args[0])) > len(inputs):
+        return graph.stop(call, inputs, "joins them with a constant")
     rank = len(inputs[0].shape)
     axis = call.operation.axis % rank
     made = [None] * rank
@@ -124,6 +126,9 @@ def reshape(graph, call, inputs):
 def _run(graph, call, x, move, before=None):
     """Returns the axes of an operation's output, from a run on the tags of each axis alone."""
     out = call.outputs[0].shape
+    if x.axes[0] is not None:
+        graph.fix(x, call.operation, "moves the axis of the samples")
+        return [None] * len(out)
     free = [i for i, side in enumerate(out) if side is None]
     target = [1, *(-1 if i in free else side for i, side in enumerate(out) if i)]
     known = math.prod(side or 1 for side in x.shape)
@@ -187,7 +192,7 @@ def get_item(graph, call, inputs):
     (x,), key = inputs[:1], call.args[1] if len(call.args) > 1 else call.kwargs.get("key")
     made = [None] * len(call.outputs[0].shape)
     for axis in x.tagged_axes():
-        sides = [1 if i == 0 else side or _SIDE for i, side in enumerate(x.shape)]
+        sides = [side or (_SIDE if i else 1) for i, side in enumerate(x.shape)]
         shape = [1] * len(sides)
         shape[axis] = sides[axis]
         try:
@@ -371,8 +376,6 @@ _RULES = {
 }
 # Operations of `keras.ops`, which have no public classes.
 _OPERATIONS = {
-    **dict.fromkeys(("Add", "Subtract", "Multiply", "Divide", "TrueDivide"), merge),
-    **dict.fromkeys(("Maximum", "Minimum"), merge),
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std", "Any", "All"), reduce),
     "Concatenate": concatenate,
     "Reshape": reshape,
@@ -384,3 +387,4 @@ _OPERATIONS = {
     "ExpandDims": expand_dims,
     "Squeeze": squeeze,
 }
+_OPERATIONS |= dict.fromkeys(ELEMENTWISE, merge)

@@ -132,7 +132,9 @@ def _normalize(kept, layer, tags, call, x, *args, **kwargs):
         mean = ops.sum(x, axis=-1, keepdims=True) / count
     centred = (x - mean) * scale
     variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / count
-    outputs = centred * ops.rsqrt(variance + layer.epsilon)
+    if not getattr(layer, "rms_scaling", False):  # with it, Keras leaves the mean in
+        x = centred
+    outputs = x * ops.rsqrt(variance + layer.epsilon)
     for name in ("gamma", "scale"):
         weight = getattr(layer, name, None)
         if isinstance(weight, keras.Variable):
