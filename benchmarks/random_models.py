@@ -111,7 +111,7 @@ class _Builder:
                 flatten = layers.Flatten() if None not in x.shape[1:] else layers.Identity()
                 x = self.choice([flatten, _global_pooling(x, self.rng)])(x)
             if x.shape[-1] is not None and self.rng.random() < 0.9:
-                x = layers.Dense(3)(x)
+                x = layers.Dense(3, name=f"output_{len(made)}")(x)
             if self._coin():
                 x = layers.Softmax()(x)
             made.append(x)

@@ -199,9 +199,21 @@ class DependencyGraph:
             outputs = self.stop(call, inputs, why)
         else:
             outputs = unknown_layers.follow(self, call, inputs)
-        outputs = [Tagged(shape, tuple(axes)) for shape, axes in zip(shapes, outputs, strict=True)]
+        outputs = [
+            Tagged(shape, self._of_sizes(layer, shape, axes))
+            for shape, axes in zip(shapes, outputs, strict=True)
+        ]
         self.outputs.extend((layer, index, output) for index, output in enumerate(outputs))
         return outputs
+
+    def _of_sizes(self, layer, shape, axes):
+        """Returns the tags along axes, without those of axes that are free, or of another size."""
+        axes = list(axes)
+        for axis, (side, tags) in enumerate(zip(shape, axes, strict=True)):
+            if tags is not None and len(tags) != side and axis:
+                self.fix(tags, layer, "has them along an axis of no fixed size")
+                axes[axis] = None
+        return tuple(axes)
 
     def stop(self, call, inputs, why):
         """Fixes all channels that reach a call; returns the axes of its outputs, without tags."""

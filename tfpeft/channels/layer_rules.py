@@ -309,7 +309,7 @@ def group_normalization(graph, call, inputs):
 def prelu(graph, call, inputs):
     """PReLU: a slope per value of a sample, or shared along axes."""
     layer, (x,) = call.operation, inputs
-    for axis in x.tagged_axes():
+    for axis in range(1, len(x.shape)):
         if layer.alpha.shape[axis - 1] == x.shape[axis]:
             graph.slice(layer, layer.alpha, axis - 1, x.axes[axis], "carries")
     return [x.axes]
