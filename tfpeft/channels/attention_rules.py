@@ -17,8 +17,9 @@ def multi_head_attention(graph, call, inputs):
     config = layer.get_config()
     given = config["output_shape"]
     if given is not None:
-        if len(given := tuple(np.atleast_1d(given))) > 1:
+        if len(np.atleast_1d(given)) > 1:
             graph.fix(made, layer, "has outputs of several axes")
+            made = None
         graph.size(layer, "output_shape", made, 0)
     elif query.axes[-1] is None:
         graph.fix(made, layer, "has outputs as wide as its query, which is fixed")
@@ -28,7 +29,7 @@ def multi_head_attention(graph, call, inputs):
     pairs *= math.prod(side or 1 for side in value.shape[1:-1])
     if config["attention_axes"] is None or len(query.shape) == 3:
         graph.product(pairs * (config["key_dim"] + config["value_dim"]), heads)
-    axes = (*(None,) * (len(query.shape) - 1), made)
+    axes = (*(None,) * (len(call.outputs[0].shape) - 1), made)
     return _outputs(call, axes, heads)
 
 

@@ -1,5 +1,6 @@
 """Channels that are constant, whatever the inputs: their values, and the model without them."""
 
+import collections
 from collections.abc import Sequence
 
 import keras
@@ -108,9 +109,9 @@ class _Constants:
         for each in graph.slices:
             slices.setdefault(id(each.layer), []).append(each)
         self._slices = slices
-        self._outputs = {}
+        self._outputs = collections.defaultdict(collections.deque)
         for operation, index, tagged in graph.outputs:
-            self._outputs.setdefault((id(operation), index), tagged)
+            self._outputs[id(operation), index].append(tagged)
         inputs = [_Values(tensor.shape, {}) for tensor in graph.model.inputs]
         walk(graph.model, inputs, self._visit)
         self._bad = set()
@@ -153,7 +154,7 @@ class _Constants:
         layer = call.operation
         outputs = [_Values(tensor.shape, {}) for tensor in call.outputs]
         for index, output in enumerate(outputs):
-            output.tagged = self._outputs[id(layer), index]
+            output.tagged = self._outputs[id(layer), index].popleft()
         self._note_consumed(layer, inputs)
         known = self._of_layer(layer, inputs, outputs)
         if not known and not getattr(layer, "variables", ()):

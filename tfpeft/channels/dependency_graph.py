@@ -81,6 +81,21 @@ def _shapes_of(model, batch):
     return shapes
 
 
+def _without_masks(call, inputs):
+    """Returns a call and its inputs without those that are masks: of positions, not of channels."""
+    named = [each for name, each in call.kwargs.items() if name.endswith("mask")]
+    masks = {id(tensor) for tensor in keras.tree.flatten(named)}
+    if isinstance(call.operation, keras.layers.Layer):
+        masks |= {id(tensor) for tensor in call.inputs if tensor.dtype == "bool"}
+    pairs = [
+        (tensor, tagged)
+        for tensor, tagged in zip(call.inputs, inputs, strict=True)
+        if id(tensor) not in masks
+    ]
+    tensors, inputs = zip(*pairs, strict=True)
+    return call._replace(inputs=list(tensors)), list(inputs)
+
+
 def walk(model, inputs, visit, enter=None):
     """Carries values through the graph of a model, and of the models inside.
 
@@ -146,7 +161,7 @@ class DependencyGraph:
         self.contractions = collections.defaultdict(list)
         self.normalized = {}
         self.reasons = []
-        self._tags_of_sizes, self._tags_of_weights = {}, {}
+        self._tags_of = {}  # of what several calls share, by its place
         paths = layers_by_path(model)
         found = {path: matching_patterns(path, exclude) for path in paths}
         self.used = {pattern for patterns in found.values() for pattern in patterns}
@@ -158,15 +173,14 @@ class DependencyGraph:
         for tagged, tensor in zip(
             walk(model, inputs, self._outputs, self._enter), model.outputs, strict=True
         ):
-            self.fix(tagged, tensor, "is an output of the model")
+            self.fix(tagged, origin(tensor).operation, "makes an output of the model")
 
     def _enter(self, model, feeding):
         """Notes the widths that the inputs of a nested model are declared with."""
         for tensor, tagged in zip(input_tensors(model), feeding, strict=False):
-            for axis in tagged.tagged_axes():
+            for axis, tags in enumerate(tagged.axes):
                 if tensor.shape[axis] is not None:
-                    layer = origin(tensor).operation
-                    self.size(layer, "batch_shape", tagged.axes[axis], axis)
+                    self.size(origin(tensor).operation, "batch_shape", tags, axis)
 
     def _outputs(self, call, inputs):
         layer = call.operation
@@ -179,15 +193,27 @@ class DependencyGraph:
         if problem:
             outputs = self.stop(call, inputs, problem)
         elif rule is not None:
-            outputs = rule(self, call, inputs)
+            outputs = rule(self, *_without_masks(call, inputs))
         elif getattr(layer, "weights", ()):
             why = f"is a {type(layer).__name__}, whose weights have unknown axes"
             outputs = self.stop(call, inputs, why)
         else:
             outputs = unknown_layers.follow(self, call, inputs)
-        outputs = [Tagged(shape, tuple(axes)) for shape, axes in zip(shapes, outputs, strict=True)]
+        outputs = [
+            Tagged(shape, self._of_sizes(layer, shape, axes))
+            for shape, axes in zip(shapes, outputs, strict=True)
+        ]
         self.outputs.extend((layer, index, output) for index, output in enumerate(outputs))
         return outputs
+
+    def _of_sizes(self, layer, shape, axes):
+        """Returns the tags along axes, without those of axes that are free, or of another size."""
+        axes = list(axes)
+        for axis, (side, tags) in enumerate(zip(shape, axes, strict=True)):
+            if tags is not None and len(tags) != side and axis:
+                self.fix(tags, layer, "has them along an axis of no fixed size")
+                axes[axis] = None
+        return tuple(axes)
 
     def stop(self, call, inputs, why):
         """Fixes all channels that reach a call; returns the axes of its outputs, without tags."""
@@ -222,7 +248,7 @@ class DependencyGraph:
             axis: The axis of the channels.
             repeats: How many slices a channel has; slice i is of channel i modulo their number.
         """
-        known = self._tags_of_weights.get((id(variable), axis))
+        known = self._tags_of.get((id(variable), axis))
         if known is not None:
             return known[: len(known) // repeats]
         tags = self.tags.new(variable.shape[axis] // repeats)
@@ -233,33 +259,42 @@ class DependencyGraph:
 
     def slice(self, layer, variable, axis, tags, role):
         """Notes to which channels the slices of a weight belong; a weight may be None."""
-        if variable is None or tags is None:
-            return
-        known = self._tags_of_weights.setdefault((id(variable), axis), tags)
-        if known is not tags:  # the weight is used in several calls
-            self.unite(known, tags)
-        else:
+        if variable is not None and self._is_first(layer, (id(variable), axis), tags):
             self.slices.append(Slices(layer, variable, axis, tags, role))
 
     def consume(self, layer, variable, axis, tags):
         """Notes that the slices of a weight are multiplied by channels."""
-        if tags is None:
-            # Called elsewhere with channels that can be removed: here they cannot.
-            known = self._tags_of_weights.get((id(variable), axis))
-            tags = np.zeros(variable.shape[axis], int)
-            if known is not None:
-                self.fix(known, layer, "is called with channels that are fixed, too")
         self.slice(layer, variable, axis, tags, CONSUMES)
 
     def size(self, operation, argument, tags, index=None):
         """Notes that an argument of an operation is the number of channels."""
-        if tags is None:
-            return
-        known = self._tags_of_sizes.setdefault((id(operation), argument, index), tags)
-        if known is not tags:
+        if self._is_first(operation, (id(operation), argument, index), tags):
+            self.sizes.append(Size(operation, argument, index, tags))
+
+    def contract(self, operation, index, axis, tags):
+        """Notes that an operation without weights sums over the channels of an input's axis."""
+        if self._is_first(operation, (id(operation), "contract", index, axis), tags):
+            self.contractions[operation].append((index, axis, tags))
+
+    def normalize(self, layer, tags):
+        """Notes that a layer has statistics over channels."""
+        if self._is_first(layer, (id(layer), "normalize"), tags):
+            self.normalized[layer] = tags
+
+    def _is_first(self, operation, key, tags):
+        """Whether tags are the first ones of a place; those of further calls become one with them.
+
+        Channels that an operation is called with stay where it is called with fixed ones, too.
+        """
+        known = self._tags_of.setdefault(key, tags)
+        if known is tags:
+            return tags is not None
+        if known is not None and tags is not None and len(known) == len(tags):
             self.unite(known, tags)
         else:
-            self.sizes.append(Size(operation, argument, index, tags))
+            for each in (known, tags):
+                self.fix(each, operation, "is called with channels that are fixed, too")
+        return False
 
     def product(self, factor, *widths):
         """Notes multiply-accumulates: `factor` times the sizes of `widths`, tags or numbers."""

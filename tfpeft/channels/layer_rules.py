@@ -230,15 +230,21 @@ def bidirectional(graph, call, inputs):
         graph.size(part, "units", tags)
         made.append(tags)
     graph.unite(*made)  # Keras wants both of one width
-    joined = np.concatenate(made) if layer.merge_mode == "concat" else made[0]
-    states = [(None, tags) for tags in made for _ in range((len(call.outputs) - 1) // 2)]
-    return [(*axes, joined), *states]
+    if layer.merge_mode is None:
+        joined = [(*axes, tags) for tags in made]
+    else:
+        joined = [(*axes, np.concatenate(made) if layer.merge_mode == "concat" else made[0])]
+    states = (len(call.outputs) - len(joined)) // 2
+    return [*joined, *[(None, tags) for tags in made for _ in range(states)]]
 
 
 def time_distributed(graph, call, inputs):
     """TimeDistributed: the rule of the layer inside, without the axis of time."""
     inner, (x,) = call.operation.layer, inputs
     rule = rule_of(inner)
+    problem = problem_of(inner)
+    if problem:
+        return graph.stop(call, inputs, f"runs a layer that {problem}")
     if rule is None or getattr(inner, "layers", None):
         return graph.stop(call, inputs, f"runs a {type(inner).__name__} at each step")
     outputs = [_WithoutTime(tensor) for tensor in call.outputs]
@@ -272,19 +278,16 @@ def layer_normalization(graph, call, inputs):
     """LayerNormalization, RMSNormalization: statistics over channels, a scale per channel."""
     layer, (x,) = call.operation, inputs
     axes = [axis % len(x.shape) for axis in _as_list(layer.axis)]
-    tagged = [axis for axis in axes if x.axes[axis] is not None]
-    if not tagged:
-        return [x.axes]
+    tags = x.axes[-1]
     if not graph.through_statistics or axes != [len(x.shape) - 1]:
-        for axis in tagged:
+        for axis in axes:
             graph.fix(x.axes[axis], layer, "has statistics over the channels")
         return [x.axes]
     for name in ("gamma", "beta", "scale"):
-        weight = getattr(layer, name, None)
-        if isinstance(weight, keras.Variable):  # `scale` may be a flag
-            graph.slice(layer, weight, 0, x.axes[-1], "carries")
-    known = graph.normalized.setdefault(layer, x.axes[-1])
-    graph.unite(known, x.axes[-1])
+        variable = getattr(layer, name, None)
+        if isinstance(variable, keras.Variable):  # `scale` is an argument, too
+            graph.slice(layer, variable, 0, tags, "carries")
+    graph.normalize(layer, tags)
     return [x.axes]
 
 
@@ -306,7 +309,7 @@ def group_normalization(graph, call, inputs):
 def prelu(graph, call, inputs):
     """PReLU: a slope per value of a sample, or shared along axes."""
     layer, (x,) = call.operation, inputs
-    for axis in x.tagged_axes():
+    for axis in range(1, len(x.shape)):
         if layer.alpha.shape[axis - 1] == x.shape[axis]:
             graph.slice(layer, layer.alpha, axis - 1, x.axes[axis], "carries")
     return [x.axes]

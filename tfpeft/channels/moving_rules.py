@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfpeft.channels import unknown_layers
-from tfpeft.channels.rule_parts import activated, only_axis
+from tfpeft.channels.rule_parts import ELEMENTWISE, activated, only_axis
 from tfpeft.channels.tags import FIXED
 from tfpeft.core.arguments import InputError
 
@@ -82,6 +82,8 @@ def spatial(graph, call, inputs):
 
 def concatenate(graph, call, inputs):
     """Concatenate: along its axis one after the other, along others as one."""
+    if len(keras.tree.flatten(call.args[0])) > len(inputs):
+        return graph.stop(call, inputs, "joins them with a constant")
     rank = len(inputs[0].shape)
     axis = call.operation.axis % rank
     made = [None] * rank
@@ -124,6 +126,9 @@ def reshape(graph, call, inputs):
 def _run(graph, call, x, move, before=None):
     """Returns the axes of an operation's output, from a run on the tags of each axis alone."""
     out = call.outputs[0].shape
+    if x.axes[0] is not None:
+        graph.fix(x, call.operation, "moves the axis of the samples")
+        return [None] * len(out)
     free = [i for i, side in enumerate(out) if side is None]
     target = [1, *(-1 if i in free else side for i, side in enumerate(out) if i)]
     known = math.prod(side or 1 for side in x.shape)
@@ -187,7 +192,7 @@ def get_item(graph, call, inputs):
     (x,), key = inputs[:1], call.args[1] if len(call.args) > 1 else call.kwargs.get("key")
     made = [None] * len(call.outputs[0].shape)
     for axis in x.tagged_axes():
-        sides = [1 if i == 0 else side or _SIDE for i, side in enumerate(x.shape)]
+        sides = [side or (_SIDE if i else 1) for i, side in enumerate(x.shape)]
         shape = [1] * len(sides)
         shape[axis] = sides[axis]
         try:
@@ -236,14 +241,8 @@ def dot(graph, call, inputs):
     names = [[*range(100, 100 + len(x.shape))], [*range(200, 200 + len(y.shape))]]
     names[0][0] = names[1][0] = 0
     names[0][axes[0]] = names[1][axes[1]] = 1
-    out = (
-        [0, *(n for n in names[0] + names[1] if n > 1)]
-        if len(x.shape) + len(y.shape) > 4
-        else [
-            0,
-            None,
-        ]
-    )
+    out = [0, *(n for n in names[0] + names[1] if n > 1)]
+    out = out if len(out) > 1 else [0, None]  # Keras adds an axis to a number per sample
     return [_contract(graph, call, inputs, names, out)]
 
 
@@ -271,30 +270,27 @@ def einsum(graph, call, inputs):
 
 def _contract(graph, call, inputs, names, out):
     """Notes what is summed over; returns the axes of the output, of which `out` are the names."""
-    made = {}
-    for x, labels in zip(inputs, names, strict=True):
+    places = {}
+    for index, labels in enumerate(names):
         for axis, label in enumerate(labels):
-            made.setdefault(label, []).append((x, axis))
-    sides = {}
-    for label, places in made.items():
-        tags = [x.axes[axis] for x, axis in places]
-        sides[label] = max(x.shape[axis] or 1 for x, axis in places)
-        known = next((each for each in tags if each is not None), None)
-        if known is None:
-            made[label] = None
-            continue
-        for each in tags:
-            if each is None:
-                graph.fix(known, call.operation, "joins them with channels that are fixed")
-            else:
-                graph.unite(known, each)
-        made[label] = known
+            places.setdefault(label, []).append((index, axis))
+    made, widths = {}, []
+    for label, found in places.items():
+        sides = [inputs[index].shape[axis] for index, axis in found]
+        tags = [inputs[index].axes[axis] for index, axis in found]
+        if any(each is None for each in tags) or len(set(sides)) > 1:
+            for each in tags:
+                graph.fix(each, call.operation, "joins them with channels that are fixed")
+            tags = [None] * len(tags)
+            widths.append(max(side or 1 for side in sides))
+        else:
+            for each in tags:
+                graph.unite(tags[0], each)
+            widths.append(tags[0])
+        made[label] = tags[0]
         if label not in out:
-            for x, axis in places:
-                index = next(i for i, each in enumerate(inputs) if each is x)
-                if x.axes[axis] is not None:
-                    graph.contractions[call.operation].append((index, axis, x.axes[axis]))
-    widths = [sides[label] if tags is None else tags for label, tags in made.items()]
+            for (index, axis), each in zip(found, tags, strict=True):
+                graph.contract(call.operation, index, axis, each)
     graph.product(1, *widths)
     return [made.get(label) for label in out]
 
@@ -380,8 +376,6 @@ _RULES = {
 }
 # Operations of `keras.ops`, which have no public classes.
 _OPERATIONS = {
-    **dict.fromkeys(("Add", "Subtract", "Multiply", "Divide", "TrueDivide"), merge),
-    **dict.fromkeys(("Maximum", "Minimum"), merge),
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "Var", "Std", "Any", "All"), reduce),
     "Concatenate": concatenate,
     "Reshape": reshape,
@@ -393,3 +387,4 @@ _OPERATIONS = {
     "ExpandDims": expand_dims,
     "Squeeze": squeeze,
 }
+_OPERATIONS |= dict.fromkeys(ELEMENTWISE, merge)

@@ -136,8 +136,8 @@ class Plan:
         """Returns {path of a layer: (channels before, after)}, of kernels that make channels."""
         widths = {}
         for name, each in self._made():
-            before = len(each.tags)
-            widths[name] = before, kept.count(each.tags)
+            tags = np.unique(each.tags)  # a unit of an LSTM has a slice for each gate
+            widths[name] = len(tags), kept.count(tags)
         return widths
 
     def fixed(self):

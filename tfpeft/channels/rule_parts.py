@@ -7,6 +7,16 @@ import keras
 import numpy as np
 
 _MASKS = 4
+ELEMENTWISE = (
+    *("Abs", "Absolute", "Add", "Cast", "Celu", "Clip", "Cos", "Divide", "Elu", "Equal", "Erf"),
+    *("Exp", "Expm1", "Floor", "FloorDivide", "Gelu", "Greater", "GreaterEqual", "HardShrink"),
+    *("HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "Less", "LessEqual", "Log", "Log1p"),
+    *("LogSigmoid", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mod"),
+    *("Multiply", "Negative", "NotEqual", "Power", "Reciprocal", "Relu", "Relu6", "Round", "Rsqrt"),
+    *("Selu", "Sigmoid", "Sign", "Silu", "Sin", "SoftShrink", "Softplus", "Softsign", "Sqrt"),
+    *("Square", "Subtract", "Tanh", "TanhShrink", "Threshold", "TrueDivide", "Where"),
+)
+"""Operations of `keras.ops` on values alone, or on values that are at the same place."""
 
 
 def activated(graph, layer, axes):

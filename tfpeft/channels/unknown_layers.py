@@ -102,7 +102,8 @@ def _places(run, index, axis, count):
     for output in outputs:
         if output.ndim < 2 or len(output) != len(changed):
             return None
-        reacts = output[1:] != output[:1]
+        # Not exactly: the place in a vector of the processor changes the rounding.
+        reacts = ~np.isclose(output[1:], output[:1], rtol=1e-5, atol=1e-6)
         ones, zeros = reacts[: len(bits)], reacts[len(bits) :]
         if not reacts.any():
             places.append(None)
@@ -128,12 +129,19 @@ def _axis_of(numbers):
 
 def _works_without(graph, run, inputs, made):
     """Whether the operation gives the same of what is left, when half of the channels are gone."""
-    rng = np.random.default_rng(1)
     before = run(run.arrays)
     tags = np.concatenate([t for x in inputs for t in x.axes if t is not None])
     roots = np.unique(graph.tags.roots(tags))
-    gone = rng.permutation(roots)[: max(1, len(roots) // 2)]
+    for seed in range(2):
+        shuffled = np.random.default_rng(seed).permutation(roots)
+        half = max(1, len(roots) // 2)
+        for gone in (shuffled[:half], shuffled[half:]):
+            if not _is_same(graph, run, inputs, made, before, gone):
+                return False
+    return True
 
+
+def _is_same(graph, run, inputs, made, before, gone):
     def kept(array, axes):
         for axis, each in enumerate(axes):
             if each is not None:

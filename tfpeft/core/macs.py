@@ -19,11 +19,14 @@ def count_macs(model, x):
     None if the graph has loops, or shapes that are not known.
     """
     traced = tf.function(functools.partial(model, training=False))
+    inputs = getattr(model, "inputs", None)
+    samples = (inputs[0].shape[0] if inputs else None) or 1  # a batch may have a fixed size
     specs = keras.tree.map_structure(
-        lambda array: tf.TensorSpec([1, *array.shape[1:]], array.dtype), x
+        lambda array: tf.TensorSpec([samples, *array.shape[1:]], array.dtype), x
     )
     graph = traced.get_concrete_function(specs).graph
-    return _graph_macs(graph, graph)
+    macs = _graph_macs(graph, graph)
+    return None if macs is None else macs // samples
 
 
 def _graph_macs(graph, outer):
