@@ -158,7 +158,7 @@ class DependencyGraph:
         for tagged, tensor in zip(
             walk(model, inputs, self._outputs, self._enter), model.outputs, strict=True
         ):
-            self.fix(tagged, tensor, "is an output of the model")
+            self.fix(tagged, origin(tensor).operation, "is an output of the model")
 
     def _enter(self, model, feeding):
         """Notes the widths that the inputs of a nested model are declared with."""
