@@ -134,6 +134,12 @@ def test_targets_reach_the_library_as_it_takes_them(run_stage, monkeypatch, give
         assert isinstance(received[name], Fraction) == isinstance(value, Fraction)
 
 
+def test_a_budget_that_the_model_meets_is_an_error_that_names_it(run_stage):
+    wanted = r"max_macs=1200\.0, of a model of 1,184 multiply-accumulates and 1,210 parameters"
+    with pytest.raises(InputError, match=f"channel has to be removed. Received: {wanted}"):
+        run_stage(model_of(10), max_macs="1200", importance="l1")
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
