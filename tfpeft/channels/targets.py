@@ -200,6 +200,6 @@ class Targets:
 def _impossible(budget, limit, least, own):
     expected = (
         f"at least {least:,.6g} ({least / own:.3f} of the model's {own:,.6g}), the least that can "
-        "be reached with these limits per layer"
+        "be reached with these `max_ratio_per_layer`, `min_channels`, `round_to` and `exclude`"
     )
     return invalid(budget.name, expected, limit, error=BudgetError)
