@@ -14,7 +14,9 @@ from pipelines.stages.stage import Stage
 from tfpeft.channels.importance import IMPORTANCES
 from tfpeft.channels.selection import SCOPES
 from tfpeft.channels.targets import Budget
+from tfpeft.core.arguments import unexpected
 from tfpeft.core.clone import copy_model
+from tfpeft.core.graph import is_graph
 
 _COUNT = "a whole number above 1, or a fraction of the model's own such as 0.5 or 50%"
 _BUDGETS = {  # what is limited, and the values that the flag takes
@@ -99,6 +101,12 @@ def check(settings):
 def run(settings, inputs):
     """Returns the smaller model, tuned; writes the report of its channels beside it."""
     model, data = inputs.model, inputs.data
+    if not is_graph(model):
+        raise unexpected(
+            "a functional or Sequential model, whose channels can be followed; "
+            "--stages=prune,quantize takes others, and --student=FILE trains a smaller one",
+            f"a {type(model).__name__}",
+        )
     outputs = outputs_of(model, data.train[0])
     rounds = settings.steps if settings.steps > 1 else 0
     share = settings.epochs // (rounds + 1)

@@ -14,6 +14,7 @@ from pipelines.common import folders, splits
 from pipelines.common.flags import settings_of
 from pipelines.stages import STAGES, compression, distill
 from pipelines.stages.stage import Inputs
+from tests.pipelines import plain
 from tfpeft.channels import iterative
 from tfpeft.core.arguments import InputError
 
@@ -132,6 +133,11 @@ def test_targets_reach_the_library_as_it_takes_them(run_stage, monkeypatch, give
     assert received == {**expected, **others, "through_statistics": True, "batch_size": 45}
     for name, value in expected.items():
         assert isinstance(received[name], Fraction) == isinstance(value, Fraction)
+
+
+def test_a_model_without_a_graph_is_an_error_that_names_other_stages(run_stage):
+    with pytest.raises(InputError, match="--stages=prune,quantize.*Received: a Net$"):
+        run_stage(plain.Net())
 
 
 def test_a_budget_that_the_model_meets_is_an_error_that_names_it(run_stage):
