@@ -20,10 +20,7 @@ from tfpeft.core.graph import is_graph
 
 _COUNT = "a whole number above 1, or a fraction of the model's own such as 0.5 or 50%"
 _BUDGETS = {  # what is limited, and the values that the flag takes
-    "max_macs": (
-        "Multiply-accumulates of a sample that are left, half of them without a target",
-        _COUNT,
-    ),
+    "max_macs": ("Multiply-accumulates of a sample", _COUNT),
     "max_params": ("Parameters", _COUNT),
     "max_size_bytes": ("Bytes of the float32 .tflite file", _COUNT),
     "max_latency_ms": (
@@ -37,12 +34,18 @@ FLAGS = (
         "ratio",
         float,
         None,
-        "Fraction of all channels that is removed at least.",
+        "Fraction of all channels that is removed; more where a budget needs it.",
         above=0,
         below=1,
     ),
     *(
-        Flag(name, str, None, f"{what}, at most: {values}.")
+        Flag(
+            name,
+            str,
+            None,
+            f"{what}, at most: {values}."
+            + (" Without any target it is 50%." if name in _DEFAULT else ""),
+        )
         for name, (what, values) in _BUDGETS.items()
     ),
     Flag(
@@ -120,7 +123,7 @@ def run(settings, inputs):
     print(f"{report}\n", flush=True)
     inputs.folder.write("channels.md", report.to_markdown())
     inputs.folder.write("channels.png", report.plot)
-    tuning = _taught_by_the_model(with_value(settings, "epochs", settings.epochs - rounds * share))
+    tuning = _tuning(settings, settings.epochs - rounds * share)
     distiller, train = distill.make_distiller(tuning, inputs, model, small)
     training.fit(tuning, distiller, data, outputs, train=train)
     return copy_model(small)  # which is not compiled
@@ -185,8 +188,9 @@ def _budget(name, text):
     return value
 
 
-def _taught_by_the_model(settings):
-    """Returns settings for which the teacher is the model before, not one of `distill`'s flags."""
+def _tuning(settings, epochs):
+    """Returns settings of so many epochs, whose teacher no flag of `distill` names."""
+    settings = with_value(settings, "epochs", epochs)
     for flag in distill.FLAGS:
         if flag not in FLAGS:
             settings = with_value(settings, flag.name, flag.default)
