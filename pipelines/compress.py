@@ -2,7 +2,11 @@
 
     python -m pipelines.compress                              # the embedded digits
     python -m pipelines.compress --dataset=fashion_mnist --data_dir=data --student=0.4
+    python -m pipelines.compress --model=mine.keras --dataset=mine.npz --max_macs=0.5
     python -m pipelines.compress --model=mine.keras --dataset=mine.npz --stages=prune,quantize
+
+A model that is given loses channels, then weights (stages prune_channels, prune); without --model
+one is trained, and teaches a student of half its width (distill, prune).
 
 Everything goes to saved_models/NAME/: a .keras file per stage, model.tflite, report.md,
 report.json and accuracy_size.png. Stopped at any moment and started again with the same flags,
@@ -12,13 +16,15 @@ report is of test data.
 Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_drop allows.
 """
 
+from pipelines.common.flags import with_value
 from pipelines.common.script import Script
 from pipelines.stages import STAGES, compression
 
 
 def main(settings):
-    own_flags = (compression.STAGES_FLAG,)
-    return compression.run("compress", settings, settings.stages, own_flags=own_flags)
+    stages = settings.stages or compression.default_stages(settings)
+    settings = with_value(settings, "stages", stages)
+    return compression.run("compress", settings, stages, own_flags=(compression.STAGES_FLAG,))
 
 
 SCRIPT = Script(
@@ -26,7 +32,7 @@ SCRIPT = Script(
     __doc__,
     groups={"stages": (compression.STAGES_FLAG,), **compression.groups(*STAGES)},
     first=(
-        *("dataset", "model", "stages", "student", "alpha", "temperature"),
+        *("dataset", "model", "stages", "student", "max_macs", "alpha"),
         *("final_sparsity", "quantization", "epochs", "max_accuracy_drop"),
     ),
 )

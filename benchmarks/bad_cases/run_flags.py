@@ -62,6 +62,7 @@ def of_models():
     for file in ("width.keras", "classes.keras", "outputs.keras", "damaged.h5"):
         found.append(script_case("export", f"--model={{folder}}/{file}"))
         found.append(script_case("prune", f"--model={{folder}}/{file}"))
+        found.append(script_case("prune_channels", f"--model={{folder}}/{file}"))
         found.append(script_case("evaluate", f"{{folder}}/{file}", named=(file, "model")))
         if file != "classes.keras":
             found.append(script_case("share", f"--backbone={{folder}}/{file}"))
@@ -111,6 +112,12 @@ def of_contradictions():
         script_case(
             "sparse_train", "--technique=static", "--mask_updates=5", named=("mask_updates",)
         ),
+        script_case("prune_channels", "--steps=5", named=("epochs", "steps")),
+        script_case("prune_channels", "--importance=bn_scale", named=("bn_scale",)),
+        script_case("prune_channels", "--exclude=hidden,head", named=("excluded",)),
+        script_case("prune_channels", "--max_macs=1000000000", named=("1,000,000,000", "max_macs")),
+        script_case("prune_channels", "--scope=layer", named=("scope",)),
+        script_case("compress", "--max_macs=0.5", "--student=0.5", named=("max_macs",)),
         script_case("share", "--adapter=ia3", "--rank=4", named=("rank",)),
         script_case("share", "--sequence_length=16", named=("sequence_length",)),
         script_case("share", "--pooling=mean", named=("pooling",)),

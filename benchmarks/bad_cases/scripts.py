@@ -18,6 +18,7 @@ from pipelines import (
     export,
     predict,
     prune,
+    prune_channels,
     share,
     sparse_train,
     train,
@@ -25,7 +26,10 @@ from pipelines import (
 
 SCRIPTS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (compress, distill, evaluate, export, predict, prune, share, sparse_train, train)
+    for module in (
+        *(compress, distill, evaluate, export, predict, prune, prune_channels, share),
+        *(sparse_train, train),
+    )
 }
 MODULE = """
 import sys
@@ -147,6 +151,7 @@ def good_command(script):
         "evaluate": [data, str(folder / "model.keras")],
         "export": [data, model],
         "prune": [data, model, *brief],
+        "prune_channels": [data, model, *brief],
         "share": [f"--backbone={folder / 'model.keras'}", task, *brief],
         "sparse_train": [data, model, *brief],
         "train": [data, *brief],

@@ -14,7 +14,7 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
-from pipelines.stages import STAGES, quantize, teacher
+from pipelines.stages import STAGES, distill, prune_channels, quantize, teacher
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError
 from tfpeft.evaluation.tables import plot_accuracy_size
@@ -22,8 +22,10 @@ from tfpeft.evaluation.tables import plot_accuracy_size
 STAGES_FLAG = Flag(
     "stages",
     list,
-    ("distill", "prune", "quantize"),
-    f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last.",
+    None,
+    f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last. By default "
+    "distill,prune,quantize; of a --model, without flags of distill alone, "
+    "prune_channels,prune,quantize.",
 )
 MAX_ACCURACY_DROP = Flag(
     "max_accuracy_drop",
@@ -68,8 +70,7 @@ def run(job, settings, names, *, own_flags=()):
     """
     check(settings, names)
     stage_flags = [flag for name in names for flag in STAGES[name].flags]
-    # Every run ends with a file.
-    settings = with_defaults(settings, [*RUN_FLAGS, *stage_flags, *quantize.STAGE.flags])
+    settings = with_defaults(settings, [*RUN_FLAGS, *ALL_FLAGS])
     flags = [*RUN_FLAGS, *own_flags, *stage_flags]
     with RunFolder(job, settings, flags, files=files_of_flags(names)) as folder:
         files = [stage.file for stage in with_teacher(names)]
@@ -84,6 +85,17 @@ def run(job, settings, names, *, own_flags=()):
         )
         return 2
     return 0
+
+
+def default_stages(settings):
+    """Returns names of stages: a given model keeps its weights, and loses channels.
+
+    A model that the script trains teaches a student of half its width, as does a given one where a
+    flag of `distill` asks for a student.
+    """
+    own = {flag.name for flag in distill.FLAGS if flag not in prune_channels.FLAGS}
+    first = "distill" if settings.model is None or own & settings.given else "prune_channels"
+    return (first, "prune", "quantize")
 
 
 def files_of_flags(names):
@@ -149,11 +161,12 @@ def run_stages(settings, folder, names):
             # What comes later is of a model that will be no more.
             folder.discard([n for later in stages[number:] for n in (later.file, *later.folders)])
             folder.discard(["report.json"])
-            trains = "distill" in done and stage is not quantize.STAGE
+            distilled = [i for i, each in enumerate(stages[: number - 1]) if each.distils]
+            has_teacher = distilled and stage is not quantize.STAGE
             inputs = Inputs(
                 data=data,
                 folder=folder,
-                teacher=load(done[done.index("distill") - 1]) if trains else None,
+                teacher=load(done[distilled[0] - 1]) if has_teacher else None,
                 model=load(done[-1]) if done else model,
                 custom_objects=custom_objects,
             )

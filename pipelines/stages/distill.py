@@ -14,6 +14,15 @@ from pipelines.stages.stage import Stage
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.export.tflite_file import TFLiteFile
 
+ALPHA = Flag(
+    "alpha",
+    float,
+    0.1,
+    "Weight of the labels in the loss; 1 - alpha is the teacher's.",
+    at_least=0.0,
+    at_most=1.0,
+)
+TEMPERATURE = Flag("temperature", float, 4.0, "Softens the teacher's outputs.", above=0.0)
 FLAGS = (
     Flag(
         "student",
@@ -38,14 +47,7 @@ FLAGS = (
         items=float,
         above=0.0,
     ),
-    Flag(
-        "alpha",
-        float,
-        0.1,
-        "Weight of the labels in the loss; 1 - alpha is the teacher's.",
-        at_least=0.0,
-        at_most=1.0,
-    ),
+    ALPHA,
     Flag(
         "alpha_end",
         float,
@@ -54,7 +56,7 @@ FLAGS = (
         at_least=0.0,
         at_most=1.0,
     ),
-    Flag("temperature", float, 4.0, "Softens the teacher's outputs.", above=0.0),
+    TEMPERATURE,
     Flag(
         "temperature_end", float, None, "If given, --temperature moves evenly to this.", above=0.0
     ),
@@ -62,8 +64,8 @@ FLAGS = (
         "soft_loss",
         str,
         "soft_labels",
-        "How outputs are compared: by their divergence, by that of the label and of the other "
-        "classes apart, by their correlations, or not.",
+        "How outputs are compared: by their divergence, also of sigmoids, by that of the label and "
+        "of the other classes apart, by their correlations, or not.",
         choices=("soft_labels", "decoupled", "dist", "none"),
     ),
     Flag(
@@ -93,6 +95,7 @@ _SOFT_LOSSES = {
     "dist": [tfpeft.DIST],
     "none": [],
 }
+_OF_CLASSES = ("decoupled", "dist")  # which are for classes that exclude each other
 _FEATURE_LOSSES = {
     "matching": [tfpeft.FeatureMatching],
     "attention": [tfpeft.AttentionTransfer],
@@ -172,7 +175,8 @@ def make_distiller(settings, inputs, model, student):
     teachers = [model]
     if settings.teacher:
         teachers = [_load_teacher(settings, inputs, path) for path in settings.teacher]
-    losses = _distillation_losses(settings)
+    outputs = outputs_of(student, x, "the student")
+    losses = _distillation_losses(settings, outputs)
     from_logits = [_from_logits(settings, "a teacher", each, x) for each in teachers]
     teachers = [str(each.path) if isinstance(each, TFLiteFile) else each for each in teachers]
     distiller = tfpeft.Distiller(
@@ -200,10 +204,10 @@ def make_distiller(settings, inputs, model, student):
 def _from_logits(settings, role, model, x):
     """Returns whether outputs are logits; raises for those that no --soft_loss compares."""
     outputs = outputs_of(model, x, role)
-    if settings.soft_loss != "none" and not outputs.is_softmax:
+    if settings.soft_loss in _OF_CLASSES and not outputs.is_softmax:
         raise unexpected(
-            "outputs of a softmax or its logits, which --soft_loss compares",
-            f"{role} with {outputs}; --stages=prune,quantize needs no teacher",
+            f"outputs of a softmax or its logits, which --soft_loss={settings.soft_loss} compares",
+            f"{role} with {outputs}; --soft_loss=soft_labels compares sigmoids",
         )
     return outputs.from_logits
 
@@ -241,8 +245,11 @@ def _annealed(settings, name, data):
     return keras.optimizers.schedules.PolynomialDecay(start, steps, end)
 
 
-def _distillation_losses(settings):
+def _distillation_losses(settings, outputs):
+    """Returns the losses that the flags name, for a student with these `Outputs`."""
     losses = [make() for make in _SOFT_LOSSES[settings.soft_loss]]
+    if settings.soft_loss == "soft_labels" and not outputs.is_softmax:
+        losses = [tfpeft.BinarySoftLabels()]
     pairs = zip(settings.teacher_layers, settings.student_layers, strict=True)
     for teacher_layer, student_layer in pairs:
         for make in _FEATURE_LOSSES[settings.feature_loss]:
@@ -255,4 +262,4 @@ def _distillation_losses(settings):
     return losses
 
 
-STAGE = Stage("distill", FLAGS, run, check=check, folders=("outputs",))
+STAGE = Stage("distill", FLAGS, run, check=check, folders=("outputs",), distils=True)

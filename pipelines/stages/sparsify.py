@@ -9,8 +9,14 @@ from pipelines.common.flags import Flag
 from pipelines.stages.distill import make_distiller
 from tfpeft.sparsity.kernels import select_kernels
 
+EXCLUDE = Flag(
+    "exclude",
+    list,
+    (),
+    "Names or patterns of layers that stay dense, and that keep their channels.",
+)
 LAYER_FLAGS = (
-    Flag("exclude", list, (), "Names or patterns of layers that stay dense."),
+    EXCLUDE,
     Flag("include", list, (), "Names or patterns of custom layers that become sparse as well."),
 )
 

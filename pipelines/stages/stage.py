@@ -17,7 +17,8 @@ class Inputs:
         data: The `Data` of the run, in the input shape of the model.
         folder: The `RunFolder`, for files beside the stage's own.
         model: The result of the stage before; for the first stage, what --model names, or None.
-        teacher: The model that an earlier stage distilled `model` from; None without such a stage.
+        teacher: The model that an earlier stage distilled `model` from, the first one of several;
+            None without such a stage.
         custom_objects: Name -> class of --custom_objects.
     """
 
@@ -52,6 +53,7 @@ class Stage:
         file: Name of the file that the stage writes; by default NAME.keras.
         folders: Names of the folders from which the stage resumes.
         from_scratch: Whether the model that it starts from may be untrained.
+        distils: Whether its model learns from the one before, which then teaches in later stages.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Stage:
     file: str = ""
     folders: tuple = ()
     from_scratch: bool = False
+    distils: bool = False
 
     def __post_init__(self):
         if not self.file:

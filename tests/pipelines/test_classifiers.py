@@ -263,8 +263,9 @@ def test_a_sigmoid_is_pruned_and_its_classes_are_named(photos, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [(row["class"], row["sample"]) for row in found] == [("dark", 0), ("light", 1)]
     assert [row["probability"] for row in found] == pytest.approx([1.0, 1.0])
-    with pytest.raises(InputError, match="softmax or its logits.*one sigmoid for 2 classes"):
-        call(distill, *model, "--pixel_range=0,1", "--student=scaled.keras")
+    student = ["--pixel_range=0,1", "--student=scaled.keras", "--soft_loss=dist"]
+    with pytest.raises(InputError, match="logits, which --soft_loss=dist .*one sigmoid for 2 cl"):
+        call(distill, *model, *student)
 
 
 def test_sparse_training_starts_from_a_model_at_chance(photos, capsys):

@@ -12,6 +12,7 @@ from pipelines import (
     export,
     predict,
     prune,
+    prune_channels,
     share,
     sparse_train,
     train,
@@ -22,7 +23,10 @@ from pipelines.common.script import Script
 from tests.pipelines.scripts import run
 from tfpeft.core.arguments import InputError
 
-SCRIPTS = [compress, distill, evaluate, export, predict, prune, share, sparse_train, train]
+SCRIPTS = [
+    *(compress, distill, evaluate, export, predict, prune, prune_channels, share, sparse_train),
+    train,
+]
 
 
 def test_bad_flags_are_one_line_and_status_1(tmp_path):
@@ -55,7 +59,10 @@ def test_bad_flags_are_one_line_and_status_1(tmp_path):
         ("--epochs", "Missing value for flag --epochs"),
         ("--scope=all", "--scope, expected one of layer, global, erk. Received: --scope=all"),
         ("--l1=nan", "--l1, expected a number above 0. Received: --l1=nan"),
-        ("--stages=prune,melt", "--stages, expected some of distill, sparse_train, prune"),
+        (
+            "--stages=prune,melt",
+            "--stages, expected some of distill, sparse_train, prune_channels, ",
+        ),
         ("file.keras", "Expected flags only. Received: file.keras"),
         ("--model=", "--model, expected a text that is not empty. Received: --model="),
         ("--output_dir=  ", "--output_dir, expected a text that is not empty"),

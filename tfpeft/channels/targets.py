@@ -61,12 +61,16 @@ class Targets:
             "max_size_bytes": max_size_bytes,
             "max_latency_ms": max_latency_ms,
         }
-        budgets = [Budget(name, value) for name, value in given.items() if value is not None]
+        given = {name: value for name, value in given.items() if value is not None}
+        budgets = [Budget(name, value) for name, value in given.items()]
         if ratio is not None:
             check_sparsity("ratio", ratio)
         elif not budgets:
             raise unexpected("`ratio` or a budget, such as max_macs=0.5", "none")
         self.ratio = ratio
+        if ratio is not None:
+            given["ratio"] = ratio
+        self._text = ", ".join(f"{name}={value}" for name, value in given.items())
         self._limits = {}
         self._counted = [each for each in budgets if not each.is_measured]
         self._measured = [each for each in budgets if each.is_measured]
@@ -91,6 +95,7 @@ class Targets:
         }
         new = object.__new__(Targets)
         new._limits, new._counted, new._measured = limits, self._counted, self._measured
+        new._text = self._text
         new.ratio = None
         if self.ratio is not None:  # of the channels that the step before left
             left, before = (1 - self.ratio * each / steps for each in (number, number - 1))
@@ -114,12 +119,16 @@ class Targets:
             return self._within_measured(plan, order, count)
         removed = order.removed(count)
         if not removed.any():
-            raise unexpected(
-                "a ratio below which a channel is, or a budget below what the model costs",
-                f"ratio={self.ratio}, and {plan.costs.macs:,} multiply-accumulates and "
-                f"{plan.costs.params:,} parameters of the model",
+            raise self._met(
+                f"{plan.costs.macs:,} multiply-accumulates and {plan.costs.params:,} parameters"
             )
         return plan.without(removed), removed, {}
+
+    def _met(self, costs):
+        """Returns the error for targets that the model meets as it is."""
+        return unexpected(
+            "a target for which a channel has to be removed", f"{self._text}, of a model of {costs}"
+        )
 
     def _count_of_ratio(self, order):
         if self.ratio is None:
@@ -183,13 +192,14 @@ class Targets:
             else:
                 best, high = found, middle
         if not best[1].any():
-            raise unexpected("budgets below what the model costs", f"{best[2]}")
+            before = {name: pair[0] for name, pair in best[2].items()}
+            raise self._met(" and ".join(f"{name}={value:,g}" for name, value in before.items()))
         return best
 
 
 def _impossible(budget, limit, least, own):
     expected = (
         f"at least {least:,.6g} ({least / own:.3f} of the model's {own:,.6g}), the least that can "
-        "be reached with these limits per layer"
+        "be reached with these `max_ratio_per_layer`, `min_channels`, `round_to` and `exclude`"
     )
     return invalid(budget.name, expected, limit, error=BudgetError)
