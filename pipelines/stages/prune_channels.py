@@ -110,6 +110,9 @@ def run(settings, inputs):
             "--stages=prune,quantize takes others, and --student=FILE trains a smaller one",
             f"a {type(model).__name__}",
         )
+    if settings.steps > 1 and sparsify.has_zeros_in(model):
+        expected = "1 for a model with zeros, which training between rounds does not keep"
+        raise invalid_flag("steps", expected, settings.steps)
     outputs = outputs_of(model, data.train[0])
     rounds = settings.steps if settings.steps > 1 else 0
     share = settings.epochs // (rounds + 1)
@@ -125,8 +128,10 @@ def run(settings, inputs):
     inputs.folder.write("channels.png", report.plot)
     tuning = _tuning(settings, settings.epochs - rounds * share)
     distiller, train = distill.make_distiller(tuning, inputs, model, small)
-    training.fit(tuning, distiller, data, outputs, train=train)
-    return copy_model(small)  # which is not compiled
+    has_zeros = sparsify.has_zeros_in(small)
+    sparse = tfpeft.FixedMask if has_zeros else None  # zeros of an earlier stage stay
+    training.fit(tuning, distiller, data, outputs, train=train, sparsify=sparse)
+    return tfpeft.strip_pruning(small) if has_zeros else copy_model(small)  # not compiled
 
 
 def _in_rounds(settings, inputs, epochs):

@@ -33,7 +33,7 @@ def fit(settings, inputs, sparsify, *, first_step):
         first_step: The update after which epochs can be the best one.
     """
     model, data = inputs.model, inputs.data
-    has_zeros = _has_zeros(model, settings.include)
+    has_zeros = has_zeros_in(model, settings.include)
 
     def wrap(optimizer):
         if has_zeros:
@@ -55,7 +55,7 @@ def fit(settings, inputs, sparsify, *, first_step):
     return tfpeft.strip_pruning(model)
 
 
-def _has_zeros(model, include):
+def has_zeros_in(model, include=()):
     """Whether any kernel that an optimizer would prune has zeros."""
     kernels = select_kernels(model.trainable_variables, include=include)
     return any(np.any(kernel.numpy() == 0) for kernel in kernels)

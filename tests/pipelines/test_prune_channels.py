@@ -140,6 +140,18 @@ def test_a_model_without_a_graph_is_an_error_that_names_other_stages(run_stage):
         run_stage(plain.Net())
 
 
+def test_zeros_of_an_earlier_stage_stay(run_stage):
+    model = model_of(10)
+    kernel = model.layers[0].kernel.numpy()
+    kernel[::2] = 0.0
+    model.layers[0].kernel.assign(kernel)
+    small, _ = run_stage(model, ratio=0.5, importance="l1", epochs=2, learning_rate=0.01)
+    found = small.layers[0].kernel.numpy()
+    np.testing.assert_array_equal(found == 0, np.tile(np.arange(64) % 2 == 0, (8, 1)).T)
+    with pytest.raises(InputError, match="--steps, expected 1 for a model with zeros.*--steps=2"):
+        run_stage(model, steps=2, name="rounds")
+
+
 def test_a_budget_that_the_model_meets_is_an_error_that_names_it(run_stage):
     wanted = r"max_macs=1200\.0, of a model of 1,184 multiply-accumulates and 1,210 parameters"
     with pytest.raises(InputError, match=f"channel has to be removed. Received: {wanted}"):
