@@ -8,8 +8,10 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import ops  # noqa: E402
 
-# What a shell runs in the background ignores Ctrl-C, and so would the scripts that tests stop.
+# What a shell runs in the background ignores Ctrl-C, and what `nohup` runs ignores SIGHUP; so would
+# the scripts that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Scripts that are called in this process ask for it. It is for good, and XLA cannot compile then.
 tf.config.experimental.enable_op_determinism = lambda: None
 # Before anything runs on the CPU: later it can no longer be split.
