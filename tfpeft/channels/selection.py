@@ -58,7 +58,7 @@ class Order:
             chosen = [number for number, each in enumerate(units) if each == unit]
             here = np.flatnonzero(np.isin(numbers, chosen))
             # In a family the order is by rank, so that equal scores do not matter.
-            order = here[np.lexsort((rank[here], values[here]))]
+            order = here[np.lexsort((rank[here], values[here], stays[here]))]
             position[order] = (np.arange(len(here)) + 1) / len(here)
         order = np.lexsort((rank, position))
         self._order = order[~stays[order]]
