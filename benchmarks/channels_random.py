@@ -23,7 +23,7 @@ import tfpeft
 from tfpeft.channels.selection import SCOPES
 
 _REFUSALS = {
-    "a ratio below which a channel is": "the ratio of the channels is less than one",
+    "for which a channel has to be removed": "the ratio of the channels is less than one",
     "no inputs of the model are known": "the model runs with inputs of certain free sides only",
 }
 

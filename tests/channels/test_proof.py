@@ -11,7 +11,7 @@ from tests.channels.models import functional, random_models, with_random_weights
 from tfpeft.channels import layer_rules, proof, unknown_layers
 from tfpeft.channels.selection import SCOPES
 
-REFUSALS = ("of which channels can be removed", "a ratio below which a channel is")
+REFUSALS = ("of which channels can be removed", "for which a channel has to be removed")
 WITHOUT_DATA = ("l1", "l2", "fpgm", "random")
 
 
