@@ -23,7 +23,7 @@ import tfpeft
 from tfpeft.channels.selection import SCOPES
 
 _REFUSALS = {
-    "a ratio below which a channel is": "the ratio of the channels is less than one",
+    "for which a channel has to be removed": "the ratio of the channels is less than one",
     "no inputs of the model are known": "the model runs with inputs of certain free sides only",
 }
 
@@ -39,6 +39,7 @@ def prune(model, rng):
         "importance": str(rng.choice(["random", "l1", "l2", "fpgm"])),
         "scope": str(rng.choice(SCOPES)),
         "round_to": int(rng.choice([1, 1, 1, 2])),
+        "min_channels": 2,  # statistics over one channel are none
         "through_statistics": bool(rng.random() < 0.5),
         "seed": int(rng.integers(1000)),
     }

@@ -13,7 +13,7 @@ from tfpeft.channels.plan import Plan
 from tfpeft.channels.prune_channels import check_settings
 from tfpeft.channels.report import ChannelReport
 from tfpeft.channels.selection import Order
-from tfpeft.channels.targets import Targets
+from tfpeft.channels.targets import Targets, TargetsMet
 from tfpeft.core.arguments import check_choice, check_positive_integer, invalid
 from tfpeft.core.compiling import compile_like
 from tfpeft.core.model_files import damage_of
@@ -111,8 +111,9 @@ def prune_channels_iteratively(
 
     Each of the `steps` rounds goes an equal part of the way to the targets: scores on `train`, the
     channels with the lowest ones removed, `epochs_per_step` epochs of training with a new copy of
-    the model's optimizer. The last round is the one that reaches the targets, or the first one
-    after which the validation metric is worse than the original's by more than `tolerance`.
+    the model's optimizer. Parts for which no channel has to be removed are passed over. The last
+    round is the one that reaches the targets, or the first one after which the validation metric
+    is worse than the original's by more than `tolerance`.
 
     With `teacher=model`, training is distillation from the original: `Distiller(teacher, ...)`
     with `alpha` and `temperature`.
@@ -256,13 +257,15 @@ def prune_channels_iteratively(
     for step in rounds.history:
         if step["held"]:
             plan = first if current is model else Plan(current, **following)
-            current, report = _without(plan, step["removed"], report)
+            current, report = _without(plan, step["removed"], report, directory)
     if report is not None:
         _load_weights(current, rounds.model_path)
     while len(rounds.history) < steps and all(step["held"] for step in rounds.history):
         plan = first if current is model else Plan(current, **following)
-        part = targets.part(first, len(rounds.history) + 1, steps)
-        new, removed, measured = part.reach(plan, order_of(plan))
+        found = _next_round(targets, first, plan, order_of(plan), len(rounds.history), steps)
+        if found is None:
+            break
+        new, removed, measured = found
         candidate = plan.finish(new, removed, measured)
         joined = _joined(report, candidate.channel_report)
         fit(candidate)
@@ -285,8 +288,26 @@ def prune_channels_iteratively(
     )
 
 
-def _without(plan, roots, report):
+def _next_round(targets, first, plan, order, done, steps):
+    """Returns what the next round removes, as `Targets.reach`; None if the targets are reached.
+
+    Parts of the way to the targets for which no channel has to be removed are passed over.
+    """
+    for number in range(done + 1, steps + 1):
+        try:
+            return targets.part(first, number, steps).reach(plan, order)
+        except TargetsMet:
+            if number == steps and not done:
+                raise
+    return None
+
+
+def _without(plan, roots, report, directory):
     """Returns the model of a round that was finished before, and the report so far."""
+    there = {root for family in plan.families for root in family.roots.tolist()}
+    if not there.issuperset(roots):
+        expected = "a folder of whole files: remove it, to begin again"
+        raise invalid_path("`directory`", expected, directory, ", whose history.json is damaged")
     removed = np.zeros(plan.graph.tags.count, bool)
     removed[roots] = True
     new = plan.finish(plan.without(removed), removed, {}, verify=False)

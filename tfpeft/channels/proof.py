@@ -10,7 +10,7 @@ from keras import ops
 
 from tfpeft.channels.dependency_graph import CONSUMES
 from tfpeft.core.arguments import InputError
-from tfpeft.core.graph import same_operations
+from tfpeft.core.graph import flatten_layers, same_operations
 from tfpeft.core.hooks import intercepting
 from tfpeft.core.same_outputs import in_float32, outputs_of
 
@@ -45,7 +45,7 @@ def check_same(graph, kept, new, batch):
         before = _recorded(operations, functools.partial(_zeroed_outputs, graph, kept, batch))
         after = _recorded(
             [layers[id(operation)] for operation in operations],
-            functools.partial(outputs_of, new, batch),
+            functools.partial(outputs_of, new, batch, state=_first_states(new)),
         )
     largest = 0.0
     for number, (index, outputs) in enumerate(before):
@@ -95,6 +95,7 @@ def _zeroed_outputs(graph, kept, batch):
     """Runs the model with zeros in place of the removed channels."""
     changed = zeroed_weights(graph, kept)
     state = [(variable, ops.convert_to_tensor(value)) for variable, value in changed]
+    state += _first_states(graph.model)
     operations = [*graph.contractions, *graph.normalized]
     functions = [
         *(functools.partial(_mask, kept, places) for places in graph.contractions.values()),
@@ -105,6 +106,18 @@ def _zeroed_outputs(graph, kept, batch):
     ]
     with intercepting(operations, functions):
         return outputs_of(graph.model, batch, state=state)
+
+
+def _first_states(model):
+    """Returns [(state of a recurrent layer, zeros)], as stateful layers may have seen data."""
+    states = [
+        state
+        for layer in flatten_layers(model)
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(getattr(layer, "states", None))
+        if state is not None
+    ]
+    return [(state, ops.zeros_like(state)) for state in states]
 
 
 def _mask(kept, places, call, *args, **kwargs):

@@ -21,11 +21,11 @@ class Order:
         min_channels: How many channels stay in a family.
         max_ratio: The fraction of a family that is removed at most.
         tags: How many tags there are.
-        sizes: {(name, kind) of a family: its channels, which `max_ratio` counts}; by default those
-            that there are.
+        sizes: {(name, kind) of a family: its channels before earlier rounds}, of which ratios are
+            fractions; by default those that there are.
 
     Attributes:
-        size: How many channels there are.
+        size: How many channels there are, or were before earlier rounds.
         removable: How many of them can be removed.
     """
 
@@ -34,47 +34,52 @@ class Order:
     ):
         self._families, self._round_to, self._tags = families, round_to, tags
         self._scope, self._max_ratio = scope, max_ratio
-        self.size = sum(map(len, families))
+        sizes = sizes or {}
+        sizes = [sizes.get((family.name, family.kind), len(family)) for family in families]
+        self.size = sum(sizes)
         numbers = np.repeat(np.arange(len(families)), [len(family) for family in families])
         values = np.concatenate(scores) if families else np.zeros(0)
         self._ranked = []
-        rank = np.zeros(self.size, int)
-        stays = np.zeros(self.size, bool)
+        rank = np.zeros(len(numbers), int)
+        stays = np.zeros(len(numbers), bool)
         for number, family in enumerate(families):
             here = np.flatnonzero(numbers == number)
             order = here[np.argsort(values[here], kind="stable")]
             rank[order] = np.arange(len(family))
             self._ranked.append(family.roots[order - here[0]])
-            size = (sizes or {}).get((family.name, family.kind), len(family))
-            low = max(min_channels, math.ceil(size * (1 - max_ratio) - 1e-9))
+            low = max(min_channels, math.ceil(sizes[number] * (1 - max_ratio) - 1e-9))
             low = min(len(family), low)
             stays[order[len(family) - low :]] = True
         stays |= np.isnan(values)
         units = {"global": [0] * len(families), "layer": range(len(families))}.get(
             scope, [family.kind for family in families]
         )
-        position = np.zeros(self.size)
+        position = np.zeros(len(numbers))
         for unit in set(units):
             chosen = [number for number, each in enumerate(units) if each == unit]
             here = np.flatnonzero(np.isin(numbers, chosen))
             # In a family the order is by rank, so that equal scores do not matter.
-            order = here[np.lexsort((rank[here], values[here]))]
-            position[order] = (np.arange(len(here)) + 1) / len(here)
+            order = here[np.lexsort((rank[here], values[here], stays[here]))]
+            size = sum(sizes[number] for number in chosen)
+            position[order] = (np.arange(len(here)) + 1 + size - len(here)) / size
         order = np.lexsort((rank, position))
         self._order = order[~stays[order]]
         self._positions = position[self._order]
         self._numbers = numbers
         self.removable = len(self._order)
+        self._gone = self.size - len(numbers)
 
     @property
     def largest_ratio(self):
         """The largest ratio that can be asked for."""
-        return self.removable / self.size if self._scope == "global" else self._max_ratio
+        if self._scope == "global":
+            return (self._gone + self.removable) / self.size
+        return self._max_ratio
 
     def count_of(self, ratio):
         """Returns how many channels a ratio removes: of all, or of each unit of the scope."""
         if self._scope == "global":
-            return round(ratio * self.size)
+            return max(0, round(ratio * self.size) - self._gone)
         return int(np.sum(self._positions <= ratio + 1e-9))
 
     def removed(self, count):

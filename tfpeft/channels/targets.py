@@ -5,10 +5,21 @@ import math
 
 from tfpeft.channels.costs import measured_costs
 from tfpeft.channels.selection import smallest_count
-from tfpeft.core.arguments import BudgetError, check_sparsity, invalid, is_real, unexpected
+from tfpeft.core.arguments import (
+    BudgetError,
+    InputError,
+    check_sparsity,
+    invalid,
+    is_real,
+    unexpected,
+)
 
 _MEASUREMENTS = 8
 """How many models are built at most to meet a budget that has to be measured."""
+
+
+class TargetsMet(InputError):
+    """Targets that a model meets as it is."""
 
 
 class Budget:
@@ -96,10 +107,7 @@ class Targets:
         new = object.__new__(Targets)
         new._limits, new._counted, new._measured = limits, self._counted, self._measured
         new._text = self._text
-        new.ratio = None
-        if self.ratio is not None:  # of the channels that the step before left
-            left, before = (1 - self.ratio * each / steps for each in (number, number - 1))
-            new.ratio = 1 - left / before
+        new.ratio = None if self.ratio is None else self.ratio * number / steps
         return new
 
     def reach(self, plan, order):
@@ -111,6 +119,7 @@ class Targets:
 
         Raises:
             BudgetError: if a target cannot be reached.
+            TargetsMet: if no channel has to be removed.
         """
         count = self._count_of_ratio(order)
         for budget in self._counted:
@@ -127,7 +136,9 @@ class Targets:
     def _met(self, costs):
         """Returns the error for targets that the model meets as it is."""
         return unexpected(
-            "a target for which a channel has to be removed", f"{self._text}, of a model of {costs}"
+            "a target for which a channel has to be removed",
+            f"{self._text}, of a model of {costs}",
+            error=TargetsMet,
         )
 
     def _count_of_ratio(self, order):

@@ -229,7 +229,7 @@ def deserialize_schedule(config):
             raise unexpected(expected, config["subclass"])
         return schedule(**config["config"])
     schedule = getattr(import_tfmot().sparsity.keras, config["class_name"], None)
-    if schedule is not None and set(config) == {"class_name", "config"}:
+    if schedule is not None and "module" not in config:  # Keras writes one, TFMOT does not
         return schedule(**config["config"])
     return keras.saving.deserialize_keras_object(config)
 
