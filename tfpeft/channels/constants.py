@@ -157,7 +157,7 @@ class _Constants:
             output.tagged = self._outputs[id(layer), index].popleft()
         self._note_consumed(layer, inputs)
         known = self._of_layer(layer, inputs, outputs)
-        if not known and not getattr(layer, "variables", ()):
+        if not known and not getattr(layer, "weights", ()):
             self._of_operation(call, inputs, outputs)
         return outputs
 
