@@ -66,8 +66,8 @@ def _run_pytest(folder, tests, log):
 
 
 def copy_to(folder):
-    """Copies the package and its tests."""
-    for name in ("tfpeft", "tests", "pipelines"):
+    """Copies the package, its tests and what they run."""
+    for name in ("tfpeft", "tests", "pipelines", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
 
