@@ -23,7 +23,7 @@ def scores_of(families, importance, *, aggregate, normalize, model, data, batch_
         importance: One of `IMPORTANCES`, or a function of a `Family` that returns scores.
         aggregate: How the scores of the weights of a channel become one; of `AGGREGATES`.
         normalize: What the scores of a family are divided by; of `NORMALIZATIONS`, or None for
-            "none" where scores are of the loss, and else "mean".
+            "none" where they are "random", and else "mean".
         model: The compiled model, for the loss.
         data: A `core.data.Data` with labels, or None.
         batch_size: Of the data.
@@ -40,7 +40,7 @@ def scores_of(families, importance, *, aggregate, normalize, model, data, batch_
         formula = {"l1": _l1, "l2": _l2, "fpgm": _fpgm, "bn_scale": _bn_scale}[importance]
         scores = [_aggregated(family, formula, aggregate) for family in families]
     if normalize is None:
-        normalize = "none" if importance in (*NEEDS_DATA, "random") else "mean"
+        normalize = "none" if importance == "random" else "mean"
     return [_normalized(each, normalize) for each in scores]
 
 

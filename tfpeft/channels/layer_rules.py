@@ -191,11 +191,17 @@ def recurrent(gates):
     def rule(graph, call, inputs):
         made, axes = _units(graph, call.operation, call.operation.cell, inputs[0], gates)
         graph.size(call.operation, "units", made)
-        for state in inputs[1:]:  # given initial states
+        for state in _states(call, inputs):
             _join(graph, call.operation, state, made)
         return [(*axes, made), *[(None, made)] * (len(call.outputs) - 1)]
 
     return rule
+
+
+def _states(call, inputs):
+    """Returns the given initial states; other inputs but the first are masks."""
+    pairs = zip(call.inputs[1:], inputs[1:], strict=True)
+    return [state for tensor, state in pairs if tensor.dtype != "bool"]
 
 
 def _units(graph, layer, cell, x, gates):
@@ -222,8 +228,10 @@ def bidirectional(graph, call, inputs):
     """Bidirectional: a layer in each direction, joined."""
     layer = call.operation
     parts = (layer.forward_layer, layer.backward_layer)
-    if any(type(part) not in _GATES for part in parts) or len(inputs) > 1:
+    if any(type(part) not in _GATES for part in parts):
         return graph.stop(call, inputs, "runs a layer that is not LSTM, GRU or SimpleRNN")
+    if _states(call, inputs):
+        return graph.stop(call, inputs, "is given initial states")
     made = []
     for part in parts:
         tags, axes = _units(graph, part, part.cell, inputs[0], _GATES[type(part)])

@@ -98,8 +98,9 @@ def prune_channels(
             each structure loses the same fraction.
         aggregate: "mean", "sum" or "max" of the scores of the kernels of a channel.
         normalize: What scores are divided by before they are compared with those of other layers:
-            their "mean" or "max" in the layer, or "none". By default "none" for "taylor",
-            "hessian" and "random", and "mean" for others.
+            their "mean" or "max" in the layer, or "none". By default "none" for "random" and
+            "mean" for others: a channel of a wide layer changes the loss less than one of a
+            narrow layer, so that scores as they are leave too little of wide layers.
         round_to: Integer: the number of channels left in a layer is a multiple of it, such as 8.
         min_channels: Integer: how many channels stay in each layer.
         max_ratio_per_layer: Number in (0, 1): the fraction of a layer that is removed at most.
