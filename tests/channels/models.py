@@ -1,7 +1,7 @@
 """Models whose channels are removed, and the removal of named channels."""
 
-import importlib.util
 import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -10,11 +10,11 @@ from tfpeft.channels.dependency_graph import PRODUCES
 from tfpeft.channels.plan import Plan
 from tfpeft.core.layers import layers_by_path
 
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "benchmarks"))
+
+import random_models  # noqa: E402
+
 layers = keras.layers
-_PATH = pathlib.Path(__file__).parents[2] / "benchmarks/random_models.py"
-_SPEC = importlib.util.spec_from_file_location("random_models", _PATH)
-random_models = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(random_models)
 
 
 def with_random_weights(model, seed=0):

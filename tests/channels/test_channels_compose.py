@@ -232,6 +232,9 @@ def test_states_of_recurrent_layers_and_batches_of_a_fixed_size():
     assert small.input_shape == (3, 4, 2)
     for now, then in zip(model.get_layer("a").states, states, strict=True):
         np.testing.assert_array_equal(now, then)
+    wide = keras.Input(batch_shape=(3, 5))
+    model = with_random_weights(keras.Model(wide, layers.Dense(2)(layers.Dense(8)(wide))))
+    assert half(model).channel_report.macs == (56, 28)  # of one sample
 
 
 def test_the_report_as_a_table_and_a_plot(small, tmp_path):

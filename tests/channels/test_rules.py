@@ -609,3 +609,24 @@ def test_layers_with_keras_own_adapters_or_quantization_are_left_alone(kind, wra
     small = without(model, {"o": [0]}, verify=True)
     assert small.channel_report.widths["o"] == (5, 4)
     assert "d" not in small.channel_report.widths
+
+
+def test_a_layer_that_is_called_at_each_step_and_by_itself():
+    inputs = keras.Input((3, 4))
+    dense = layers.Dense(5, name="d")
+    steps = layers.GlobalMaxPooling1D()(layers.TimeDistributed(dense, name="t")(inputs))
+    whole = dense(layers.GlobalAveragePooling1D()(inputs))
+    model = with_random_weights(keras.Model(inputs, head(layers.Concatenate()([steps, whole]))))
+    small = without(model, {"d": [1]}, verify=True)
+    assert small.get_layer("head").kernel.shape == (8, 2)
+
+
+def test_a_graph_that_keras_does_not_rebuild_is_one_line():
+    dense = layers.Dense(5, name="d")
+    inner = keras.Input((5,))
+    model = keras.Model(inner, dense(inner), name="inner")
+    inputs = keras.Input((5,))
+    outer = keras.Model(inputs, head(layers.Dense(6, name="b")(dense(model(dense(inputs))))))
+    with pytest.raises(tfpeft.InputError, match="without 'inner'") as error:
+        without(with_random_weights(outer), {"b": [0]})
+    assert "\n" not in str(error.value)

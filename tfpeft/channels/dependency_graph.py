@@ -1,6 +1,7 @@
 """Which slices of which weights belong to a channel: the graph of dependencies of a model."""
 
 import collections
+import contextlib
 import functools
 import typing
 
@@ -68,17 +69,40 @@ def _shapes_of(model, batch):
     walk(model, model.inputs, visit)
     if not free:
         return {}
-    shapes = {key: [] for key in operations}
+    operations = list(operations.values())
+    shapes = {id(operation): [] for operation in operations}
 
-    def record(key, call, *args, **kwargs):
-        outputs = call(*args, **kwargs)
-        shapes[key].append([tuple(each.shape) for each in keras.tree.flatten(outputs)])
-        return outputs
+    def record(index, outputs):
+        shapes[id(operations[index])].append([tuple(each.shape) for each in outputs])
 
-    functions = [functools.partial(record, key) for key in operations]
-    with intercepting(operations.values(), functions):
+    with recording_calls(operations, record):
         outputs_of(model, batch)
     return shapes
+
+
+@contextlib.contextmanager
+def recording_calls(operations, record):
+    """A context in which the calls of operations are recorded, but those inside another one's.
+
+    Args:
+        operations: A list of operations.
+        record: A function of the index of an operation and a list of its outputs.
+    """
+    inside = []
+
+    def function(index, call, *args, **kwargs):
+        inside.append(index)
+        try:
+            outputs = call(*args, **kwargs)
+        finally:
+            inside.pop()
+        if not inside:  # a layer may be called by a TimeDistributed, and by itself
+            record(index, keras.tree.flatten(outputs))
+        return outputs
+
+    functions = [functools.partial(function, index) for index in range(len(operations))]
+    with intercepting(operations, functions):
+        yield
 
 
 def _without_masks(call, inputs):

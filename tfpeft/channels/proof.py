@@ -1,14 +1,13 @@
 """The proof: the smaller model computes what the model does whose removed channels are zeroed."""
 
 import collections
-import contextlib
 import functools
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfpeft.channels.dependency_graph import CONSUMES
+from tfpeft.channels.dependency_graph import CONSUMES, recording_calls
 from tfpeft.core.arguments import InputError
 from tfpeft.core.graph import flatten_layers, same_operations
 from tfpeft.core.hooks import intercepting
@@ -160,14 +159,10 @@ def _recorded(operations, run):
     """Returns [(index of the operation, outputs)] in the order of the calls that `run` makes."""
     recorded = []
 
-    def record(index, call, *args, **kwargs):
-        outputs = call(*args, **kwargs)
-        flat = [each for each in keras.tree.flatten(outputs) if each is not None]
+    def record(index, outputs):
+        flat = [each for each in outputs if each is not None]
         recorded.append((index, [ops.convert_to_numpy(each) for each in flat]))
-        return outputs
 
-    functions = [functools.partial(record, index) for index in range(len(operations))]
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(intercepting(operations, functions))
+    with recording_calls(operations, record):
         run()
     return recorded

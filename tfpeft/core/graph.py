@@ -11,7 +11,7 @@ import typing
 import keras
 import tensorflow as tf
 
-from tfpeft.core.arguments import invalid
+from tfpeft.core.arguments import invalid, unexpected
 
 PRIVATE_NAMES = (
     *("_functional", "_nodes_by_depth", "_inputs_struct"),
@@ -109,7 +109,13 @@ def same_operations(model, new):
     """Yields the pairs of operations of two models of the same graph, those inside models too."""
     by_name = {call.operation.name: call.operation for call in calls(new)}
     for operation in {id(call.operation): call.operation for call in calls(model)}.values():
-        counterpart = by_name[operation.name]
+        counterpart = by_name.get(operation.name)
+        if counterpart is None:
+            raise unexpected(
+                f"a copy of {model.name!r} with the same graph",
+                f"one without {operation.name!r}, as Keras rebuilds layers that a nested model and "
+                "the model around it share",
+            )
         if is_graph(operation):
             yield from same_operations(operation, counterpart)
         else:
