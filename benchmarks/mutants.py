@@ -6,7 +6,7 @@ r"""Whether the tests notice a wrong formula: formulas changed on purpose, and t
 Each mutant is one formula of tfpeft with a common mistake in it: a factor left out, a sign turned
 round, a sum in place of a mean. It is put into a copy of the package, and its tests run there. A
 mutant is caught if one of them fails. Before that, the tests of all mutants have to pass without
-one. Status 1 if a mutant is not caught. The list is in mutant_list.py.
+one. Status 1 if a mutant is not caught. The lists are in mutant_lists/.
 """
 
 import concurrent.futures
@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 from absl import app, flags
-from mutant_list import MUTANTS
+from mutant_lists import MUTANTS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Parts of names: the mutants that run; by default all.")

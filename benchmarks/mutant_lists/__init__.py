@@ -1,0 +1,5 @@
+"""Formulas of tfpeft with a mistake in each, and the tests that must notice it."""
+
+from mutant_lists import channels, formulas
+
+MUTANTS = (*formulas.MUTANTS, *channels.MUTANTS)
