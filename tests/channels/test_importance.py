@@ -7,6 +7,7 @@ from keras import layers
 
 import tfpeft
 from tests.channels.models import classifier, functional, images
+from tfpeft.channels import importance as importance_module
 from tfpeft.channels.families import Family
 from tfpeft.channels.plan import Plan
 
@@ -67,7 +68,9 @@ def test_slices_of_a_channel_are_added():
     np.testing.assert_allclose(scores(Plan(model), "l1", aggregate="sum")["a"], expected, rtol=1e-5)
 
 
-def test_fpgm_is_the_distance_to_the_other_filters(model, plan):
+@pytest.mark.parametrize("rows", [1024, 4])
+def test_fpgm_is_the_distance_to_the_other_filters(monkeypatch, model, plan, rows):
+    monkeypatch.setattr(importance_module, "_ROWS", rows)
     found = scores(plan, "fpgm")
     for name, (rows, _) in kernels(model).items():
         expected = [sum(np.linalg.norm(a - b) for b in rows) for a in rows]

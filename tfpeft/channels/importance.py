@@ -13,6 +13,8 @@ NEEDS_DATA = ("taylor", "hessian")
 IMPORTANCES = ("taylor", "l1", "l2", "bn_scale", "fpgm", "hessian", "random")
 AGGREGATES = ("mean", "sum", "max")
 NORMALIZATIONS = ("mean", "max", "none")
+_ROWS = 1024
+"""How many filters are compared with all others in one step."""
 
 
 def scores_of(families, importance, *, aggregate, normalize, model, data, batch_size, seed):
@@ -87,8 +89,12 @@ def _fpgm(member):
         return None
     rows = _rows(member).astype("float64")
     squares = np.sum(np.square(rows), axis=1)
-    distances = squares[:, None] + squares[None] - 2 * rows @ rows.T
-    return np.sum(np.sqrt(np.maximum(distances, 0)), axis=1)
+    sums = []
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        distances = squares[part, None] + squares[None] - 2 * rows[part] @ rows.T
+        sums.append(np.sum(np.sqrt(np.maximum(distances, 0)), axis=1))
+    return np.concatenate(sums)
 
 
 def _bn_scale(member):
