@@ -47,7 +47,7 @@ def test_directions_are_those_of_keras():
     assert seen > 30
     for name in ("loss", "val_loss", "rmse", "perplexity"):
         assert metric_mode(name) == "min"
-    for name in ("acc", "f1"):
+    for name in ("acc", "f1", "auc_1", "val_precision_12"):
         assert metric_mode(name) == "max"
 
 

@@ -68,10 +68,12 @@ def test_threshold_equals_sorting(count, negative, jit_compile):
 
 
 def test_a_search_is_traced_once_for_all_kernels():
-    for size in (10, 20):
+    counts = []
+    for size in (10, 20, 30):
         mask = tf.function(masks.top_mask)(tf.range(float(size)), tf.constant(3))
         np.testing.assert_array_equal(mask, np.arange(size) >= size - 3)
-    assert threshold._find_by_histograms.experimental_get_tracing_count() == 1
+        counts.append(threshold._find_by_histograms.experimental_get_tracing_count())
+    assert len(set(counts)) == 1  # the first may have traced it, or a test before
 
 
 def _cases_of_top_mask():

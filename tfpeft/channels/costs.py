@@ -12,28 +12,47 @@ from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 
 
-def measured_costs(models, sample, names):
-    """Returns {name of a budget: costs of the models}, from their float32 .tflite files.
-
-    Latencies are medians on one thread, of models that run in turn.
+class FileCosts:
+    """What models cost as float32 .tflite files, beside the file of the original.
 
     Args:
-        models: The models.
-        sample: A batch of one sample of their inputs.
+        model: The original.
+        sample: A batch of one sample of its inputs.
         names: "max_size_bytes", "max_latency_ms", or both.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [pathlib.Path(folder) / f"{index}.tflite" for index in range(len(models))]
-        for model, path in zip(models, paths, strict=True):
-            export_tflite(model, path)
+
+    def __init__(self, model, sample, names):
+        self._sample, self._names = sample, names
+        self._folder = tempfile.TemporaryDirectory()
+        self._original = self._exported(model, "original.tflite")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._folder.cleanup()
+
+    def _exported(self, model, name):
+        path = pathlib.Path(self._folder.name) / name
+        export_tflite(model, path)
+        return path
+
+    def of(self, model=None):
+        """Returns {name: costs of the original and of the model}; without a model the first alone.
+
+        Latencies are medians on one thread, of files that run in turn.
+        """
+        paths = [self._original]
+        if model is not None:
+            paths.append(self._exported(model, "new.tflite"))
         found = {"max_size_bytes": [path.stat().st_size for path in paths]}
-        if "max_latency_ms" in names:
-            runs = {index: TFLiteFile(path).prepare(sample) for index, path in enumerate(paths)}
+        if "max_latency_ms" in self._names:
+            runs = {path: TFLiteFile(path).prepare(self._sample) for path in paths}
             for run in runs.values():
                 run()
             times = round_robin(runs)
-            found["max_latency_ms"] = [times[index][0] for index in range(len(paths))]
-        return found
+            found["max_latency_ms"] = [times[path][0] for path in paths]
+        return {name: tuple(found[name]) for name in self._names}
 
 
 class Costs:

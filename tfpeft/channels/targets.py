@@ -3,7 +3,7 @@
 import fractions
 import math
 
-from tfpeft.channels.costs import measured_costs
+from tfpeft.channels.costs import FileCosts
 from tfpeft.channels.selection import smallest_count
 from tfpeft.core.arguments import (
     BudgetError,
@@ -97,8 +97,8 @@ class Targets:
         own = {"max_macs": plan.costs.macs, "max_params": plan.costs.params}
         if self._measured:
             names = [each.name for each in self._measured]
-            costs = measured_costs([plan.model], plan.sample(), names)
-            own |= {name: costs[name][0] for name in names}
+            with FileCosts(plan.model, plan.sample(), names) as costs:
+                own |= {name: first for name, (first,) in costs.of().items()}
         limits = {
             budget.name: own[budget.name]
             - (own[budget.name] - budget.limit(own[budget.name])) * number / steps
@@ -175,18 +175,27 @@ class Targets:
 
     def _within_measured(self, plan, order, count):
         names = [budget.name for budget in self._measured]
+        with FileCosts(plan.model, plan.sample(), names) as costs:
+            best = self._bisect(plan, order, count, costs)
+        if not best[1].any():
+            before = {name: pair[0] for name, pair in best[2].items()}
+            raise self._met(" and ".join(f"{name}={value:,g}" for name, value in before.items()))
+        return best
+
+    def _bisect(self, plan, order, count, costs):
+        """Returns what `reach` does, for as few channels as `FileCosts` allow."""
 
         def measure(number):
             removed = order.removed(number)
             new = plan.without(removed)
-            costs = measured_costs([plan.model, new], plan.sample(), names)
+            found = costs.of(new)
             exceeded = [
                 (budget, self._limit(budget, own), after, own)
                 for budget in self._measured
-                for own, after in [costs[budget.name]]
+                for own, after in [found[budget.name]]
                 if after > self._limit(budget, own)
             ]
-            figures = {name.removeprefix("max_"): tuple(costs[name]) for name in names}
+            figures = {name.removeprefix("max_"): pair for name, pair in found.items()}
             return (new, removed, figures), exceeded
 
         low, high = count, order.removable
@@ -202,9 +211,6 @@ class Targets:
                 low = middle + 1
             else:
                 best, high = found, middle
-        if not best[1].any():
-            before = {name: pair[0] for name, pair in best[2].items()}
-            raise self._met(" and ".join(f"{name}={value:,g}" for name, value in before.items()))
         return best
 
 

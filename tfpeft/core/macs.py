@@ -16,7 +16,7 @@ def count_macs(model, x):
     """Returns the multiply-accumulates of one sample in convolutions and matrix products.
 
     They are counted in the graph that the sample runs through, so that every kind of model counts.
-    None if the graph has loops, or shapes that are not known.
+    None if the graph has loops, or shapes that are not known, or if TensorFlow does not trace it.
     """
     traced = tf.function(functools.partial(model, training=False))
     inputs = getattr(model, "inputs", None)
@@ -24,7 +24,10 @@ def count_macs(model, x):
     specs = keras.tree.map_structure(
         lambda array: tf.TensorSpec([samples, *array.shape[1:]], array.dtype), x
     )
-    graph = traced.get_concrete_function(specs).graph
+    try:
+        graph = traced.get_concrete_function(specs).graph
+    except ValueError:  # a name that TensorFlow does not take, with a space, for example
+        return None
     macs = _graph_macs(graph, graph)
     return None if macs is None else macs // samples
 

@@ -73,6 +73,7 @@ def metric_mode(monitor, *, mode=None, model=None):
 
 
 def _mode_of_name(name):
+    name = re.sub(r"_\d+$", "", name)  # Keras numbers the second metric of a class
     if _ends_in(name, _LOWER_IS_BETTER):
         return "min"
     return "max" if _ends_in(name, _HIGHER_IS_BETTER) else None
