@@ -14,8 +14,7 @@ from tfpeft.channels.surgery import Kept
 from tfpeft.core.arguments import check_positive_integer, check_seed, check_sparsity, invalid
 from tfpeft.core.compiling import compile_like
 from tfpeft.core.monitor import check_one_number, metric_mode, monitor_name
-from tfpeft.reports.plots import line_plot
-from tfpeft.reports.tables import markdown_table
+from tfpeft.reports.sensitivity import sensitivity_plot, sensitivity_table
 from tfpeft.sparsity.compiled import check_metrics, check_model, evaluate, read_labelled
 
 
@@ -39,38 +38,16 @@ class ChannelSensitivity:
 
     def to_markdown(self) -> str:
         """Returns a table in Markdown: a row for each family, a column for each ratio."""
-        ratios = sorted({row["ratio"] for row in self.rows})
-        titles = ["channels", *(f"{100 * ratio:g}%" for ratio in ratios)]
-        return markdown_table(
-            [f"{self.monitor} {self.baseline:.4f}", *titles],
-            [
-                [name, f"{rows[0]['channels']:,}", *(f"{row['metric']:.4f}" for row in rows)]
-                for name, rows in self._by_family().items()
-            ],
-        )
+        return sensitivity_table(self, "layers", "channels", "ratio")
 
     def __str__(self):
         return self.to_markdown()
 
     def plot(self, path: str | os.PathLike) -> None:
         """Writes a PNG: the metric against the ratio, a line for each family."""
-        lines = {
-            name: ([100 * row["ratio"] for row in rows], [row["metric"] for row in rows])
-            for name, rows in self._by_family().items()
-        }
-        line_plot(
-            path,
-            lines,
-            x_label="channels removed in these layers alone, %",
-            y_label=self.monitor,
-            baseline=("unpruned", self.baseline),
+        sensitivity_plot(
+            path, self, "layers", "ratio", x_label="channels removed in these layers alone, %"
         )
-
-    def _by_family(self):
-        families = {}
-        for row in self.rows:
-            families.setdefault(row["layers"], []).append(row)
-        return families
 
 
 def channel_sensitivity(

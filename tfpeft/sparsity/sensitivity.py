@@ -16,8 +16,7 @@ from tfpeft.core.monitor import (
     monitor_name,
     within_tolerance,
 )
-from tfpeft.reports.plots import line_plot
-from tfpeft.reports.tables import markdown_table
+from tfpeft.reports.sensitivity import sensitivity_plot, sensitivity_table
 from tfpeft.sparsity import masks
 from tfpeft.sparsity.compiled import (
     check_metrics,
@@ -64,38 +63,14 @@ class LayerSensitivity:
 
     def to_markdown(self) -> str:
         """Returns a table in Markdown: a row for each kernel, a column for each sparsity."""
-        sparsities = sorted({row["sparsity"] for row in self.rows})
-        titles = ["weights", *(f"{100 * sparsity:g}%" for sparsity in sparsities)]
-        return markdown_table(
-            [f"{self.monitor} {self.baseline:.4f}", *titles],
-            [
-                [kernel, f"{rows[0]['weights']:,}", *(f"{row['metric']:.4f}" for row in rows)]
-                for kernel, rows in self._by_kernel().items()
-            ],
-        )
+        return sensitivity_table(self, "kernel", "weights", "sparsity")
 
     def __str__(self):
         return self.to_markdown()
 
     def plot(self, path: str | os.PathLike) -> None:
         """Writes a PNG: the metric against sparsity, a line for each kernel."""
-        lines = {
-            kernel: ([100 * row["sparsity"] for row in rows], [row["metric"] for row in rows])
-            for kernel, rows in self._by_kernel().items()
-        }
-        line_plot(
-            path,
-            lines,
-            x_label="zeros in this kernel alone, %",
-            y_label=self.monitor,
-            baseline=("unpruned", self.baseline),
-        )
-
-    def _by_kernel(self):
-        kernels = {}
-        for row in self.rows:
-            kernels.setdefault(row["kernel"], []).append(row)
-        return kernels
+        sensitivity_plot(path, self, "kernel", "sparsity", x_label="zeros in this kernel alone, %")
 
 
 def _read_sparsities(sparsities):
