@@ -5,7 +5,6 @@ import functools
 import itertools
 import re
 import tempfile
-import warnings
 
 import keras
 import tensorflow as tf
@@ -14,9 +13,14 @@ from tfpeft.core import clone
 from tfpeft.core.arguments import ExportError, InputError, last_cause, unexpected
 from tfpeft.core.graph import flatten_layers, input_structure
 from tfpeft.core.inputs import ModelInput, model_inputs
+from tfpeft.export.converter import convert_saved_model
 from tfpeft.export.tflite_signature import file_names
 
 SIGNATURE = "serving_default"
+_FLAGS = {
+    "float16": {"post_training_quantize": True, "quantize_to_float16": True},
+    "dynamic_range": {"post_training_quantize": True, "enable_mlir_dynamic_range_quantizer": True},
+}
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
 
@@ -149,17 +153,8 @@ def convert(model, inputs, specs, quantization):
                 f"Cannot export {model.name!r}, expected a model that runs on inputs of shape "
                 f"{[tuple(spec.shape) for spec in specs]}. Received: {last_cause(error)}"
             ) from error
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(models))
-        # Never SELECT_TF_OPS: such a file converts, and then does not load on a phone.
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantization in ("dynamic_range", "float16"):
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         try:
-            with warnings.catch_warnings():  # of its own old interpreter
-                warnings.simplefilter("ignore")
-                return converter.convert()
+            return convert_saved_model(folder, list(models), **_FLAGS.get(quantization, {}))
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
             raise ExportError(
                 f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "

@@ -7,9 +7,9 @@ here; the quantizer itself is TensorFlow's.
 
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
-from tensorflow.lite.python import convert as tflite_convert
 
 from tfpeft.core.arguments import ExportError
+from tfpeft.export.converter import quantize
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
@@ -113,11 +113,7 @@ class _Converter:
         builder = flatbuffers.Builder(self._size)
         builder.Finish(self._model.Pack(builder), b"TFL3")
         try:
-            content = tflite_convert.mlir_quantize(
-                bytes(builder.Output()), denylisted_nodes=sorted(in_float) or None
-            )
-            # Signatures share their weights.
-            return tflite_convert.deduplicate_readonly_buffers(content)
+            return quantize(bytes(builder.Output()), denylisted_nodes=sorted(in_float) or None)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise ExportError(

@@ -1,0 +1,49 @@
+"""The program of the process in which TensorFlow's converter runs; it imports nothing of tfpeft.
+
+The converter is one C++ library. Importing all of TensorFlow takes seconds, this library a fraction
+of one: so the package `tensorflow` is here a bare one, of which only that library is loaded.
+"""
+
+import importlib
+import multiprocessing.connection
+import signal
+import sys
+import types
+
+LIBRARY = "PyFunctionLibrary"
+"""Stands for TensorFlow's library of Python functions, which cannot be sent."""
+
+
+def serve(connection):
+    """Calls the functions that are named on a connection, until it is closed.
+
+    The first message is (`sys.path`, the folders of TensorFlow, the name of the module). Then each
+    is (function, arguments), and is replied to with (result, None) or (None, text of the error).
+    """
+    sys.path[:], folders, name = connection.recv()
+    tensorflow = types.ModuleType("tensorflow")
+    tensorflow.__path__ = folders
+    sys.modules["tensorflow"] = tensorflow
+    importlib.import_module("tensorflow.python.pywrap_tensorflow")
+    converter = importlib.import_module(name)
+    functions = importlib.import_module(
+        "tensorflow.compiler.mlir.quantization.tensorflow.python.pywrap_function_lib"
+    )
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        library = functions.PyFunctionLibrary
+        arguments = [library() if argument == LIBRARY else argument for argument in arguments]
+        try:
+            reply = getattr(converter, function)(*arguments), None
+        except Exception as error:
+            reply = None, str(error)
+        connection.send(reply)
+
+
+if __name__ == "__main__":
+    # Ctrl-C is for the process that started this one, which then closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(multiprocessing.connection.Connection(int(sys.argv[1])))
