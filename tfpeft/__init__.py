@@ -35,7 +35,8 @@ from tfpeft.distillation.logits_losses import (
 from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
-from tfpeft.export.tflite import ExportReport, export_tflite
+from tfpeft.export.report import ExportReport
+from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel

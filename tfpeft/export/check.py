@@ -8,6 +8,7 @@ import numpy as np
 from tfpeft.core.arguments import ExportError, InputError, last_cause
 from tfpeft.export.conversion import computes_in_float32, initial_states, signatures
 from tfpeft.export.deviation import Deviation, measure
+from tfpeft.export.formats import CALIBRATED
 from tfpeft.export.lost_layers import LayerNames, failed_operator
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -67,8 +68,8 @@ class Check:
         return deviation
 
     def float_file(self, path):
-        """Returns the `Deviation` of a file before it is quantized to int8, or raises."""
-        quantization = "none" if self.quantization == "int8" else self.quantization
+        """Returns the `Deviation` of a file before it is quantized to integers, or raises."""
+        quantization = "none" if self.quantization in CALIBRATED else self.quantization
         deviation = self.measure(path)
         if not self.allows(deviation, quantization):
             raise self.error(deviation, None, quantization)
@@ -109,15 +110,14 @@ class Check:
             f"The outputs of the file differ from {self.model.name!r} with "
             f"quantization={quantization!r}, expected {expected}. Received: {received}"
         )
-        if quantization == "int8":
-            lost, kept = "", ""
-            if lost_layer is not None:
-                lost = f"; the layer {lost_layer} lost most"
-                kept = f"float_layers=[{lost_layer!r}] or "
+        if quantization in CALIBRATED:
+            lost = "" if lost_layer is None else f"; the layer {lost_layer} lost most"
+            is_int8 = quantization == "int8" and lost_layer is not None
+            kept = f"float_layers=[{lost_layer!r}] or " if is_int8 else ""
             text += f'{lost}. Try {kept}quantization="dynamic_range"'
         reached = np.ceil(100 * self._error(deviation)) / 100
         # An error as large as the spread leaves nothing that is worth keeping.
-        if quantization in ("int8", "dynamic_range") and 0 < reached <= 1:
+        if quantization in ("dynamic_range", *CALIBRATED) and 0 < reached <= 1:
             text += f"; allow_deviation={reached:g} keeps the file"
         return ExportError(text)
 

@@ -27,7 +27,7 @@ class _Process:
 
     def __init__(self, module):
         self._connection, theirs = multiprocessing.Pipe()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         program = pathlib.Path(__file__).with_name("converter_process.py")
         with theirs:
             self._process = subprocess.Popen(
@@ -108,17 +108,21 @@ class _Converter:
             if process is not None and process.owner == os.getpid():
                 process.end()
 
-    def __getattr__(self, function):
-        def call(*arguments):
-            sent = [a if isinstance(a, _SENT) else LIBRARY for a in arguments]
+    def call(self, function, arguments):
+        """Returns what a function of the converter returns; see `_Process.call`."""
+        with self._lock:
             self.start()
             try:
-                return self._process.call(function, sent)
+                return self._process.call(function, arguments)
             except RuntimeError:
                 raise
             except BaseException:  # of a crash, or of Ctrl-C within a call
                 self.end()
                 raise
+
+    def __getattr__(self, function):
+        def call(*arguments):
+            return self.call(function, [a if isinstance(a, _SENT) else LIBRARY for a in arguments])
 
         return call
 
@@ -180,3 +184,12 @@ def sparsify(content):
     """Returns the bytes of a file whose constants of many zeros are encoded as sparse ones."""
     with _converter.in_place():
         return tflite_convert.mlir_sparsify(content)
+
+
+def quantize_to_int16(content, input_type, output_type):
+    """Returns the bytes of a float file with ranges, with int8 weights and int16 activations.
+
+    TensorFlow has this in its older quantizer only, which otherwise measures the ranges itself.
+    """
+    content = _converter.call("quantize_to_int16", [content, input_type, output_type])
+    return tflite_convert.deduplicate_readonly_buffers(content)

@@ -10,8 +10,25 @@ import signal
 import sys
 import types
 
+import numpy as np
+
 LIBRARY = "PyFunctionLibrary"
 """Stands for TensorFlow's library of Python functions, which cannot be sent."""
+
+
+def quantize_to_int16(content, input_type, output_type):
+    """Returns a file of int8 weights and int16 activations, of a float file with ranges."""
+    wrapper = importlib.import_module(
+        "tensorflow.lite.python.optimize._pywrap_tensorflow_lite_calibration_wrapper"
+    )
+    types = [np.dtype(name).num for name in (input_type, output_type, "int16", "int64")]
+    allow_float = disable_per_channel = disable_per_channel_in_dense = False
+    return wrapper.CalibrationWrapper(content, [], []).QuantizeModel(
+        *types[:2], allow_float, *types[2:], disable_per_channel, disable_per_channel_in_dense
+    )
+
+
+_OWN = {"quantize_to_int16": quantize_to_int16}
 
 
 def serve(connection):
@@ -29,15 +46,16 @@ def serve(connection):
     functions = importlib.import_module(
         "tensorflow.compiler.mlir.quantization.tensorflow.python.pywrap_function_lib"
     )
+    library = functions.PyFunctionLibrary()
     while True:
         try:
-            function, arguments = connection.recv()
+            name, arguments = connection.recv()
         except EOFError:
             return
-        library = functions.PyFunctionLibrary
-        arguments = [library() if argument == LIBRARY else argument for argument in arguments]
+        function = _OWN.get(name) or getattr(converter, name)
+        arguments = [library if argument == LIBRARY else argument for argument in arguments]
         try:
-            reply = getattr(converter, function)(*arguments), None
+            reply = function(*arguments), None
         except Exception as error:
             reply = None, str(error)
         connection.send(reply)

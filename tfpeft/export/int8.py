@@ -5,11 +5,14 @@ ranges are those of another tensor, and it ends the process at loops. So the ran
 here; the quantizer itself is TensorFlow's.
 """
 
+import re
+
 import flatbuffers
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from tfpeft.core.arguments import ExportError
-from tfpeft.export.converter import quantize
+from tfpeft.core.arguments import ExportError, last_cause
+from tfpeft.export.converter import quantize, quantize_to_int16
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
@@ -20,8 +23,10 @@ from tfpeft.export.tflite_file import TFLiteFile
 _LOOPS = ("WHILE", "IF")
 
 
-def write_int8(path, layers, float_layers, samples, check):
-    """Replaces a float file by one in int8.
+def write_int8(
+    path, layers, float_layers, samples, check, *, input_type="float32", output_type="float32"
+):
+    """Replaces a float file by one in int8, or with int16 activations as the check's quantization.
 
     Args:
         path: The float file.
@@ -29,6 +34,8 @@ def write_int8(path, layers, float_layers, samples, check):
         float_layers: Names or patterns of layers that stay in float32.
         samples: Lists of arrays (1, ...) in the order of the inputs, for calibration.
         check: A `Check`.
+        input_type: The type of the inputs that are float32 in the file.
+        output_type: The type of the outputs.
 
     Returns:
         The `Deviation` of the file, and notes on what is not in int8.
@@ -37,12 +44,18 @@ def write_int8(path, layers, float_layers, samples, check):
         ExportError: if the quantizer fails, or the file lost what the check does not allow.
     """
     exact = TFLiteFile(path)
+    is_int8 = check.quantization == "int8"
     converter = _Converter(exact, samples)
-    alike, readers = converter.raw_columns()
+    # Steps of 16 bits are small enough for the columns of a table.
+    alike, readers = converter.raw_columns() if is_int8 else (set(), set())
     in_float = alike | layers.tensors_of(float_layers, converter.sources())
 
     def write():
-        path.write_bytes(converter.convert(in_float))
+        if is_int8:
+            content = converter.convert(in_float, input_type, output_type)
+        else:
+            content = converter.convert_to_int16(layers, input_type, output_type)
+        path.write_bytes(content)
         return check.measure(path)
 
     deviation = write()
@@ -52,7 +65,21 @@ def write_int8(path, layers, float_layers, samples, check):
     if not check.allows(deviation):
         lost = converter.lost_layer(TFLiteFile(path), exact, layers, samples)
         raise check.error(deviation, lost)
+    _check_inputs(TFLiteFile(path), exact, input_type, check.quantization)
     return deviation, converter.notes(layers, in_float)
+
+
+def _check_inputs(file, exact, input_type, quantization):
+    """Raises if float32 inputs of a file do not have the wanted type."""
+    for name in file.signatures:
+        types, before = file.signature(name).input_types, exact.signature(name).input_types
+        others = [n for n in types if before[n] == "float32" and types[n] != input_type]
+        if others:
+            raise ExportError(
+                f"Cannot write inputs of {input_type} with quantization={quantization!r}, "
+                'expected layers that read them in integers, or input_type="float32". Received: '
+                f"{', '.join(others)}, which stays in {types[others[0]]}"
+            )
 
 
 class _Converter:
@@ -88,12 +115,7 @@ class _Converter:
 
     def notes(self, layers, in_float):
         """Returns what is not in int8, and what was clipped, in words."""
-        loops = {
-            layers.layer_of(graph.source(op.outputs[0])) or op.name
-            for graph in self._graphs.values()
-            for op in graph.operators
-            if op.name in _LOOPS
-        }
+        loops = {layer for name in _LOOPS for layer in self._layers_with(name, layers)}
         sources = self.sources()
         kept = {layers.layer_of(sources[name]) or "operators on raw inputs" for name in in_float}
         return [
@@ -102,24 +124,66 @@ class _Converter:
             *([f"masks of attention clipped to {self._lowest:.3g}"] if self._lowest else []),
         ]
 
-    def convert(self, in_float):
+    def convert(self, in_float, input_type="float32", output_type="float32"):
         """Returns the bytes of the int8 file.
 
         Args:
             in_float: Names of tensors whose operators stay in float32.
+            input_type: The type of the inputs that are floats.
+            output_type: The type of the outputs.
         """
+        try:
+            return quantize(
+                self._with_ranges(in_float),
+                denylisted_nodes=sorted(in_float) or None,
+                input_data_type=tf.as_dtype(input_type),
+                output_data_type=tf.as_dtype(output_type),
+            )
+        except Exception as error:
+            raise ExportError(
+                "Cannot quantize the model, expected operators that TFLite has in int8, or "
+                f'quantization="dynamic_range". Received: {last_cause(error)}'
+            ) from error
+
+    def convert_to_int16(self, layers, input_type, output_type):
+        """Returns the bytes of the file with int8 weights and int16 activations."""
+        expected = (
+            "Cannot quantize the model, expected operators that TFLite has in int16x8, or "
+            'quantization="int8" or "float16". Received: '
+        )
+        for name in _LOOPS:
+            if self._layers_with(name, layers):
+                raise ExportError(f"{expected}{self._described(name, layers)}")
+        try:
+            return quantize_to_int16(self._with_ranges(()), input_type, output_type)
+        except Exception as error:
+            reason = last_cause(error)
+            named = re.search(r"for op: '(\w+)'", reason)
+            if named is not None:
+                reason = self._described(named[1], layers)
+            raise ExportError(f"{expected}{reason}") from error
+
+    def _with_ranges(self, in_float):
+        """Returns the bytes of the float file with the ranges of its tensors."""
         for graph in self._graphs.values():
             graph.write_ranges(in_float)
         builder = flatbuffers.Builder(self._size)
         builder.Finish(self._model.Pack(builder), b"TFL3")
-        try:
-            return quantize(bytes(builder.Output()), denylisted_nodes=sorted(in_float) or None)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ExportError(
-                "Cannot quantize the model, expected operators that TFLite has in int8, or "
-                f'quantization="dynamic_range". Received: {reason}'
-            ) from error
+        return bytes(builder.Output())
+
+    def _described(self, operator, layers):
+        """Returns an operator with the layers that have one of that name."""
+        return f"{operator} (layers: {', '.join(self._layers_with(operator, layers))})"
+
+    def _layers_with(self, operator, layers):
+        """Returns the layers that have an operator of that name; its name for those of none."""
+        found = [
+            layers.layer_of(graph.source(op.outputs[0])) or op.name
+            for graph in self._graphs.values()
+            for op in graph.operators
+            if op.name == operator
+        ]
+        return list(dict.fromkeys(found))
 
     def lost_layer(self, file, exact, layers, samples):
         """Returns the layer that lost most; None if that is no layer."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-_BORDER = ("QUANTIZE", "DEQUANTIZE")
+_BORDER = ("QUANTIZE", "DEQUANTIZE", "DENSIFY")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
 _INTEGERS = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
 _NUMPY = {
@@ -32,8 +32,9 @@ class Contents:
         size_bytes: Bytes of the file.
         gzip_bytes: Bytes of the file compressed by gzip at level 9.
         ops: {operator name: how many there are}.
-        int8_share: Fraction in [0, 1] of the operators whose outputs are int8; QUANTIZE and
-            DEQUANTIZE do not count, nor do operators that compute shapes, in int32.
+        int8_share: Fraction in [0, 1] of the operators whose outputs are int8; QUANTIZE,
+            DEQUANTIZE and DENSIFY do not count, nor do operators that compute shapes, in int32.
+        int16_share: The same of int16.
         parameters: Numbers among the constants; shapes and axes, which are integers without a
             scale, do not count. Constants that several signatures share count once.
         nonzero_parameters: Parameters that do not stand for zero.
@@ -45,6 +46,7 @@ class Contents:
     int8_share: float
     parameters: int
     nonzero_parameters: int
+    int16_share: float = 0.0
 
 
 class Flatbuffer:
@@ -60,7 +62,7 @@ class Flatbuffer:
 
     def contents(self):
         """Returns the `Contents` of the file."""
-        ops, compute, in_int8 = {}, 0, 0
+        ops, compute, in_int8, in_int16 = {}, 0, 0, 0
         for graph in self._model.subgraphs:
             for op in graph.operators or []:
                 name = self._name(op)
@@ -69,6 +71,7 @@ class Flatbuffer:
                 if name not in _BORDER and not types <= set(_INTEGERS):
                     compute += 1
                     in_int8 += types == {schema.TensorType.INT8}
+                    in_int16 += types == {schema.TensorType.INT16}
         parameters, nonzero_parameters = self._count_parameters()
         return Contents(
             size_bytes=len(self._content),
@@ -77,6 +80,7 @@ class Flatbuffer:
             int8_share=in_int8 / compute if compute else 0.0,
             parameters=parameters,
             nonzero_parameters=nonzero_parameters,
+            int16_share=in_int16 / compute if compute else 0.0,
         )
 
     def inputs(self, index):

@@ -26,7 +26,8 @@ class Signature:
         name: As above.
         graph: Index of the subgraph.
         inputs: {name: shape}, in the order of the file; -1 is a free side.
-        outputs: The same of the outputs. Where a file has no signature, names are indices.
+        input_types: {name: type}, such as "float32".
+        outputs: The shapes of the outputs. Where a file has no signature, names are indices.
         batch: The batch size that the file insists on; None if it is free.
     """
 
@@ -49,6 +50,7 @@ class Signature:
             )
             self._inputs, self._is_ordered = _in_order(self._inputs, tensors)
         self.inputs, self.outputs = _shapes(self._inputs), _shapes(self._outputs)
+        self.input_types = {n: np.dtype(d["dtype"]).name for n, d in self._inputs.items()}
         first_sides = {side for shape in self.inputs.values() for side in shape[:1]}
         self.batch = max(first_sides - {-1}, default=None)
 
