@@ -1,5 +1,6 @@
 """A Keras model as the bytes of a .tflite file: signatures, input specs, the converter."""
 
+import bisect
 import contextlib
 import functools
 import itertools
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from tfpeft.core import clone
 from tfpeft.core.arguments import ExportError, InputError, last_cause, unexpected
-from tfpeft.core.graph import flatten_layers, input_structure
+from tfpeft.core.graph import calls, flatten_layers, input_structure, is_graph
 from tfpeft.core.inputs import ModelInput, model_inputs
 from tfpeft.export.converter import convert_saved_model
 from tfpeft.export.tflite_signature import file_names
@@ -130,7 +131,7 @@ def named_outputs(outputs):
     return {f"output_{i}": output for i, output in enumerate(keras.tree.flatten(outputs))}
 
 
-def convert(model, inputs, specs, quantization):
+def convert(model, inputs, specs, quantization, layers=None):
     """Returns the bytes of a .tflite file, in float32 for int8.
 
     Args:
@@ -138,10 +139,27 @@ def convert(model, inputs, specs, quantization):
         inputs: What `known_inputs` returns.
         specs: What `input_specs` returns.
         quantization: As `export_tflite` takes it.
+        layers: The `LayerNames` of the model, for errors.
 
     Raises:
-        ExportError: naming the operators that TFLite lacks.
+        ExportError: naming the operators that TFLite lacks, and their layers.
     """
+    try:
+        return _converted(model, inputs, specs, quantization)
+    except ConversionError as error:
+        raise ExportError(
+            f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "
+            "operators that TFLite has built in. Received: "
+            f"{_reason(model, inputs, specs, quantization, layers, error.__cause__)}"
+        ) from error.__cause__
+
+
+class ConversionError(Exception):
+    """The converter raised, or ended its process; the cause is the exception."""
+
+
+def _converted(model, inputs, specs, quantization):
+    """Returns the bytes of a .tflite file, or raises a `ConversionError`."""
     models = signatures(model)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -156,10 +174,7 @@ def convert(model, inputs, specs, quantization):
         try:
             return convert_saved_model(folder, list(models), **_FLAGS.get(quantization, {}))
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
-            raise ExportError(
-                f"Cannot convert {model.name!r} with quantization={quantization!r}, expected "
-                f"operators that TFLite has built in. Received: {_reason(model, error)}"
-            ) from error
+            raise ConversionError from error
 
 
 def _save(model, models, inputs, specs, folder):
@@ -176,18 +191,56 @@ def _save(model, models, inputs, specs, folder):
     archive.write_out(folder, verbose=False)
 
 
-def _reason(model, error):
-    """Returns the operators that the converter names, or else the gist of its first error."""
-    named = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]*)", str(error))
+def _reason(model, inputs, specs, quantization, layers, error):
+    """Returns the operators that the converter names, or the gist of its error, and the layers."""
     quantized = [
         f"{layer.name} ({layer.quantization_mode})"
         for layer in flatten_layers(model)
         if getattr(layer, "quantization_mode", None)
     ]
-    if named:
-        return ", ".join(named)
-    if quantized:
-        layers = f"layers that Keras quantized, such as {quantized[0]}"
-        return f"{layers}; export the model as it was before `quantize`"
+    named = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]*)", str(error))
+    if quantized and not named:
+        return (
+            f"layers that Keras quantized, such as {quantized[0]}; export the model as it was "
+            "before `quantize`"
+        )
     first = str(error).split("\n<unknown>")[0]
-    return last_cause(RuntimeError(re.sub(r"^.*error: loc\(.*\)\): ", "", first)))
+    reason = ", ".join(named) or last_cause(
+        RuntimeError(re.sub(r"^.*error: loc\(.*\)\): ", "", first, flags=re.DOTALL))
+    )
+    found = [] if layers is None else _located(error, layers)
+    if not found:
+        found = [_first_failing(model, inputs, specs, quantization)]
+    found = ", ".join(filter(None, found))
+    if not found:
+        return f"{reason}; no single layer is the cause"
+    return f"{reason} (layers: {found}); use other operations in them, or a model without them"
+
+
+def _located(error, layers):
+    """Returns the layers that an error of the converter names by the scopes of operators."""
+    places = re.findall(r'error: loc\([^\n]*?"([^"@]+)@__inference', str(error))
+    return list(dict.fromkeys(filter(None, map(layers.layer_of, places))))
+
+
+def _first_failing(model, inputs, specs, quantization):
+    """Returns the first layer of a model up to which it cannot be converted; None if of none.
+
+    The converter does not always name an operator, as when it ends its process. Then parts of the
+    model are converted, half of what is in question in each step.
+    """
+    if not is_graph(model) or len(signatures(model)) > 1:
+        return None
+    made = calls(model)
+
+    def converts(count):
+        outputs = [tensor for call in made[:count] for tensor in call.outputs]
+        part = keras.Model(input_structure(model), outputs)
+        try:
+            _converted(part, inputs, specs, quantization)
+        except (ConversionError, ExportError):
+            return False
+        return True
+
+    count = bisect.bisect_left(range(1, len(made) + 1), True, key=lambda n: not converts(n))
+    return made[count].operation.name if count < len(made) else None

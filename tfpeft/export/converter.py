@@ -19,6 +19,8 @@ from tfpeft.export.converter_process import LIBRARY
 
 _CALLS = 50
 """Calls after which the process is replaced: the converter may leak 20 MB in each."""
+CRASHED = "the converter of TensorFlow ended its process"
+"""How the text of the error begins, which TensorFlow puts into errors of its own."""
 _SENT = (bytes, str, bool, int, float, type(None), list, tuple, set)
 
 
@@ -57,7 +59,7 @@ class _Process:
         except (EOFError, OSError) as error:
             code = self._process.wait()
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            text = f"the converter of TensorFlow ended with {how}{self._last_words()}"
+            text = f"{CRASHED} with {how}{self._last_words()}"
             raise EOFError(text) from error
         if error is not None:
             raise RuntimeError(error)
@@ -66,10 +68,8 @@ class _Process:
     def _last_words(self):
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        # A crash is followed by a trace of addresses.
         fatal = [line for line in lines if line.startswith("F") or "Error" in line]
-        found = (fatal or lines)[-1:]
-        return f": {shortened(found[0], 300)}" if found else ""
+        return f": {shortened(fatal[-1], 300)}" if fatal else ""
 
     def end(self):
         """Ends the process, also within a call."""

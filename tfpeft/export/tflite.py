@@ -164,7 +164,7 @@ def export_tflite(
         check = Check(model, layers, inputs, compared, quantization, allow_deviation)
         converted = in_float32(model)
         with initial_states(model), layers.recording(converted):
-            batch_size = _write(converted, inputs, partial, quantization, batch_size)
+            batch_size = _write(converted, inputs, partial, quantization, batch_size, layers)
         deviation, notes = check.float_file(partial), []
         if quantization in CALIBRATED:
             from tfpeft.export.int8 import write_int8  # late: LiteRT is slow to import
@@ -220,15 +220,15 @@ def _check_layers(float_layers, quantization, layers):
             raise invalid("float_layers", expected, pattern, error=NoMatchError)
 
 
-def _write(model, inputs, path, quantization, batch_size):
+def _write(model, inputs, path, quantization, batch_size, layers):
     """Writes a file, in float32 for integers; returns its batch size, None if it is free."""
     try:
-        content = convert(model, inputs, input_specs(inputs, batch_size), quantization)
+        content = convert(model, inputs, input_specs(inputs, batch_size), quantization, layers)
     except ExportError:
         if batch_size is not None:
             raise
         try:  # some loops need the batch size
-            content = convert(model, inputs, input_specs(inputs, 1), quantization)
+            content = convert(model, inputs, input_specs(inputs, 1), quantization, layers)
             batch_size = 1
         except ExportError:
             content = None
