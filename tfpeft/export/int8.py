@@ -5,6 +5,7 @@ ranges are those of another tensor, and it ends the process at loops. So the ran
 here; the quantizer itself is TensorFlow's.
 """
 
+import copy
 import re
 
 import flatbuffers
@@ -154,6 +155,7 @@ class _Converter:
         for name in _LOOPS:
             if self._layers_with(name, layers):
                 raise ExportError(f"{expected}{self._described(name, layers)}")
+        self._unshare_constants()
         try:
             return quantize_to_int16(self._with_ranges(()), input_type, output_type)
         except Exception as error:
@@ -170,6 +172,16 @@ class _Converter:
         builder = flatbuffers.Builder(self._size)
         builder.Finish(self._model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+    def _unshare_constants(self):
+        """Gives each tensor a buffer of its own, as the quantizer writes one for each tensor."""
+        taken = set()
+        for graph in self._model.subgraphs:
+            for tensor in graph.tensors:
+                if tensor.buffer in taken and self._model.buffers[tensor.buffer].data is not None:
+                    self._model.buffers.append(copy.copy(self._model.buffers[tensor.buffer]))
+                    tensor.buffer = len(self._model.buffers) - 1
+                taken.add(tensor.buffer)
 
     def _described(self, operator, layers):
         """Returns an operator with the layers that have one of that name."""

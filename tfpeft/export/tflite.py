@@ -29,6 +29,7 @@ from tfpeft.export.conversion import (
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
+from tfpeft.export.described import match_labels, match_scaling
 from tfpeft.export.formats import CALIBRATED, QUANTIZATIONS, check_types
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
@@ -49,6 +50,8 @@ def export_tflite(
     input_type: str = "float32",
     output_type: str = "float32",
     sparse: bool = False,
+    labels: typing.Any = None,
+    input_scaling: typing.Any = None,
 ) -> ExportReport:
     """Writes `model` as a .tflite file, and returns a report of what the file holds.
 
@@ -95,6 +98,13 @@ def export_tflite(
         output_type: The type of the outputs, in the same way.
         sparse: Whether constants with many zeros are encoded as sparse ones, where the file gets
             smaller and has the same outputs; the report says whether they are.
+        labels: Names of the classes of the output, a list of text; of several outputs a dict of
+            lists by the names of the outputs, of a `SharedModel` by its tasks. They go into the
+            file as metadata in TFLite's format, which tools read: `TFLiteFile.labels`, and as
+            text files in a ZIP archive.
+        input_scaling: How raw values become inputs, (raw - mean) / std: a pair (mean, std), each a
+            number or one per channel; of several inputs a dict of pairs by their names. It is
+            metadata as well, see `TFLiteFile.input_scaling`: the model itself does not scale.
 
     Returns:
         An `ExportReport`.
@@ -151,6 +161,8 @@ def export_tflite(
     if input_type != "float32" and not any("float" in a.dtype.name for a in samples[0]):
         expected = "'float32' for a model whose inputs are integers already"
         raise invalid("input_type", expected, input_type)
+    labels = match_labels(model, labels, inputs, samples[0])
+    scaling = match_scaling(input_scaling, inputs)
     calibration, compared = split(samples, quantization)
     if quantization in CALIBRATED and len({content_of(sample) for sample in calibration}) == 1:
         warnings.warn(
@@ -178,6 +190,9 @@ def export_tflite(
         if is_sparse:
             _put_in_order(partial, inputs)
         notes = [*notes, *why]
+        if labels or scaling:
+            _describe(partial, labels, scaling)
+            check.measure(partial)
         if not deviation.has_spread:
             notes = [*notes, NO_SPREAD]
         check.other_sides(partial)
@@ -267,9 +282,10 @@ def _write_sparse(path, check, dense):
     content = path.read_bytes()
     try:
         encoded = sparsify(content)
-        if len(encoded) >= len(content):
-            return False, ["not sparse, as the file would not be smaller"]
         path.write_bytes(encoded)
+        if not TFLiteFile(path).has_sparse_constants() or len(encoded) >= len(content):
+            path.write_bytes(content)
+            return False, ["not sparse, as the file would not be smaller"]
         deviation = check.measure(path)
     except Exception as error:  # the converter raises classes of its own
         reason = last_cause(error).rpartition("Received: ")[2]
@@ -279,6 +295,13 @@ def _write_sparse(path, check, dense):
         reason = "its outputs would differ"
     path.write_bytes(content)
     return False, [f"not sparse: {reason}"]
+
+
+def _describe(path, labels, scaling):
+    """Puts labels and input scaling into a file."""
+    from tfpeft.export.metadata import with_metadata  # late: LiteRT, slow to import
+
+    path.write_bytes(with_metadata(path.read_bytes(), labels, scaling))
 
 
 def _put_in_order(path, inputs):

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfpeft.export.metadata import read_metadata
+
 _BORDER = ("QUANTIZE", "DEQUANTIZE", "DENSIFY")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
 _INTEGERS = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
@@ -88,6 +90,10 @@ class Flatbuffer:
         is_ordered = self._model.description == _IN_ORDER
         return [int(t) for t in self._model.subgraphs[index].inputs] if is_ordered else None
 
+    def metadata(self):
+        """Returns {signature: ({output: labels}, {input: (means, standard deviations)})}."""
+        return read_metadata(self._model, self._content)
+
     def is_softmax(self, index):
         """Whether the first output of the graph `index` comes from a SOFTMAX."""
         graph = self._model.subgraphs[index]
@@ -99,6 +105,11 @@ class Flatbuffer:
                 return name == "SOFTMAX"
             tensor = makers[tensor].inputs[0]
         return False
+
+    def is_sparse(self):
+        """Whether a constant is encoded as a sparse one."""
+        graphs = self._model.subgraphs
+        return any(tensor.sparsity is not None for graph in graphs for tensor in graph.tensors)
 
     def is_countable(self, index):
         """Whether the MACs of the graph `index` follow from the shapes of its tensors."""

@@ -84,6 +84,10 @@ class TFLiteFile:
         graph = self.signature(signature).graph
         return self._parsed(lambda flatbuffer: flatbuffer.is_softmax(graph))
 
+    def has_sparse_constants(self) -> bool:
+        """Whether a constant is encoded as a sparse one."""
+        return self._parsed(lambda flatbuffer: flatbuffer.is_sparse())
+
     def macs(self, sample: typing.Any = None, signature: str | None = None) -> int | None:
         """Returns the multiply-accumulates of one sample in convolutions and matrix products.
 
@@ -109,6 +113,21 @@ class TFLiteFile:
             return None
         macs = self._parsed(lambda flatbuffer: flatbuffer.macs(graph, program.tensor_shapes()))
         return macs // (program.batch or 1)
+
+    def labels(self, signature: str | None = None) -> dict[str, tuple[str, ...]]:
+        """Returns {output: names of its classes}, of the outputs whose labels the file has."""
+        return self._metadata(signature)[0]
+
+    def input_scaling(self, signature: str | None = None) -> dict[str, tuple]:
+        """Returns {input: (means, standard deviations)}, of the inputs whose scaling the file has.
+
+        Raw values become inputs as (raw - mean) / std, per channel or, of one value, for all.
+        """
+        return self._metadata(signature)[1]
+
+    def _metadata(self, signature):
+        name = self.signature(signature).name
+        return self._parsed(lambda flatbuffer: flatbuffer.metadata()).get(name, ({}, {}))
 
     def observed(self, signature: str | None = None) -> Signature:
         """Returns a `Signature` whose inner tensors can be read after a run.
