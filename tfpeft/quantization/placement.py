@@ -1,0 +1,268 @@
+"""Where a model rounds: which kernels, and behind which operations an activation."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfpeft.core.arguments import NoMatchError, invalid
+from tfpeft.core.graph import LayerGraph, calls, flatten_layers, is_graph
+from tfpeft.core.layers import layers_by_path, matching_patterns
+from tfpeft.quantization import layer_kinds as kinds
+
+_STEPS = 16
+"""A column of a table that gets fewer of the 256 steps is lost."""
+_ALIKE = 256 / _STEPS
+
+
+@dataclasses.dataclass
+class Placement:
+    """What is rounded in and behind one layer or operation.
+
+    Attributes:
+        path: Its path in the model.
+        operation: The layer or operation.
+        kernels: Whether its kernels are rounded.
+        inputs: Whether what it reads is rounded, which no operation in the graph makes.
+        between: Whether values between its two kernels are rounded.
+        before_activation: Whether what its own activation reads is rounded.
+        output: Whether its output is rounded.
+        fixed: The range of its output where TFLite fixes it, or None.
+    """
+
+    path: str
+    operation: object
+    kernels: bool = False
+    inputs: bool = False
+    between: bool = False
+    before_activation: bool = False
+    output: bool = False
+    fixed: tuple | None = None
+
+    def places(self):
+        """Returns the names of the activations whose range is to be found."""
+        names = ("inputs", "between", "before_activation", "output")
+        found = [name for name in names if getattr(self, name)]
+        return [name for name in found if name != "output" or self.fixed is None]
+
+
+@dataclasses.dataclass
+class Plan:
+    """All placements of a model.
+
+    Attributes:
+        placements: A list of `Placement`s.
+        rounded_inputs: Whether each input of the model is rounded.
+        in_float: {path: why it stays in float32}.
+    """
+
+    placements: list
+    rounded_inputs: list
+    in_float: dict
+
+
+def plan_of(model, exclude=()):
+    """Returns the `Plan` of a model.
+
+    - Behind a convolution, a Dense layer or an addition, a ReLU is part of the operator, and so is
+      BatchNormalization behind a kernel: the activation is rounded behind them only.
+    - Pooling, reshaping, padding keep the range of what they read; what goes to a concatenation
+      alone has the range of the concatenation.
+    - Softmax, sigmoid and tanh read rounded values, and TFLite fixes the range of their outputs.
+
+    Args:
+        model: A built model.
+        exclude: Names or patterns of layers that stay in float32.
+
+    Raises:
+        NoMatchError: for entries of `exclude` that match no layer; if no kernel is rounded.
+    """
+    planner = _Planner(exclude)
+    if is_graph(model):
+        planner.add_graph(model)
+        rounded_inputs = planner.rounded_inputs(model)
+    else:
+        planner.add_layers(model, "")
+        rounded_inputs = [True]
+    unmatched = set(exclude) - planner.matched
+    if unmatched:
+        paths = [path for path in layers_by_path(model)][:10]
+        expected = f"names or patterns of layers, such as {', '.join(paths)}"
+        raise invalid("exclude", expected, sorted(unmatched), error=NoMatchError)
+    if not any(placement.kernels for placement in planner.placements):
+        raise NoMatchError(
+            "quantize_aware found no kernel to quantize, expected at least one convolution, Dense "
+            f"or Embedding layer. Received: {planner.in_float or 'none'}"
+        )
+    return Plan(planner.placements, rounded_inputs, planner.in_float)
+
+
+class _Planner:
+    def __init__(self, exclude):
+        self._exclude = exclude
+        self.matched, self.placements, self.in_float = set(), [], {}
+
+    def add_graph(self, model):
+        """Adds what a functional model has, nested models included."""
+        self._graph = LayerGraph(model)
+        self._names, self._calls = {}, {}
+        self._read(model, "")
+        self._folded = {
+            following
+            for operation in self._graph.producers
+            if self._is_linear_kernel(operation)
+            for following in [self._only_reader(operation)]
+            if self._is_batch_norm(following)
+        }
+        for operation in self._graph.producers:
+            if not isinstance(operation, keras.layers.InputLayer):
+                self._add(operation)
+
+    def _read(self, model, prefix):
+        for call in calls(model):
+            path = f"{prefix}{call.operation.name}"
+            self._names.setdefault(call.operation, path)
+            self._calls.setdefault(call.operation, []).append(call)
+            if is_graph(call.operation) and len(self._calls[call.operation]) == 1:
+                self._read(call.operation, f"{path}/")
+
+    def add_layers(self, layer, path):
+        """Adds the layers inside a layer without a graph, each on its own."""
+        for inner in flatten_layers(layer, include_self=False, recursive=False):
+            self._add_alone(inner, f"{path}/{inner.name}" if path else inner.name)
+
+    def rounded_inputs(self, model):
+        """Returns whether each input of a functional model is rounded."""
+        return [self._rounds_input(source) for source in self._graph.inputs]
+
+    def _rounds_input(self, source):
+        if not str(source.dtype).startswith("float"):
+            return False
+        readers = self._graph.consumers.get(source, {})
+        unlike = [reader for reader in readers if _is_of_unlike_columns(reader)]
+        for reader in unlike:
+            self.in_float[self._names[reader]] = "its columns are too unlike for 8 bits"
+        return not unlike
+
+    def _add(self, operation):
+        """Adds an operation of the graph."""
+        path = self._names[operation]
+        outputs = self._calls[operation][0].outputs
+        is_float = len(outputs) == 1 and "float" in keras.backend.standardize_dtype(
+            outputs[0].dtype
+        )
+        placement = self._alone(operation, path)
+        if (
+            not is_float
+            or kinds.moves_values(operation)
+            or placement.output
+            and self._is_rounded_later(operation, placement)
+        ):
+            placement.output = False
+        self._keep(placement)
+        self._enter(operation, path)
+
+    def _add_alone(self, layer, path):
+        placement = self._alone(layer, path)
+        if kinds.moves_values(layer) or isinstance(layer, keras.layers.InputLayer):
+            placement.output = False
+        self._keep(placement)
+        self._enter(layer, path)
+
+    def _keep(self, placement):
+        if placement.kernels or placement.places() or placement.fixed:
+            self.placements.append(placement)
+
+    def _enter(self, layer, path):
+        """Adds the layers inside an attention or a custom layer."""
+        if not isinstance(layer, keras.layers.Layer) or path in self.in_float:
+            return
+        if isinstance(layer, kinds.WITH_KERNELS):
+            return
+        first = len(self.placements)
+        self.add_layers(layer, path)
+        if isinstance(layer, kinds.ATTENTION):
+            for placement in self.placements[first:]:
+                name = placement.path.rpartition("/")[2]
+                is_softmax = isinstance(placement.operation, keras.layers.Softmax)
+                placement.inputs = is_softmax or name == "attention_output"
+
+    def _alone(self, operation, path):
+        """Returns the `Placement` of an operation, whatever comes behind it."""
+        placement = Placement(path, operation)
+        why = kinds.why_float(operation)
+        excluded = matching_patterns(path, self._exclude)
+        self.matched |= set(excluded)
+        if excluded:
+            why = f"excluded by {excluded[0]!r}"
+        if why is not None:
+            self.in_float[path] = why
+        kinds_without = (*kinds.ATTENTION, keras.layers.Embedding)
+        placement.output = not isinstance(operation, kinds_without)
+        if why is not None:
+            return placement
+        if isinstance(operation, kinds.WITH_KERNELS):
+            placement.kernels = True
+            placement.between = isinstance(operation, kinds.SEPARABLE)
+            activation = kinds.own_activation(operation)
+            placement.before_activation = activation not in ("linear", "relu", "relu6")
+        else:
+            activation = kinds.activation_name(operation)
+        if activation in kinds.FIXED_RANGES and placement.output:
+            placement.fixed = kinds.FIXED_RANGES[activation]
+        return placement
+
+    def _is_rounded_later(self, operation, placement):
+        """Whether what is behind an operation rounds for it."""
+        if placement.path in self.in_float and operation in self._graph.outputs:
+            return True  # a float output of the model
+        reader = self._only_reader(operation)
+        if reader in self._folded and self._is_linear_kernel(operation):
+            return True
+        fuses = (
+            self._is_linear_kernel(operation)
+            or kinds.is_arithmetic(operation)
+            or self._is_batch_norm(operation)
+        )
+        if fuses and reader is not None and kinds.activation_name(reader) in ("relu", "relu6"):
+            return True
+        readers = self._readers(operation)
+        joined = readers and all(kinds.is_concatenation(each) for each in readers)
+        return bool(joined) and placement.fixed is None and operation not in self._graph.outputs
+
+    def _readers(self, operation):
+        """Returns what reads the values of an operation, past those that do nothing."""
+        found = []
+        for reader in self._graph.consumers.get(operation, {}):
+            if kinds.is_identity(reader) and reader not in self._graph.outputs:
+                found += self._readers(reader)
+            else:
+                found.append(reader)
+        return found
+
+    def _only_reader(self, operation):
+        """Returns the only operation that reads another one, both called once; else None."""
+        readers = self._readers(operation)
+        if len(readers) != 1 or operation in self._graph.outputs:
+            return None
+        once = all(len(self._calls[each]) == 1 for each in (operation, *readers))
+        return readers[0] if once else None
+
+    def _is_linear_kernel(self, operation):
+        return (
+            isinstance(operation, kinds.WITH_KERNELS)
+            and not isinstance(operation, keras.layers.Embedding)
+            and kinds.own_activation(operation) == "linear"
+        )
+
+    def _is_batch_norm(self, operation):
+        return isinstance(operation, keras.layers.BatchNormalization)
+
+
+def _is_of_unlike_columns(operation):
+    """Whether an operation normalizes columns that one scale of 8 bits cannot hold together."""
+    if not isinstance(operation, keras.layers.Normalization):
+        return False
+    mean, deviation = np.ravel(operation.mean), np.ravel(np.sqrt(operation.variance))
+    largest = np.max(np.abs(mean) + deviation)
+    return deviation.size > 1 and largest > _ALIKE * np.min(deviation[deviation > 0], initial=1e30)

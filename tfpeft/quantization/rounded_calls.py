@@ -1,0 +1,122 @@
+"""The calls of layers with rounded kernels and activations, in place of their own."""
+
+import contextlib
+import functools
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfpeft.core.hooks import intercepting
+from tfpeft.quantization import layer_kinds as kinds
+
+
+def rounding(placements, kernels, rounded, states):
+    """Returns a context in which layers compute with rounded kernels and activations.
+
+    Args:
+        placements: `Placement`s.
+        kernels: {id of a variable: the rounded tensor}.
+        rounded: A function `(placement, place, tensor)` that rounds an activation.
+        states: A function `(placement)` that returns the variables which `rounded` changes.
+    """
+    functions = [functools.partial(_call, each, kernels, rounded, states) for each in placements]
+    return intercepting([each.operation for each in placements], functions)
+
+
+def _call(placement, kernels, rounded, states, call, *args, **kwargs):
+    layer = placement.operation
+
+    def at(place, tensor):
+        return rounded(placement, place, tensor) if getattr(placement, place) else tensor
+
+    if placement.inputs:
+        args = (at("inputs", args[0]), *args[1:])
+    if isinstance(layer, kinds.ATTENTION):
+        # With scores, as without them Keras computes attention in one step.
+        with_scores = kwargs.get("return_attention_scores", False)
+        outputs = call(*args, **{**kwargs, "return_attention_scores": True})
+        return outputs if with_scores else outputs[0]
+    if not placement.kernels:
+        outputs = call(*args, **kwargs)
+    else:
+        activation = layer.activation if placement.before_activation else None
+        if activation is not None:
+            activation = functools.partial(_activated, at, activation)
+        kept = _replaced_kernels(layer, kernels, states(placement))
+        with kept, _replaced_activation(layer, activation):
+            if isinstance(layer, kinds.SEPARABLE):
+                outputs = _separable(layer, args[0], at)
+            else:
+                outputs = call(*args, **kwargs)
+    if not placement.output:
+        return outputs
+    return _like(at("output", outputs), outputs)
+
+
+def _activated(at, activation, x):
+    return activation(at("before_activation", x))
+
+
+def _like(rounded, outputs):
+    """Gives a tensor what Keras notes on the original: the logits of a softmax, a mask."""
+    for name in ("_keras_logits", "_keras_mask"):
+        if hasattr(outputs, name):
+            with contextlib.suppress(AttributeError):
+                setattr(rounded, name, getattr(outputs, name))
+    return rounded
+
+
+@contextlib.contextmanager
+def _replaced_kernels(layer, kernels, states):
+    # All weights, as a scope hides those of the scope around it.
+    values = [(each, each.value) for each in layer.weights if id(each) not in kernels]
+    rounded = [
+        (each, ops.cast(kernels[id(each)], layer.compute_dtype))
+        for each in layer.weights
+        if id(each) in kernels
+    ]
+    with keras.StatelessScope(state_mapping=[*values, *rounded]) as scope:
+        yield
+    for variable in states:  # what was assigned inside is known to the scope alone
+        value = scope.get_current_value(variable)
+        if value is not None:
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _replaced_activation(layer, activation):
+    if activation is None:
+        yield
+        return
+    before = layer.activation
+    layer.activation = activation
+    try:
+        yield
+    finally:
+        layer.activation = before
+
+
+def _separable(layer, x, at):
+    """Calls a separable convolution, with rounded values between its two kernels."""
+    # Tensors, as Keras's operations do not take variables that are replaced.
+    depthwise, pointwise = (
+        tf.convert_to_tensor(each.value)
+        for each in (layer.depthwise_kernel, layer.pointwise_kernel)
+    )
+    is_first = layer.data_format == "channels_first"
+    x = ops.depthwise_conv(
+        x,
+        depthwise,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        data_format=layer.data_format,
+    )
+    x = ops.conv(at("between", x), pointwise, strides=1, data_format=layer.data_format)
+    if layer.use_bias:
+        rank = len(x.shape)
+        shape = [1] * rank
+        shape[1 if is_first else rank - 1] = -1
+        x = x + ops.reshape(layer.bias.value, shape)
+    return x if layer.activation is None else layer.activation(x)
