@@ -124,6 +124,42 @@ def in_float32(model):
         raise ExportError(str(error)) from error
 
 
+def quantization_settings(model):
+    """Returns what a quantise-aware model says of its file; None for other models.
+
+    Such a model, or one in it, has `export_settings`, a dict of "weight_bits", "activation_bits"
+    and "float_layers" (patterns), and `exporting`.
+
+    Returns:
+        These, and "quantization", the argument of `export_tflite` that fits; or None.
+
+    Raises:
+        InputError: if several models inside one model differ in their bits.
+    """
+    found = [each.export_settings for each in _quantise_aware(model)]
+    if not found:
+        return None
+    bits = {(each["weight_bits"], each["activation_bits"]) for each in found}
+    if len(bits) > 1:
+        raise unexpected("quantise-aware models of the same bits inside one model", sorted(bits))
+    kept = [pattern for each in found for pattern in each["float_layers"]]
+    quantization = "int8" if found[0]["activation_bits"] == 8 else "int16x8"
+    return {**found[0], "float_layers": kept, "quantization": quantization}
+
+
+@contextlib.contextmanager
+def marking_ranges(model):
+    """A context in which quantise-aware models mark their ranges; see `quantization_marks`."""
+    with contextlib.ExitStack() as stack:
+        for each in _quantise_aware(model):
+            stack.enter_context(each.exporting())
+        yield
+
+
+def _quantise_aware(model):
+    return [layer for layer in flatten_layers(model) if hasattr(layer, "export_settings")]
+
+
 def named_outputs(outputs):
     """Returns {name: output}, by the names that an exported signature gives them."""
     if isinstance(outputs, dict):

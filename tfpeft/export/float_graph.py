@@ -162,6 +162,11 @@ class FloatGraph:
                 self.low[tensor] = max(low - more, 0.0) if low >= 0 else low - more
                 self.high[tensor] = min(high + more, 0.0) if high <= 0 else high + more
 
+    def set_ranges(self, ranges):
+        """Sets the ranges of tensors, {tensor: (low, high)}, whatever was observed."""
+        for tensor, (low, high) in ranges.items():
+            self.low[tensor], self.high[tensor] = low, high
+
     def write_ranges(self, in_float):
         """Writes the ranges into the parsed file, as the quantizer reads them.
 

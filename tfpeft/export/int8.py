@@ -17,6 +17,7 @@ from tfpeft.export.converter import quantize, quantize_to_int16
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
+from tfpeft.export.quantization_marks import take_marks
 from tfpeft.export.raw_columns import raw_columns
 from tfpeft.export.samples import stacked
 from tfpeft.export.tflite_file import TFLiteFile
@@ -44,9 +45,11 @@ def write_int8(
     Raises:
         ExportError: if the quantizer fails, or the file lost what the check does not allow.
     """
+    content, marks = take_marks(path.read_bytes())
+    path.write_bytes(content)
     exact = TFLiteFile(path)
     is_int8 = check.quantization == "int8"
-    converter = _Converter(exact, samples)
+    converter = _Converter(exact, samples, marks)
     # Steps of 16 bits are small enough for the columns of a table.
     alike, readers = converter.raw_columns() if is_int8 else (set(), set())
     in_float = alike | layers.tensors_of(float_layers, converter.sources())
@@ -89,13 +92,14 @@ class _Converter:
     Args:
         file: The float `TFLiteFile`.
         samples: As of `write_int8`.
+        marks: {index of a graph: {tensor: (low, high)}}, ranges that are known.
     """
 
-    def __init__(self, file, samples):
+    def __init__(self, file, samples, marks):
         self._size = len(file.content)
         self._model = schema.ModelT.InitFromPackedBuf(file.content)
         self._graphs, self._lowest = {}, 0.0
-        batches = list(stacked(samples, _batch_size(samples)))
+        batches = list(stacked(samples, _batch_size(samples))) if samples else []
         for name in file.signatures:
             program = file.observed(name)
             graph = self._graphs[name] = FloatGraph(self._model, program.graph)
@@ -103,6 +107,7 @@ class _Converter:
             graph.observe(program, batches if step is None else stacked(samples, step))
             self._lowest = min(self._lowest, clip_masks(graph))
             graph.extend_ranges()
+            graph.set_ranges(marks[program.graph])
 
     def raw_columns(self):
         """Returns what `raw_columns` returns, of all graphs."""
@@ -201,6 +206,8 @@ class _Converter:
         """Returns the layer that lost most; None if that is no layer."""
         losses = {}
         for name, graph in self._graphs.items():
+            if not samples:
+                continue
             batch = next(stacked(samples, exact.signature(name).batch or 16))
             losses.update(losses_by_tensor(file, exact, name, graph, batch))
         by_layer = {layers.layer_of(name): loss for name, loss in sorted(losses.items(), key=_loss)}

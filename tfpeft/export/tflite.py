@@ -26,6 +26,8 @@ from tfpeft.export.conversion import (
     in_float32,
     initial_states,
     input_specs,
+    marking_ranges,
+    quantization_settings,
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
@@ -141,7 +143,16 @@ def export_tflite(
     """
     if quantization not in QUANTIZATIONS:
         raise invalid("quantization", f"one of {QUANTIZATIONS}", quantization)
-    if quantization in CALIBRATED and representative_data is None:
+    if not isinstance(model, keras.Model):
+        raise invalid("model", "a keras.Model", model)
+    trained = quantization_settings(model)
+    if trained is not None and quantization != trained["quantization"]:
+        raise unexpected(
+            f'quantization="{trained["quantization"]}" for a quantise-aware model, of which '
+            "`strip_quantization` gives a plain one",
+            f"quantization={quantization!r}",
+        )
+    if quantization in CALIBRATED and representative_data is None and trained is None:
         raise unexpected(
             f'`representative_data` with quantization="{quantization}", to take the ranges of '
             "activations from",
@@ -149,8 +160,6 @@ def export_tflite(
         )
     check_types(quantization, input_type, output_type)
     check_boolean("sparse", sparse)
-    if not isinstance(model, keras.Model):
-        raise invalid("model", "a keras.Model", model)
     path = file_to_write(path)
     if allow_deviation is not None:
         check_positive("allow_deviation", allow_deviation)
@@ -164,7 +173,9 @@ def export_tflite(
     labels = match_labels(model, labels, inputs, samples[0])
     scaling = match_scaling(input_scaling, inputs)
     calibration, compared = split(samples, quantization)
-    if quantization in CALIBRATED and len({content_of(sample) for sample in calibration}) == 1:
+    if representative_data is None:
+        calibration, compared = [], samples
+    if calibration and len({content_of(sample) for sample in calibration}) == 1:
         warnings.warn(
             f"`representative_data` has one sample, or equal ones, so {quantization} cuts off the "
             "values of samples that are larger. Give a few hundred typical ones to a file that is "
@@ -175,9 +186,12 @@ def export_tflite(
     with replacing(path) as partial:
         check = Check(model, layers, inputs, compared, quantization, allow_deviation)
         converted = in_float32(model)
-        with initial_states(model), layers.recording(converted):
+        with initial_states(model), layers.recording(converted), marking_ranges(converted):
             batch_size = _write(converted, inputs, partial, quantization, batch_size, layers)
-        deviation, notes = check.float_file(partial), []
+        if trained is None:
+            deviation, notes = check.float_file(partial), []
+        else:
+            float_layers = [*float_layers, *trained["float_layers"]]
         if quantization in CALIBRATED:
             from tfpeft.export.int8 import write_int8  # late: LiteRT is slow to import
 

@@ -76,6 +76,13 @@ def moves_values(operation):
     return is_of_keras and type(operation).__name__ in _MOVING_OPERATIONS
 
 
+def averages_values(operation):
+    """Whether an operation has the range of what it reads, and rounds what it averages."""
+    if isinstance(operation, layers.UpSampling2D):
+        return operation.interpolation != "nearest"
+    return isinstance(operation, (layers.AveragePooling1D, layers.AveragePooling2D))
+
+
 def is_concatenation(operation):
     """Whether an operation joins values."""
     name = type(operation).__name__

@@ -28,6 +28,7 @@ class Placement:
         before_activation: Whether what its own activation reads is rounded.
         output: Whether its output is rounded.
         fixed: The range of its output where TFLite fixes it, or None.
+        follows: The place whose range its output has, as a file has one for both; or None.
     """
 
     path: str
@@ -38,12 +39,18 @@ class Placement:
     before_activation: bool = False
     output: bool = False
     fixed: tuple | None = None
+    follows: str | None = None
 
     def places(self):
         """Returns the names of the activations whose range is to be found."""
         names = ("inputs", "between", "before_activation", "output")
         found = [name for name in names if getattr(self, name)]
-        return [name for name in found if name != "output" or self.fixed is None]
+        has_range = self.fixed is None and self.follows is None
+        return [name for name in found if name != "output" or has_range]
+
+    def place(self, name):
+        """Returns the place whose range one of its activations has."""
+        return self.follows if name == "output" and self.follows else f"{self.path}/{name}"
 
 
 @dataclasses.dataclass
@@ -67,7 +74,7 @@ def plan_of(model, exclude=()):
     - Behind a convolution, a Dense layer or an addition, a ReLU is part of the operator, and so is
       BatchNormalization behind a kernel: the activation is rounded behind them only.
     - Pooling, reshaping, padding keep the range of what they read; what goes to a concatenation
-      alone has the range of the concatenation.
+      has the range of the concatenation.
     - Softmax, sigmoid and tanh read rounded values, and TFLite fixes the range of their outputs.
 
     Args:
@@ -117,6 +124,48 @@ class _Planner:
         for operation in self._graph.producers:
             if not isinstance(operation, keras.layers.InputLayer):
                 self._add(operation)
+        by_operation = {each.operation: each for each in self.placements}
+        for operation, placement in by_operation.items():
+            if operation in self._graph.producers and placement.output and not placement.fixed:
+                self._follow(operation, placement, by_operation)
+
+    def _follow(self, operation, placement, by_operation):
+        """Gives an output the range of the concatenation that it goes to, or of what it averages.
+
+        In the order of the graph, so that what is averaged has its range.
+        """
+        joined = self._last_concatenation(operation)
+        if joined is not None and joined in by_operation:
+            placement.follows = f"{self._names[joined]}/output"
+        elif kinds.averages_values(operation):
+            source = self._source(operation, by_operation)
+            if isinstance(source, keras.layers.InputLayer):
+                index = self._graph.inputs.index(source)
+                placement.follows = f"input_{index}"
+            elif source is not None:
+                placement.fixed = by_operation[source].fixed
+                placement.follows = by_operation[source].place("output")
+
+    def _last_concatenation(self, operation):
+        """Returns the last of the concatenations that values of an operation reach unchanged."""
+        for reader in self._graph.consumers.get(operation, {}):
+            if kinds.is_concatenation(reader):
+                return self._last_concatenation(reader) or reader
+            if kinds.moves_values(reader):
+                found = self._last_concatenation(reader)
+                if found is not None:
+                    return found
+        return None
+
+    def _source(self, operation, by_operation):
+        """Returns the operation whose rounded output an operation reads; None if there is none."""
+        (source, *others) = self._graph.producers[operation]
+        if others:
+            return None
+        is_rounded = source in by_operation and by_operation[source].output
+        if is_rounded or (source in self._graph.inputs and self._rounds_input(source)):
+            return source
+        return self._source(source, by_operation) if kinds.moves_values(source) else None
 
     def _read(self, model, prefix):
         for call in calls(model):
@@ -152,12 +201,9 @@ class _Planner:
             outputs[0].dtype
         )
         placement = self._alone(operation, path)
-        if (
-            not is_float
-            or kinds.moves_values(operation)
-            or placement.output
-            and self._is_rounded_later(operation, placement)
-        ):
+        is_kept = kinds.moves_values(operation) and not kinds.averages_values(operation)
+        is_kept = is_kept or not is_float
+        if is_kept or (placement.output and self._is_rounded_later(operation, placement)):
             placement.output = False
         self._keep(placement)
         self._enter(operation, path)
@@ -224,11 +270,7 @@ class _Planner:
             or kinds.is_arithmetic(operation)
             or self._is_batch_norm(operation)
         )
-        if fuses and reader is not None and kinds.activation_name(reader) in ("relu", "relu6"):
-            return True
-        readers = self._readers(operation)
-        joined = readers and all(kinds.is_concatenation(each) for each in readers)
-        return bool(joined) and placement.fixed is None and operation not in self._graph.outputs
+        return fuses and reader is not None and kinds.activation_name(reader) in ("relu", "relu6")
 
     def _readers(self, operation):
         """Returns what reads the values of an operation, past those that do nothing."""

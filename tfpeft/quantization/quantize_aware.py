@@ -286,7 +286,9 @@ class QuantizeAwareModel(keras.Model):
         def at(placement, place, x):
             if place == "output" and placement.fixed is not None:
                 return self._rounded_in(placement.fixed, x)
-            return rounded(self.quantizers[f"{placement.path}/{place}"], x)
+            quantizer = self.quantizers[placement.place(place)]
+            follows = place == "output" and placement.follows and not self._exporting
+            return quantizer(x, training=False) if follows else rounded(quantizer, x)
 
         def states(placement):
             if self._exporting:
@@ -340,7 +342,7 @@ class QuantizeAwareModel(keras.Model):
         """What `export_tflite` has to know: bits, and the layers that stay in float32."""
         bits = {key: self._settings[key] for key in ("weight_bits", "activation_bits")}
         excluded = [path for path, why in self.in_float.items() if why.startswith("excluded")]
-        return {**bits, "float_layers": [f"{self.model.name}/{path}" for path in excluded]}
+        return {**bits, "float_layers": [f"*{self.model.name}/{path}" for path in excluded]}
 
     @property
     def input_structure(self):

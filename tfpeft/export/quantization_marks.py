@@ -1,0 +1,58 @@
+"""Ranges that a quantise-aware model marks in its float file, taken out of the graph again.
+
+A mark is a pair QUANTIZE, DEQUANTIZE, as the converter writes FakeQuant operators.
+"""
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfpeft.export.tflite_contents import op_name
+
+
+def take_marks(content):
+    """Returns the bytes of a file without its marks, and the ranges that they gave.
+
+    Args:
+        content: The bytes of a float file.
+
+    Returns:
+        Bytes, and {index of a graph: {tensor: (low, high)}}.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content)
+    codes = [op_name(code) for code in model.operatorCodes]
+    ranges = {}
+    for index, graph in enumerate(model.subgraphs):
+        ranges[index], sources = _take(graph, codes)
+        for signature in model.signatureDefs or []:
+            if signature.subgraphIndex == index:
+                for entry in signature.outputs or []:
+                    entry.tensorIndex = sources.get(entry.tensorIndex, entry.tensorIndex)
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), ranges
+
+
+def _take(graph, codes):
+    """Takes the marks out of a graph; returns {tensor: range} and {marked tensor: tensor}."""
+    ranges, sources, kept = {}, {}, []
+    quantized = {}  # what a QUANTIZE makes -> what it reads
+    for op in graph.operators:
+        name = codes[op.opcodeIndex]
+        op.inputs = np.array([sources.get(int(t), int(t)) for t in op.inputs], np.int32)
+        if name == "QUANTIZE":
+            quantized[int(op.outputs[0])] = int(op.inputs[0])
+        elif name == "DEQUANTIZE" and int(op.inputs[0]) in quantized:
+            source = quantized[int(op.inputs[0])]
+            sources[int(op.outputs[0])] = source
+            ranges.setdefault(source, _range(graph.tensors[int(op.inputs[0])].quantization))
+        else:
+            kept.append(op)
+    graph.operators = kept
+    graph.outputs = np.array([sources.get(int(t), int(t)) for t in graph.outputs], np.int32)
+    return ranges, sources
+
+
+def _range(quantization):
+    scale, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+    return -zero * scale, (255 - zero) * scale
