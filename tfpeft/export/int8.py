@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfpeft.core.arguments import ExportError, last_cause
 from tfpeft.export.converter import quantize, quantize_to_int16
 from tfpeft.export.float_graph import FloatGraph
+from tfpeft.export.intervals import complete_ranges
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
 from tfpeft.export.quantization_marks import take_marks
@@ -108,6 +109,8 @@ class _Converter:
             self._lowest = min(self._lowest, clip_masks(graph))
             graph.extend_ranges()
             graph.set_ranges(marks[program.graph])
+            if marks[program.graph]:
+                complete_ranges(graph)
 
     def raw_columns(self):
         """Returns what `raw_columns` returns, of all graphs."""

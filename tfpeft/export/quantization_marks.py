@@ -9,6 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfpeft.export.tflite_contents import op_name
 
+_FLOAT32 = schema.TensorType.FLOAT32
+
 
 def take_marks(content):
     """Returns the bytes of a file without its marks, and the ranges that they gave.
@@ -36,18 +38,23 @@ def take_marks(content):
 def _take(graph, codes):
     """Takes the marks out of a graph; returns {tensor: range} and {marked tensor: tensor}."""
     ranges, sources, kept = {}, {}, []
-    quantized = {}  # what a QUANTIZE makes -> what it reads
     for op in graph.operators:
         name = codes[op.opcodeIndex]
         op.inputs = np.array([sources.get(int(t), int(t)) for t in op.inputs], np.int32)
+        output = int(op.outputs[0])
         if name == "QUANTIZE":
-            quantized[int(op.outputs[0])] = int(op.inputs[0])
-        elif name == "DEQUANTIZE" and int(op.inputs[0]) in quantized:
-            source = quantized[int(op.inputs[0])]
-            sources[int(op.outputs[0])] = source
-            ranges.setdefault(source, _range(graph.tensors[int(op.inputs[0])].quantization))
+            sources[output] = int(op.inputs[0])
+            ranges.setdefault(sources[output], _range(graph.tensors[output].quantization))
+        elif name == "DEQUANTIZE" and graph.tensors[int(op.inputs[0])].type == _FLOAT32:
+            sources[output] = int(op.inputs[0])
         else:
             kept.append(op)
+            for tensor in op.outputs:
+                # The converter moves what only moves values into a mark.
+                if graph.tensors[int(tensor)].type == schema.TensorType.UINT8:
+                    ranges[int(tensor)] = _range(graph.tensors[int(tensor)].quantization)
+                    graph.tensors[int(tensor)].type = _FLOAT32
+                    graph.tensors[int(tensor)].quantization = None
     graph.operators = kept
     graph.outputs = np.array([sources.get(int(t), int(t)) for t in graph.outputs], np.int32)
     return ranges, sources

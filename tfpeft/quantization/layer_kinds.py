@@ -1,5 +1,7 @@
 """What a layer or operation is to an integer file: kernels, activations, what only moves values."""
 
+import contextlib
+
 import keras
 
 from tfpeft.core.kernel_axes import kernel_axes
@@ -133,3 +135,24 @@ def kernels_of(layer):
         return [(kernel, (rank - 2, rank - 1))]
     axes = kernel_axes(layer, kernel)
     return [(kernel, axes.outputs if axes is not None else ())]
+
+
+@contextlib.contextmanager
+def other_activation(layer, activation):
+    """A context in which a layer has another activation."""
+    before = getattr(layer, "activation", None)
+    if activation is before:
+        yield
+        return
+    layer.activation = activation
+    try:
+        yield
+    finally:
+        layer.activation = before
+
+
+def attention_by_steps(call, *args, **kwargs):
+    """Calls an attention layer so that it calls its layers; else Keras computes it in one step."""
+    with_scores = kwargs.get("return_attention_scores", False)
+    outputs = call(*args, **{**kwargs, "return_attention_scores": True})
+    return outputs if with_scores else outputs[0]

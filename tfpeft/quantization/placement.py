@@ -61,11 +61,13 @@ class Plan:
         placements: A list of `Placement`s.
         rounded_inputs: Whether each input of the model is rounded.
         in_float: {path: why it stays in float32}.
+        folded: {layer with a kernel: the BatchNormalization behind it, which a file folds in}.
     """
 
     placements: list
     rounded_inputs: list
     in_float: dict
+    folded: dict
 
 
 def plan_of(model, exclude=()):
@@ -101,26 +103,23 @@ def plan_of(model, exclude=()):
             "quantize_aware found no kernel to quantize, expected at least one convolution, Dense "
             f"or Embedding layer. Received: {planner.in_float or 'none'}"
         )
-    return Plan(planner.placements, rounded_inputs, planner.in_float)
+    return Plan(planner.placements, rounded_inputs, planner.in_float, planner.folded)
 
 
 class _Planner:
     def __init__(self, exclude):
         self._exclude = exclude
-        self.matched, self.placements, self.in_float = set(), [], {}
+        self.matched, self.placements, self.in_float, self.folded = set(), [], {}, {}
 
     def add_graph(self, model):
         """Adds what a functional model has, nested models included."""
         self._graph = LayerGraph(model)
         self._names, self._calls = {}, {}
         self._read(model, "")
-        self._folded = {
-            following
-            for operation in self._graph.producers
-            if self._is_linear_kernel(operation)
-            for following in [self._only_reader(operation)]
-            if self._is_batch_norm(following)
-        }
+        for operation in self._graph.producers:
+            reader = self._only_reader(operation) if self._is_linear_kernel(operation) else None
+            if self._folds(operation, reader):
+                self.folded[operation] = reader
         for operation in self._graph.producers:
             if not isinstance(operation, keras.layers.InputLayer):
                 self._add(operation)
@@ -216,7 +215,9 @@ class _Planner:
         self._enter(layer, path)
 
     def _keep(self, placement):
-        if placement.kernels or placement.places() or placement.fixed:
+        changes_call = (*kinds.ATTENTION, keras.layers.BatchNormalization)
+        is_changed = isinstance(placement.operation, changes_call)
+        if placement.kernels or placement.output or placement.inputs or is_changed:
             self.placements.append(placement)
 
     def _enter(self, layer, path):
@@ -263,12 +264,12 @@ class _Planner:
         if placement.path in self.in_float and operation in self._graph.outputs:
             return True  # a float output of the model
         reader = self._only_reader(operation)
-        if reader in self._folded and self._is_linear_kernel(operation):
+        if operation in self.folded:
             return True
         fuses = (
             self._is_linear_kernel(operation)
             or kinds.is_arithmetic(operation)
-            or self._is_batch_norm(operation)
+            or isinstance(operation, keras.layers.BatchNormalization)
         )
         return fuses and reader is not None and kinds.activation_name(reader) in ("relu", "relu6")
 
@@ -297,8 +298,16 @@ class _Planner:
             and kinds.own_activation(operation) == "linear"
         )
 
-    def _is_batch_norm(self, operation):
-        return isinstance(operation, keras.layers.BatchNormalization)
+    def _folds(self, operation, reader):
+        """Whether what reads the layer with a kernel alone normalizes its output channels."""
+        if not isinstance(reader, keras.layers.BatchNormalization) or isinstance(
+            operation, keras.layers.EinsumDense
+        ):
+            return False
+        rank = len(self._calls[operation][0].outputs[0].shape)
+        axis = reader.axis[0] if isinstance(reader.axis, (list, tuple)) else reader.axis
+        is_first = getattr(operation, "data_format", None) == "channels_first"
+        return axis in (-1, rank - 1) and not is_first
 
 
 def _is_of_unlike_columns(operation):

@@ -22,7 +22,8 @@ from tfpeft.core.inputs import arrange
 from tfpeft.core.registration import register
 from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.activation_quantizer import ActivationQuantizer
-from tfpeft.quantization.fake_quant import fake_quant, fake_quant_weights, weights_on_grid
+from tfpeft.quantization.deployed_calls import deploying
+from tfpeft.quantization.fake_quant import fake_quant, fake_quant_weights
 from tfpeft.quantization.placement import plan_of
 from tfpeft.quantization.rounded_calls import rounding
 
@@ -216,16 +217,17 @@ class QuantizeAwareModel(keras.Model):
         }
         _check_settings(**self._settings)
         self.model = model
-        plan = plan_of(model, exclude)
-        self._placements, self._rounded_inputs = plan.placements, plan.rounded_inputs
+        self._plan = plan = plan_of(model, exclude)
         self.in_float = plan.in_float
 
         def quantizer(place):
             name = place.replace("/", ".")
             return ActivationQuantizer(activation_bits, ranges, momentum, freeze_after, name)
 
-        inputs = [f"input_{i}" for i, is_rounded in enumerate(self._rounded_inputs) if is_rounded]
-        places = [f"{each.path}/{place}" for each in self._placements for place in each.places()]
+        inputs = [f"input_{i}" for i, is_rounded in enumerate(plan.rounded_inputs) if is_rounded]
+        places = [
+            f"{each.path}/{place}" for each in self._plan.placements for place in each.places()
+        ]
         self.quantizers = {place: quantizer(place) for place in (*inputs, *places)}
         self._exporting = False
         self.built = True
@@ -235,10 +237,10 @@ class QuantizeAwareModel(keras.Model):
         """{path of a layer or operation: what is rounded there}."""
         bits = self._settings["weight_bits"], self._settings["activation_bits"]
         kernels = {
-            each.path: f"kernel in {bits[0]} bits" for each in self._placements if each.kernels
+            each.path: f"kernel in {bits[0]} bits" for each in self._plan.placements if each.kernels
         }
         outputs = {
-            each.path: f"output in {bits[1]} bits" for each in self._placements if each.output
+            each.path: f"output in {bits[1]} bits" for each in self._plan.placements if each.output
         }
         return {
             path: ", ".join(part[path] for part in (kernels, outputs) if path in part)
@@ -276,12 +278,6 @@ class QuantizeAwareModel(keras.Model):
     def _run(self, inputs, training, rounded):
         """Returns the outputs of the model with rounded kernels, and activations as `rounded`."""
         rounded = self._marked if self._exporting else rounded
-        kernels = {
-            id(variable): self._rounded_kernel(variable, axes)
-            for each in self._placements
-            if each.kernels
-            for variable, axes in kinds.kernels_of(each.operation)
-        }
 
         def at(placement, place, x):
             if place == "output" and placement.fixed is not None:
@@ -290,26 +286,30 @@ class QuantizeAwareModel(keras.Model):
             follows = place == "output" and placement.follows and not self._exporting
             return quantizer(x, training=False) if follows else rounded(quantizer, x)
 
+        flat = keras.tree.flatten(inputs)
+        for i, is_rounded in enumerate(self._plan.rounded_inputs):
+            if is_rounded:
+                flat[i] = rounded(self.quantizers[f"input_{i}"], flat[i])
+        with self._computing(at):
+            return self.model(keras.tree.pack_sequence_as(inputs, flat), training=training)
+
+    def _computing(self, at):
+        bits = self._settings["weight_bits"]
+        if self._exporting:
+            return deploying(self._plan, bits, at)
+        placements = self._plan.placements
+        kernels = {
+            id(variable): fake_quant_weights(tf.convert_to_tensor(variable), axes, bits)
+            for each in placements
+            if each.kernels
+            for variable, axes in kinds.kernels_of(each.operation)
+        }
+
         def states(placement):
-            if self._exporting:
-                return []
             found = [self.quantizers[f"{placement.path}/{place}"] for place in placement.places()]
             return [variable for quantizer in found for variable in quantizer.variables]
 
-        flat = keras.tree.flatten(inputs)
-        for i, is_rounded in enumerate(self._rounded_inputs):
-            if is_rounded:
-                flat[i] = rounded(self.quantizers[f"input_{i}"], flat[i])
-        with rounding(self._placements, kernels, at, states):
-            return self.model(keras.tree.pack_sequence_as(inputs, flat), training=training)
-
-    def _rounded_kernel(self, variable, axes):
-        bits = self._settings["weight_bits"]
-        if not self._exporting:
-            return fake_quant_weights(tf.convert_to_tensor(variable), axes, bits)
-        with tf.init_scope():
-            values = weights_on_grid(tf.convert_to_tensor(variable), axes, bits).numpy()
-        return tf.constant(values)
+        return rounding(placements, kernels, at, states)
 
     def _rounded_in(self, fixed, x):
         if self._exporting:
@@ -329,8 +329,8 @@ class QuantizeAwareModel(keras.Model):
         Kernels are constants on their grid. Activations pass through operators that mark their
         ranges, which `export_tflite` reads.
         """
-        for quantizer in self.quantizers.values():
-            quantizer.deployed_range()  # raises, outside of the trace
+        if not any(float(quantizer.steps) for quantizer in self.quantizers.values()):
+            next(iter(self.quantizers.values())).deployed_range()  # raises
         self._exporting = True
         try:
             yield

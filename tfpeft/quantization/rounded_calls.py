@@ -33,18 +33,15 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
     if placement.inputs:
         args = (at("inputs", args[0]), *args[1:])
     if isinstance(layer, kinds.ATTENTION):
-        # With scores, as without them Keras computes attention in one step.
-        with_scores = kwargs.get("return_attention_scores", False)
-        outputs = call(*args, **{**kwargs, "return_attention_scores": True})
-        return outputs if with_scores else outputs[0]
+        return kinds.attention_by_steps(call, *args, **kwargs)
     if not placement.kernels:
         outputs = call(*args, **kwargs)
     else:
-        activation = layer.activation if placement.before_activation else None
-        if activation is not None:
+        activation = getattr(layer, "activation", None)
+        if placement.before_activation:
             activation = functools.partial(_activated, at, activation)
         kept = _replaced_kernels(layer, kernels, states(placement))
-        with kept, _replaced_activation(layer, activation):
+        with kept, kinds.other_activation(layer, activation):
             if isinstance(layer, kinds.SEPARABLE):
                 outputs = _separable(layer, args[0], at)
             else:
@@ -82,19 +79,6 @@ def _replaced_kernels(layer, kernels, states):
         value = scope.get_current_value(variable)
         if value is not None:
             variable.assign(value)
-
-
-@contextlib.contextmanager
-def _replaced_activation(layer, activation):
-    if activation is None:
-        yield
-        return
-    before = layer.activation
-    layer.activation = activation
-    try:
-        yield
-    finally:
-        layer.activation = before
 
 
 def _separable(layer, x, at):
