@@ -111,7 +111,7 @@ def activation_name(operation):
     name = type(operation).__name__
     if type(operation).__module__.startswith("keras."):
         known = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh"}
-        return {**known, "Softmax": "softmax"}.get(name)
+        return {**known, "Softmax": "softmax", "Silu": "silu"}.get(name)
     return None
 
 

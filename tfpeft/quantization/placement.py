@@ -26,6 +26,7 @@ class Placement:
         inputs: Whether what it reads is rounded, which no operation in the graph makes.
         between: Whether values between its two kernels are rounded.
         before_activation: Whether what its own activation reads is rounded.
+        gate: Whether it is a SiLU, whose sigmoid is rounded.
         output: Whether its output is rounded.
         fixed: The range of its output where TFLite fixes it, or None.
         follows: The place whose range its output has, as a file has one for both; or None.
@@ -37,6 +38,7 @@ class Placement:
     inputs: bool = False
     between: bool = False
     before_activation: bool = False
+    gate: bool = False
     output: bool = False
     fixed: tuple | None = None
     follows: str | None = None
@@ -255,6 +257,7 @@ class _Planner:
             placement.before_activation = activation not in ("linear", "relu", "relu6")
         else:
             activation = kinds.activation_name(operation)
+        placement.gate = activation in ("silu", "swish")
         if activation in kinds.FIXED_RANGES and placement.output:
             placement.fixed = kinds.FIXED_RANGES[activation]
         return placement

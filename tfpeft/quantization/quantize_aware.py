@@ -280,6 +280,8 @@ class QuantizeAwareModel(keras.Model):
         rounded = self._marked if self._exporting else rounded
 
         def at(placement, place, x):
+            if place == "gate":
+                return self._rounded_in(kinds.FIXED_RANGES["sigmoid"], x)
             if place == "output" and placement.fixed is not None:
                 return self._rounded_in(placement.fixed, x)
             quantizer = self.quantizers[placement.place(place)]

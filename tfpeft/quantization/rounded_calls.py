@@ -35,9 +35,11 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
     if isinstance(layer, kinds.ATTENTION):
         return kinds.attention_by_steps(call, *args, **kwargs)
     if not placement.kernels:
-        outputs = call(*args, **kwargs)
+        outputs = _silu(at, args[0]) if placement.gate else call(*args, **kwargs)
     else:
         activation = getattr(layer, "activation", None)
+        if placement.gate:
+            activation = functools.partial(_silu, at)
         if placement.before_activation:
             activation = functools.partial(_activated, at, activation)
         kept = _replaced_kernels(layer, kernels, states(placement))
@@ -49,6 +51,10 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
     if not placement.output:
         return outputs
     return _like(at("output", outputs), outputs)
+
+
+def _silu(at, x):
+    return x * at("gate", ops.sigmoid(x))
 
 
 def _activated(at, activation, x):
