@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfpeft.core.arguments import ExportError, last_cause
 from tfpeft.export.converter import quantize, quantize_to_int16
 from tfpeft.export.float_graph import FloatGraph
+from tfpeft.export.four_bits import with_four_bit_weights
 from tfpeft.export.intervals import complete_ranges
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
@@ -27,7 +28,15 @@ _LOOPS = ("WHILE", "IF")
 
 
 def write_int8(
-    path, layers, float_layers, samples, check, *, input_type="float32", output_type="float32"
+    path,
+    layers,
+    float_layers,
+    samples,
+    check,
+    *,
+    input_type="float32",
+    output_type="float32",
+    aware=None,
 ):
     """Replaces a float file by one in int8, or with int16 activations as the check's quantization.
 
@@ -39,6 +48,8 @@ def write_int8(
         check: A `Check`.
         input_type: The type of the inputs that are float32 in the file.
         output_type: The type of the outputs.
+        aware: What `conversion.quantization_settings` returns of a quantise-aware model, whose
+            float file has marks.
 
     Returns:
         The `Deviation` of the file, and notes on what is not in int8.
@@ -46,8 +57,11 @@ def write_int8(
     Raises:
         ExportError: if the quantizer fails, or the file lost what the check does not allow.
     """
-    content, marks = take_marks(path.read_bytes())
-    path.write_bytes(content)
+    marks = {}
+    if aware is not None:
+        content, marks = take_marks(path.read_bytes())
+        path.write_bytes(content)
+        float_layers = [*float_layers, *aware["float_layers"]]
     exact = TFLiteFile(path)
     is_int8 = check.quantization == "int8"
     converter = _Converter(exact, samples, marks)
@@ -60,6 +74,8 @@ def write_int8(
             content = converter.convert(in_float, input_type, output_type)
         else:
             content = converter.convert_to_int16(layers, input_type, output_type)
+        if aware is not None and aware["weight_bits"] == 4:
+            content = with_four_bit_weights(content)
         path.write_bytes(content)
         return check.measure(path)
 
@@ -108,8 +124,8 @@ class _Converter:
             graph.observe(program, batches if step is None else stacked(samples, step))
             self._lowest = min(self._lowest, clip_masks(graph))
             graph.extend_ranges()
-            graph.set_ranges(marks[program.graph])
-            if marks[program.graph]:
+            if marks:
+                graph.set_ranges(marks[program.graph])
                 complete_ranges(graph)
 
     def raw_columns(self):

@@ -30,6 +30,7 @@ def take_marks(content):
             if signature.subgraphIndex == index:
                 for entry in signature.outputs or []:
                     entry.tensorIndex = sources.get(entry.tensorIndex, entry.tensorIndex)
+    _drop_unused_codes(model)
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output()), ranges
@@ -58,6 +59,15 @@ def _take(graph, codes):
     graph.operators = kept
     graph.outputs = np.array([sources.get(int(t), int(t)) for t in graph.outputs], np.int32)
     return ranges, sources
+
+
+def _drop_unused_codes(model):
+    """Drops operator codes that no operator has: some interpreters ask for each that is listed."""
+    operators = [op for graph in model.subgraphs for op in graph.operators]
+    used = sorted({op.opcodeIndex for op in operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for op in operators:
+        op.opcodeIndex = used.index(op.opcodeIndex)
 
 
 def _range(quantization):

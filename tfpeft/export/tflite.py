@@ -145,14 +145,14 @@ def export_tflite(
         raise invalid("quantization", f"one of {QUANTIZATIONS}", quantization)
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
-    trained = quantization_settings(model)
-    if trained is not None and quantization != trained["quantization"]:
+    aware = quantization_settings(model)
+    if aware is not None and quantization != aware["quantization"]:
         raise unexpected(
-            f'quantization="{trained["quantization"]}" for a quantise-aware model, of which '
+            f'quantization="{aware["quantization"]}" for a quantise-aware model, of which '
             "`strip_quantization` gives a plain one",
             f"quantization={quantization!r}",
         )
-    if quantization in CALIBRATED and representative_data is None and trained is None:
+    if quantization in CALIBRATED and representative_data is None and aware is None:
         raise unexpected(
             f'`representative_data` with quantization="{quantization}", to take the ranges of '
             "activations from",
@@ -188,16 +188,14 @@ def export_tflite(
         converted = in_float32(model)
         with initial_states(model), layers.recording(converted), marking_ranges(converted):
             batch_size = _write(converted, inputs, partial, quantization, batch_size, layers)
-        if trained is None:
+        if aware is None:
             deviation, notes = check.float_file(partial), []
-        else:
-            float_layers = [*float_layers, *trained["float_layers"]]
         if quantization in CALIBRATED:
             from tfpeft.export.int8 import write_int8  # late: LiteRT is slow to import
 
-            types = {"input_type": input_type, "output_type": output_type}
+            options = {"input_type": input_type, "output_type": output_type, "aware": aware}
             deviation, notes = write_int8(
-                partial, layers, float_layers, calibration, check, **types
+                partial, layers, float_layers, calibration, check, **options
             )
             _put_in_order(partial, inputs)
         is_sparse, why = _write_sparse(partial, check, deviation) if sparse else (False, [])
