@@ -38,6 +38,11 @@ from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.report import ExportReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.quantization.quantize_aware import (
+    QuantizeAwareModel,
+    quantize_aware,
+    strip_quantization,
+)
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
 from tfpeft.sharing.task_model import TaskModel
@@ -100,6 +105,7 @@ __all__ = [
     "ProximalGroupL1",
     "ProximalL1",
     "Pruning",
+    "QuantizeAwareModel",
     "RandomPruning",
     "RelationalAngle",
     "RelationalDistance",
@@ -133,9 +139,11 @@ __all__ = [
     "prune_channels_iteratively",
     "prune_for_xnnpack",
     "prune_iteratively",
+    "quantize_aware",
     "remove_constant_channels",
     "scale_width",
     "strip_pruning",
+    "strip_quantization",
     "trainable_summary",
 ]
 

@@ -158,7 +158,13 @@ def outputs_by_key(structure):
 
 
 def output_structure(model):
-    """Returns the symbolic outputs of a model in their structure; None if it has no graph."""
+    """Returns the symbolic outputs of a model in their structure; None if it has no graph.
+
+    A model that holds another one may have a property of this name.
+    """
+    own = getattr(model, "output_structure", None)
+    if own is not None:
+        return own
     outputs = getattr(model, "outputs", None)
     if isinstance(model, keras.Sequential) or not outputs:
         return outputs

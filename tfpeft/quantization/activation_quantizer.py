@@ -31,7 +31,7 @@ class ActivationQuantizer(keras.layers.Layer):
     """
 
     def __init__(self, bits, ranges, momentum, freeze_after, name=None):
-        super().__init__(name=name, dtype="float32")
+        super().__init__(name=name, dtype="float32", autocast=False)
         self.bits, self.ranges = bits, ranges
         self.momentum, self.freeze_after = momentum, freeze_after
 
@@ -84,19 +84,23 @@ class ActivationQuantizer(keras.layers.Layer):
             return tf.cast(tf.cond(is_known, rounded, lambda: values), x.dtype)
         return tf.cast(rounded(), x.dtype)
 
+    def has_range(self):
+        """Whether a batch has been seen."""
+        return bool(keras.ops.convert_to_numpy(self.steps) > 0)
+
     def deployed_range(self):
         """Returns (low, high) of the grid.
 
         Raises:
             InputError: if no batch has been seen.
         """
-        if not float(self.steps):
+        if not self.has_range():
             raise unexpected(
                 "a quantise-aware model that has seen data: train it, or give "
                 "`representative_data` to `quantize_aware`",
                 "one whose ranges are not known",
             )
-        low, high = float(self.low), float(self.high)
+        low, high = (keras.ops.convert_to_numpy(side) for side in (self.low, self.high))
         return deployed_range(low, max(high, low + 1e-6), self.bits)
 
     def get_config(self):

@@ -17,7 +17,7 @@ from tfpeft.core.arguments import (
     unexpected,
 )
 from tfpeft.core.data import read
-from tfpeft.core.graph import flatten_layers, input_structure
+from tfpeft.core.graph import flatten_layers, input_structure, output_structure
 from tfpeft.core.inputs import arrange
 from tfpeft.core.registration import register
 from tfpeft.quantization import layer_kinds as kinds
@@ -123,6 +123,11 @@ def quantize_aware(
 def _check_settings(weight_bits, activation_bits, ranges, momentum, freeze_after, exclude):
     check_choice("weight_bits", weight_bits, (8, 4))
     check_choice("activation_bits", activation_bits, (8, 16))
+    if (weight_bits, activation_bits) == (4, 16):
+        raise unexpected(
+            "`weight_bits` of 8 with `activation_bits` of 16, as TFLite has no such operators",
+            "weight_bits=4",
+        )
     check_choice("ranges", ranges, RANGES)
     check_rate("momentum", momentum)
     if freeze_after is not None:
@@ -331,7 +336,7 @@ class QuantizeAwareModel(keras.Model):
         Kernels are constants on their grid. Activations pass through operators that mark their
         ranges, which `export_tflite` reads.
         """
-        if not any(float(quantizer.steps) for quantizer in self.quantizers.values()):
+        if not any(quantizer.has_range() for quantizer in self.quantizers.values()):
             next(iter(self.quantizers.values())).deployed_range()  # raises
         self._exporting = True
         try:
@@ -350,6 +355,11 @@ class QuantizeAwareModel(keras.Model):
     def input_structure(self):
         """Symbolic inputs in the structure that the model is called with, or None."""
         return input_structure(self.model)
+
+    @property
+    def output_structure(self):
+        """Symbolic outputs in their structure, or None."""
+        return output_structure(self.model)
 
     @property
     def input_shape(self):
