@@ -30,6 +30,12 @@ def of_export():
                 "model": (*values.MODEL, *values.UNBUILT),
                 "path": (*values.PATH, values.DIRECTORY),
                 "quantization": (*values.CHOICE, "int4", None, "INT8"),
+                "batch_size": (0, -1, 1.5, NAN, "8", True, 2**70),
+                "input_type": (*values.CHOICE, None, "int4", "int8", "uint8", "int16", "float16"),
+                "output_type": (*values.CHOICE, None, "int8", "uint8", "int16"),
+                "sparse": (None, 1, "yes", [], NAN),
+                "labels": (3, "ab", [], [1, 2], ["a"], [""], {"no_such_output": ["a"]}, [None]),
+                "input_scaling": (3, "ab", (0, 0), (1,), (0, -1), (NAN, 1), {"no": (0, 1)}, ()),
             },
         ),
         *bad_arguments(

@@ -31,7 +31,7 @@ from tfpeft.export.conversion import (
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
-from tfpeft.export.described import match_labels, match_scaling
+from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.formats import CALIBRATED, QUANTIZATIONS, check_types
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split

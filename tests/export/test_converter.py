@@ -1,0 +1,132 @@
+"""The process of the converter: kept, replaced, lost; and the layer that stops a conversion."""
+
+import os
+import signal
+import threading
+
+import keras
+import pytest
+import tensorflow as tf
+
+import tfpeft
+from tfpeft.export import conversion, converter
+
+layers = keras.layers
+CRASHES = b"\x08\0\0\0TFL3" + b"\xff" * 300
+
+
+class Betainc(layers.Layer):
+    def call(self, inputs):
+        return tf.raw_ops.Betainc(a=inputs, b=inputs, x=inputs)
+
+
+def process():
+    return converter._converter._process
+
+
+def model(*inner):
+    return keras.Sequential([keras.Input((4,)), *inner, layers.Dense(2, name="after")], name="net")
+
+
+def test_exports_share_a_process_that_survives_an_error_and_is_replaced_after_a_crash(tmp_path):
+    tfpeft.export_tflite(model(), tmp_path / "m.tflite")
+    first = process()
+    with pytest.raises(Exception, match="Invalid model"):
+        converter.quantize(b"no file")
+    assert process() is first
+    with pytest.raises(Exception, match="ended its process with SIGSEGV"):
+        converter.quantize(CRASHES)
+    assert first._process.returncode == -signal.SIGSEGV
+    tfpeft.export_tflite(model(), tmp_path / "m.tflite")
+    assert process() is not first
+
+
+def test_a_process_is_replaced_after_some_calls(monkeypatch):
+    converter.start_converter()
+    first = process()
+    monkeypatch.setattr(converter, "_CALLS", first.calls)
+    converter.start_converter()
+    assert process() is not first
+    assert first._process.returncode is not None
+
+
+def test_ctrl_c_within_a_call_ends_the_process_and_the_next_call_works(tmp_path, monkeypatch):
+    converter.start_converter()
+    first = process()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first._connection, "recv", interrupt, raising=False)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"an earlier file")
+    with pytest.raises(KeyboardInterrupt):
+        tfpeft.export_tflite(model(), path)
+    assert first._process.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"an earlier file"
+    assert list(tmp_path.iterdir()) == [path]
+    assert tfpeft.export_tflite(model(), path).max_deviation < 1e-6
+    # The process itself leaves Ctrl-C to this one.
+    os.kill(process()._process.pid, signal.SIGINT)
+    before = process()
+    tfpeft.export_tflite(model(), path)
+    assert process() is before
+
+
+def test_threads_take_turns(tmp_path):
+    models = [model(layers.Dense(i + 1)) for i in range(2)]
+    reports = {}
+
+    def export(i):
+        reports[i] = tfpeft.export_tflite(models[i], tmp_path / f"{i}.tflite")
+
+    threads = [threading.Thread(target=export, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(2):
+        assert reports[i].max_deviation < 1e-6
+        assert tfpeft.TFLiteFile(tmp_path / f"{i}.tflite").macs() == 4 * (i + 1) + (i + 1) * 2
+
+
+def test_tensorflow_keeps_its_own_functions():
+    before = vars(converter._converter._wrapper)[converter._converter._name]
+    with pytest.raises(Exception, match="Invalid model"):
+        converter.quantize(b"no file")
+    assert vars(converter._converter._wrapper)[converter._converter._name] is before
+
+
+def test_the_layers_of_operators_that_tflite_lacks_are_named(tmp_path):
+    inner = keras.Sequential([layers.Dense(4), Betainc(name="beta")], name="inner")
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(2)(keras.ops.erfinv(Betainc(name="outer")(inner(inputs))))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"an earlier file")
+    with pytest.raises(tfpeft.ExportError, match=r"Betainc.* \(layers: inner/beta, outer\); use "):
+        tfpeft.export_tflite(keras.Model(inputs, outputs), path)
+    assert path.read_bytes() == b"an earlier file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_layer_that_ends_the_process_is_found(tmp_path, monkeypatch):
+    """The process is killed where a part of the model has the layer."""
+    convert, parts = conversion.convert_saved_model, []
+
+    def killed(folder, *names, **flags):
+        with open(f"{folder}/saved_model.pb", "rb") as file:
+            parts.append(b"Betainc" in file.read())
+        if parts[-1]:
+            converter.start_converter()
+            process()._process.kill()
+        return convert(folder, *names, **flags)
+
+    monkeypatch.setattr(conversion, "convert_saved_model", killed)
+    net = model(*(layers.Dense(4) for _ in range(3)), Betainc(name="beta"), layers.Dense(4))
+    expected = r"ended its process with SIGKILL \(layers: beta\)"
+    with pytest.raises(tfpeft.ExportError, match=expected) as error:
+        tfpeft.export_tflite(net, tmp_path / "m.tflite", batch_size=1)
+    assert "\n" not in str(error.value)
+    assert len(parts) <= 4  # the whole model, and half of six layers, of three, of one
+    assert set(parts) == {True, False}
+    assert not list(tmp_path.iterdir())
