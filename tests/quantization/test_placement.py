@@ -184,5 +184,5 @@ def test_integer_inputs_are_not_rounded():
 def test_names_that_match_nothing():
     with pytest.raises(NoMatchError, match="`exclude`.*conv.*'other'"):
         plan_of(of(conv()), ["other"])
-    with pytest.raises(NoMatchError, match="no kernel.*excluded"):
+    with pytest.raises(NoMatchError, match="`model`.*conv: excluded"):
         plan_of(of(conv()), ["conv"])

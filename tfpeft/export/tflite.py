@@ -31,9 +31,9 @@ from tfpeft.export.conversion import (
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
-from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.formats import CALIBRATED, QUANTIZATIONS, check_types
 from tfpeft.export.lost_layers import LayerNames
+from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
 from tfpeft.export.report import NO_SPREAD, ExportReport
 from tfpeft.export.tflite_file import TFLiteFile

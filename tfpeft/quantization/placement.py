@@ -101,9 +101,11 @@ def plan_of(model, exclude=()):
         expected = f"names or patterns of layers, such as {', '.join(paths)}"
         raise invalid("exclude", expected, sorted(unmatched), error=NoMatchError)
     if not any(placement.kernels for placement in planner.placements):
+        expected = "a model with a convolution, Dense or Embedding layer to quantize"
+        found = "; ".join(f"{path}: {why}" for path, why in planner.in_float.items())
+        received = f"{model.name!r}{f', in which {found}' if found else ', without any'}"
         raise NoMatchError(
-            "quantize_aware found no kernel to quantize, expected at least one convolution, Dense "
-            f"or Embedding layer. Received: {planner.in_float or 'none'}"
+            f"Received an invalid `model`, expected {expected}. Received: {received}"
         )
     return Plan(planner.placements, rounded_inputs, planner.in_float, planner.folded)
 

@@ -11,15 +11,17 @@ from tfpeft.core import clone
 from tfpeft.core.arguments import (
     check_choice,
     check_exclude,
+    check_name,
     check_positive_integer,
     check_rate,
     invalid,
     unexpected,
 )
-from tfpeft.core.data import read
 from tfpeft.core.graph import flatten_layers, input_structure, output_structure
-from tfpeft.core.inputs import arrange
 from tfpeft.core.registration import register
+from tfpeft.export.conversion import fixed_batch_size
+from tfpeft.export.model_samples import inputs_and_samples
+from tfpeft.export.samples import stacked
 from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.activation_quantizer import ActivationQuantizer
 from tfpeft.quantization.deployed_calls import deploying
@@ -100,10 +102,8 @@ def quantize_aware(
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", 2017, https://arxiv.org/abs/1712.05877
     """
-    if not isinstance(model, keras.Model) or not model.built:
-        raise invalid("model", "a keras.Model that is built", model)
-    if any(isinstance(layer, QuantizeAwareModel) for layer in flatten_layers(model)):
-        raise invalid("model", "a model that is not quantise-aware already", model)
+    _check_model(model)
+    check_name(name)
     settings = {
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
@@ -118,6 +118,13 @@ def quantize_aware(
     if representative_data is not None:
         quantized.calibrate(representative_data)
     return quantized
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model) or not model.built:
+        raise invalid("model", "a keras.Model that is built", model)
+    if any(isinstance(layer, QuantizeAwareModel) for layer in flatten_layers(model)):
+        raise invalid("model", "a model that is not quantise-aware already", model)
 
 
 def _check_settings(weight_bits, activation_bits, ranges, momentum, freeze_after, exclude):
@@ -210,6 +217,9 @@ class QuantizeAwareModel(keras.Model):
         exclude: Sequence[str] = (),
         name: str | None = None,
     ):
+        _check_model(model)
+        check_name(name)
+        _check_settings(weight_bits, activation_bits, ranges, momentum, freeze_after, exclude)
         # In float32, so that kernels are rounded before they are cast.
         super().__init__(name=name or f"{model.name}_quantized", dtype="float32")
         self._settings = {
@@ -220,7 +230,6 @@ class QuantizeAwareModel(keras.Model):
             "freeze_after": freeze_after,
             "exclude": list(exclude),
         }
-        _check_settings(**self._settings)
         self.model = model
         self._plan = plan = plan_of(model, exclude)
         self.in_float = plan.in_float
@@ -258,18 +267,11 @@ class QuantizeAwareModel(keras.Model):
         Args:
             data: Inputs, as `representative_data` of `quantize_aware`.
         """
-        name = "representative_data"
+        inputs, samples, _ = inputs_and_samples(self, data, "int8")
         for quantizer in self.quantizers.values():
             quantizer.steps.assign(0.0)
-        seen = 0
-        for batch in read(data, name).batches():
-            x = arrange(self, batch.x, name)
-            for start in range(0, batch.size, _BATCH):
-                part = keras.tree.map_structure(lambda a, s=start: a[s : s + _BATCH], x)
-                self._run(part, False, self._observed)
-                seen += min(_BATCH, batch.size - start)
-                if seen >= _CALIBRATED:
-                    return
+        for arrays in stacked(samples[:_CALIBRATED], fixed_batch_size(self.model) or _BATCH):
+            self._run(keras.tree.pack_sequence_as(inputs, arrays), False, self._observed)
 
     def call(self, inputs, training=None):
         return self._run(

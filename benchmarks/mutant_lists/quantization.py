@@ -1,0 +1,57 @@
+"""Formulas of quantisation with a mistake in each."""
+
+from mutant_lists.mutant import Mutant
+
+_FOLDER = "quantization/"
+
+MUTANTS = (
+    Mutant(
+        "quantisation, weights: a step too many",
+        "quantization/fake_quant.py",
+        "scales = largest / (2 ** (bits - 1) - 1)",
+        "scales = largest / 2 ** (bits - 1)",
+        (f"{_FOLDER}test_fake_quant.py::test_weights_on_their_grid",),
+    ),
+    Mutant(
+        "quantisation, learned ranges: no scaling of the gradient",
+        "quantization/fake_quant.py",
+        "factor = 1.0 / np.sqrt(steps) / tf.sqrt(tf.cast(tf.size(x), x.dtype))",
+        "factor = 1.0 / np.sqrt(steps)",
+        (f"{_FOLDER}test_fake_quant.py::test_the_gradient_of_a_learned_range",),
+    ),
+    Mutant(
+        "quantisation, ranges: 16 bits that are not symmetric",
+        "quantization/fake_quant.py",
+        "        return -max(-low, high), max(-low, high)",
+        "        return low, high",
+        (f"{_FOLDER}test_fake_quant.py::test_a_deployed_range_has_zero_on_its_grid",),
+    ),
+    Mutant(
+        "quantisation, ranges: without the first steps of equal weight",
+        "quantization/activation_quantizer.py",
+        "tf.maximum(1.0 / (steps + 1.0), 1.0 - self.momentum)",
+        "1.0 - self.momentum",
+        (f"{_FOLDER}test_quantize_aware.py::test_ranges_follow_the_batches_and_freeze",),
+    ),
+    Mutant(
+        "quantisation, folding: the variance without its root",
+        "quantization/deployed_calls.py",
+        "1.0 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)",
+        "1.0 / (norm.moving_variance.numpy() + norm.epsilon)",
+        (f"{_FOLDER}test_integer_files.py::test_no_float_operator_and_the_same_outputs",),
+    ),
+    Mutant(
+        "quantisation, concatenation: ranges of its parts",
+        "quantization/placement.py",
+        "        joined = self._last_concatenation(operation)",
+        "        joined = None",
+        (f"{_FOLDER}test_placement.py::test_what_is_joined_has_one_range",),
+    ),
+    Mutant(
+        "quantisation, 4 bits: the bias keeps its step",
+        "export/four_bits.py",
+        "_rescale(graph.tensors[tensor], model, np.int32)",
+        "pass",
+        (f"{_FOLDER}test_integer_files.py::test_weights_of_four_bits_are_stored_in_four",),
+    ),
+)
