@@ -109,9 +109,12 @@ def assert_zeros(name, model, optimizer):
     assert name in PROMISELESS or 0.4 < total / size < 0.6
 
 
-# The convolutional model has kernels of every rank, so each technique meets that one.
+# The convolutional model has kernels of every rank, so each technique meets that one, in graphs as
+# users have them.
 ON_MODELS = [
-    (name, build)
+    pytest.param(
+        name, build, marks=[pytest.mark.as_users_run] if build is networks.convolutional else []
+    )
     for name in TECHNIQUES
     for build in MODELS
     if name in WAYS or build is networks.convolutional
