@@ -3,6 +3,11 @@ import os
 import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA's machine code runs a few steps only: to optimize it takes longer than to run it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
 import keras  # noqa: E402
 import pytest  # noqa: E402

@@ -313,13 +313,15 @@ def test_composes_with_a_second_technique(name, order):
 @way
 def test_trains_a_student_and_in_a_custom_loop(name):
     student = prepared(sequential, name)
-    distiller = compiled(tfpeft.Distiller(sequential(), student), TECHNIQUES[name](adam()))
+    distiller = compiled(tfpeft.Distiller(sequential(), student), TECHNIQUES[name](momentum()))
     train(distiller)
     assert_zeros(name, student, distiller.optimizer)
     tfpeft.strip_pruning(distiller.student)
 
     model, optimizer = prepared(sequential, name), TECHNIQUES[name](momentum())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if name != "fixed_mask":  # which builds itself in the first step, from the weights
+        optimizer.build(model.trainable_variables)
 
     @tf.function
     def step(x, y):
