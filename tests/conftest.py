@@ -3,7 +3,13 @@ import os
 import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA's machine code runs a few steps only: to optimize it takes longer than to run it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
+import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import ops  # noqa: E402
@@ -34,6 +40,28 @@ def _free_graphs():
         del ops.gradient_registry._registry[name]
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _cheap_tracing(request, monkeypatch):
+    """Halves the time of a training that is short, where the test is not marked `as_users_run`.
+
+    TensorFlow traces a step a second time if the first trace created variables: those of the
+    optimizer, which Keras leaves to that trace unless a strategy distributes the model. And it
+    optimizes each graph that it runs, which pays in long trainings only.
+    """
+    cheap = request.node.get_closest_marker("as_users_run") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": cheap})
+    if not cheap:
+        return
+    make_train_function = keras.Model.make_train_function
+
+    def build_optimizer_first(self, force=False):
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return make_train_function(self, force)
+
+    monkeypatch.setattr(keras.Model, "make_train_function", build_optimizer_first)
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def tiny_preset(tmp_path):
     return str(tmp_path / "tiny")
 
 
+@pytest.mark.as_users_run
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page, tmp_path, monkeypatch, request, capsys):
     monkeypatch.chdir(tmp_path)
@@ -107,6 +108,7 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert np.mean(logits.argmax(-1) == names["test"][1]) > 0.3  # three epochs, 10 classes
 
 
+@pytest.mark.as_users_run
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch, capsys):
     notebook = nbformat.read(path, as_version=4)
@@ -141,6 +143,7 @@ def check_readme(output):
     assert min(accuracies["small"], accuracies["half"]) > accuracies["teacher"] - 5
 
 
+@pytest.mark.as_users_run
 def test_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(README, {"__name__": "example"})
