@@ -46,6 +46,25 @@ def sample_inputs(model):
         )
 
 
+def random_inputs(model, count, side):
+    """Returns arrays of `count` random samples for the inputs of a model, in a list.
+
+    They are of the kinds that `sample_inputs` has, other ones for each input.
+
+    Args:
+        model: A model whose symbolic inputs are known.
+        count: How many samples.
+        side: The length of sides that the model leaves open.
+    """
+    limits, found = _limits(model), []
+    for seed, tensor in enumerate(keras.tree.flatten(input_structure(model))):
+        shape = [side if each is None else each for each in tensor.shape[1:]]
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        limit = limits.get(id(tensor), 2)
+        found.append(_random((count, *shape), dtype, limit, model, seed))
+    return found
+
+
 def _map_shapes(function, shapes):
     if isinstance(shapes, dict):
         return {key: _map_shapes(function, shape) for key, shape in shapes.items()}
@@ -61,8 +80,8 @@ def _values(model, shape, dtype, side, limit):
     return _random((batch, *shape), keras.backend.standardize_dtype(dtype), limit, model)
 
 
-def _random(shape, dtype, limit, model):
-    rng = np.random.default_rng(0)
+def _random(shape, dtype, limit, model, seed=0):
+    rng = np.random.default_rng(seed)
     if dtype == "string":
         return np.array(["a", "the good film"], object)[rng.integers(0, 2, shape)].astype(str)
     if dtype == "bool":

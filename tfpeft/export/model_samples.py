@@ -5,9 +5,10 @@ import keras
 from tfpeft.core.arguments import last_cause, unexpected
 from tfpeft.core.data import read
 from tfpeft.core.inputs import arrange, match
+from tfpeft.core.sample_inputs import random_inputs
 from tfpeft.export.conversion import known_inputs
 from tfpeft.export.formats import CALIBRATED
-from tfpeft.export.samples import random_samples, spread
+from tfpeft.export.samples import spread
 
 _CALIBRATED, _COMPARED = 400, 200
 _FEWEST = 10
@@ -48,7 +49,11 @@ def _random_samples(model, inputs):
     leaves = keras.tree.flatten(inputs)
     are_free = any(side is None for leaf in leaves for side in leaf.shape)
     for side in _SIDES if are_free else _SIDES[:1]:
-        samples = random_samples(leaves, 16, side)
+        arrays = [
+            array.astype("float32" if "float" in leaf.dtype else leaf.dtype)
+            for array, leaf in zip(random_inputs(model, 16, side), leaves, strict=True)
+        ]
+        samples = [[array[i : i + 1] for array in arrays] for i in range(16)]
         try:
             model(keras.tree.pack_sequence_as(inputs, samples[0]), training=False)
         except Exception as error:

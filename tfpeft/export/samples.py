@@ -70,19 +70,5 @@ def stacked(samples, batch_size=32):
             yield list(map(np.concatenate, zip(*group[start : start + batch_size], strict=True)))
 
 
-def random_samples(inputs, count, side):
-    """Returns random samples of `ModelInput`s; free sides have the length `side`."""
-    rng = np.random.default_rng(0)
-
-    def values(leaf):
-        shape = [count, *(side if length is None else length for length in leaf.shape)]
-        if "float" in leaf.dtype:
-            return rng.normal(size=shape).astype("float32")
-        return rng.integers(0, 2, shape).astype(leaf.dtype)
-
-    drawn = [values(leaf) for leaf in inputs]
-    return [[array[i : i + 1] for array in drawn] for i in range(count)]
-
-
 def _as_numpy(x):
     return keras.tree.map_structure(to_numpy, x)
