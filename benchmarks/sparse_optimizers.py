@@ -64,6 +64,8 @@ TECHNIQUES = {
     "StaticSparse": lambda o: tfpeft.StaticSparse(o, 0.9),
     "SET": lambda o: tfpeft.SET(o, 0.9, end_step=100_000, frequency=STEPS),
     "RigL": lambda o: tfpeft.RigL(o, 0.9, end_step=100_000, frequency=STEPS),
+    "WeightClustering": lambda o: tfpeft.WeightClustering(o, 16),
+    "WeightClustering (per channel)": lambda o: tfpeft.WeightClustering(o, 16, per_channel=True),
 }
 
 

@@ -41,8 +41,9 @@ TECHNIQUES = {
     "static": lambda inner: tfpeft.StaticSparse(inner, 0.5),
     "set": lambda inner: tfpeft.SET(inner, 0.5, end_step=8, frequency=2),
     "rigl": lambda inner: tfpeft.RigL(inner, 0.5, end_step=8, frequency=2),
+    "clustering": lambda inner: tfpeft.WeightClustering(inner, 4, per_channel=True),
 }
-PROMISELESS = ("proximal_l1", "proximal_group_l1")
+PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering")
 # XLA draws other numbers than TensorFlow from the same seed.
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)
@@ -59,6 +60,7 @@ WAYS = (
     "proximal_l1",
     "targeted_dropout",
     "rigl",
+    "clustering",
 )
 way = pytest.mark.parametrize("name", WAYS)
 

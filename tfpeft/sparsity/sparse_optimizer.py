@@ -75,9 +75,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     uses_gradients = False
     """Whether the technique needs `Kernel.gradient`, a sum over the replicas."""
 
-    masks_gradients = False
-    """Whether the wrapped optimizer gets gradients of kept weights only."""
-
     end_step = 0
     """The update from which promised zeros are there; None if only the end of `fit` has them."""
 
@@ -109,6 +106,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.skipped = {}
         self._sparse_indices, self._states = None, {}
 
+    def adjust_gradients(self, gradients):
+        """Returns the gradients of kernels that the wrapped optimizer gets: a dict by index.
+
+        They are those of one replica, before the sum over replicas; `tf.IndexedSlices` among
+        them.
+        """
+        return gradients
+
     def add_states(self):
         """Adds the technique's states, by `add_state`; the kernels are known now."""
 
@@ -136,6 +141,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Returns pairs (variables, zeros that they have at least when training has ended)."""
         return []
 
+    def promised_values(self) -> list[tuple]:
+        """Returns (variable, number, axes): the distinct values that it has at most at the end.
+
+        `axes` are those of its channels, each of which has `number` values; () for all weights.
+        """
+        return []
+
     @property
     def sparse_variables(self) -> list:
         """The variables that take part; known once built."""
@@ -143,12 +155,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             raise self._nothing_found()
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
-    def add_state(self, name, *, dtype=None, initial=None):
-        """Adds a variable for each kernel, of its shape.
+    def add_state(self, name, *, dtype=None, shape=None, initial=None):
+        """Adds a variable for each kernel.
 
         Args:
             name: The key in `Kernel.state`.
             dtype: Of the variables; that of the kernel where it is not given.
+            shape: A function `(index, kernel) -> shape`; that of the kernel where it is not given.
             initial: A function `(index, kernel) -> values`; zeros where it is not given.
         """
 
@@ -156,7 +169,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             values = (lambda shape, dtype: initial(index, variable)) if initial else "zeros"
             with self._distribution_strategy.extended.colocate_vars_with(_tf_variable(variable)):
                 return self.add_variable(
-                    shape=variable.shape,
+                    shape=shape(index, variable) if shape else variable.shape,
                     dtype=dtype or variable.dtype,
                     initializer=values,
                     name=f"{path_of(variable).replace('/', '_')}_{name}",
@@ -232,8 +245,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         }
         active = [i for i, index in enumerate(self._sparse_indices) if index in by_variable]
         by_kernel = self._gradients_of_kernels(by_variable, active)
-        if self.masks_gradients:
-            grads = self._masked(by_variable)
+        grads = self._adjusted(by_variable)
         before = tf.cast(self.iterations, tf.int64)
         # Now, as that of a schedule changes with the step.
         learning_rate = tf.cast(self.learning_rate, tf.float32)
@@ -268,14 +280,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             scale = self.scale_loss(tf.constant(1.0))
         return [gradients.unscaled(gradient, scale) for gradient, _ in summed]
 
-    def _masked(self, by_variable):
-        masks = dict(zip(self._sparse_indices, self._states["mask"], strict=True))
-        return [
-            tf.convert_to_tensor(gradient) * tf.cast(masks[index], gradient.dtype)
-            if gradient is not None and index in masks
-            else gradient
-            for index, gradient in by_variable.items()
-        ]
+    def _adjusted(self, by_variable):
+        found = {i: by_variable.get(place) for i, place in enumerate(self._sparse_indices)}
+        found = {i: gradient for i, gradient in found.items() if gradient is not None}
+        adjusted = self.adjust_gradients(found)
+        adjusted = {self._sparse_indices[i]: gradient for i, gradient in adjusted.items()}
+        return [adjusted.get(place, gradient) for place, gradient in by_variable.items()]
 
     def _run(self, method, active, *args):
         # Like the update step of Keras: variables change outside of the replicas, all together.

@@ -1,0 +1,1 @@
+"""Quantisation-aware training, weight clustering, and which layers lose most. Row 4."""
