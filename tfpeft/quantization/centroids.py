@@ -42,6 +42,17 @@ def find_clusters(rows, number, *, initialization, preserve_sparsity):
         ascending, number, initialization=initialization, preserve_sparsity=preserve_sparsity
     )
     centroids = k_means(ascending, centroids, preserve_sparsity=preserve_sparsity)
+    return assigned(rows, centroids, preserve_sparsity=preserve_sparsity)
+
+
+def assigned(rows, centroids, *, preserve_sparsity):
+    """Returns the number of the nearest centroid of each weight, as `find_clusters` does.
+
+    Args:
+        rows: Float32 tensor of shape (rows, weights).
+        centroids: Float32 tensor of shape (rows, number), in ascending order.
+        preserve_sparsity: Whether the centroid that is nearest to 0 gets the number 0.
+    """
     nearest = nearest_centroid(rows, centroids)
     if not preserve_sparsity:
         return nearest

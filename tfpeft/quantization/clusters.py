@@ -29,5 +29,6 @@ def cluster_sizes(clusters, number):
 
 
 def at_weights(values, clusters):
-    """Returns the value of the cluster of each weight."""
-    return tf.gather(values, clusters)
+    """Returns, for each weight, the value of its cluster."""
+    # Not tf.gather, which takes twice as long on CPUs.
+    return tf.gather_nd(values, clusters[..., None])

@@ -107,11 +107,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._sparse_indices, self._states = None, {}
 
     def adjust_gradients(self, gradients):
-        """Returns the gradients of kernels that the wrapped optimizer gets: a dict by index.
-
-        They are those of one replica, before the sum over replicas; `tf.IndexedSlices` among
-        them.
-        """
+        """Returns {index: gradient, of a replica} of kernels that the wrapped optimizer gets."""
         return gradients
 
     def add_states(self):
@@ -142,10 +138,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return []
 
     def promised_values(self) -> list[tuple]:
-        """Returns (variable, number, axes): the distinct values that it has at most at the end.
-
-        `axes` are those of its channels, each of which has `number` values; () for all weights.
-        """
+        """Returns (variable, distinct values at most, axes of channels that have as many)."""
         return []
 
     @property
@@ -160,9 +153,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
         Args:
             name: The key in `Kernel.state`.
-            dtype: Of the variables; that of the kernel where it is not given.
-            shape: A function `(index, kernel) -> shape`; that of the kernel where it is not given.
-            initial: A function `(index, kernel) -> values`; zeros where it is not given.
+            dtype: Of the variables; that of the kernel where it is not given, as is the shape.
+            shape, initial: Functions `(index, kernel) -> shape`, or values; zeros without one.
         """
 
         def make(index, variable):
@@ -272,19 +264,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(found, variables, strict=True)
         ]
-        pairs = list(zip(found, variables, strict=True))
         with without_all_reduce([self]):
-            summed = self._all_reduce_sum_gradients(pairs)
+            summed = self._all_reduce_sum_gradients(list(zip(found, variables, strict=True)))
         scale = self.loss_scale_factor
         if self._scales_loss():
             scale = self.scale_loss(tf.constant(1.0))
         return [gradients.unscaled(gradient, scale) for gradient, _ in summed]
 
     def _adjusted(self, by_variable):
-        found = {i: by_variable.get(place) for i, place in enumerate(self._sparse_indices)}
-        found = {i: gradient for i, gradient in found.items() if gradient is not None}
-        adjusted = self.adjust_gradients(found)
-        adjusted = {self._sparse_indices[i]: gradient for i, gradient in adjusted.items()}
+        places = self._sparse_indices
+        known = {i: by_variable[p] for i, p in enumerate(places) if by_variable.get(p) is not None}
+        adjusted = {places[i]: gradient for i, gradient in self.adjust_gradients(known).items()}
         return [adjusted.get(place, gradient) for place, gradient in by_variable.items()]
 
     def _run(self, method, active, *args):
