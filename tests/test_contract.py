@@ -42,8 +42,11 @@ TECHNIQUES = {
     "set": lambda inner: tfpeft.SET(inner, 0.5, end_step=8, frequency=2),
     "rigl": lambda inner: tfpeft.RigL(inner, 0.5, end_step=8, frequency=2),
     "clustering": lambda inner: tfpeft.WeightClustering(inner, 4, per_channel=True),
+    "clustering_straight_through": lambda inner: tfpeft.WeightClustering(
+        inner, 4, straight_through=True
+    ),
 }
-PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering")
+PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering", "clustering_straight_through")
 # XLA draws other numbers than TensorFlow from the same seed.
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)
@@ -61,6 +64,7 @@ WAYS = (
     "targeted_dropout",
     "rigl",
     "clustering",
+    "clustering_straight_through",
 )
 way = pytest.mark.parametrize("name", WAYS)
 
