@@ -51,6 +51,7 @@ PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering", "clustering_str
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)
 
+# Clustering has values where the others have zeros; its own tests are in tests/quantization.
 # One for each way to act on weights: masks of magnitudes, masks with weights behind the zeros,
 # masks of gradients, masks that stay, no masks, masks by chance, and masks that move. The other
 # techniques differ from one of these in which weights they choose, and share all of its code
@@ -63,8 +64,6 @@ WAYS = (
     "proximal_l1",
     "targeted_dropout",
     "rigl",
-    "clustering",
-    "clustering_straight_through",
 )
 way = pytest.mark.parametrize("name", WAYS)
 
@@ -252,7 +251,11 @@ def test_steps_per_execution_give_the_same_masks(name):
 # Those whose operations are not all among another's: XLA is slow to compile.
 @pytest.mark.parametrize(
     "name",
-    [*WAYS, "magnitude_global", "magnitude_erk", "random", "proximal_group_l1", "set"],
+    [
+        *WAYS,
+        *("magnitude_global", "magnitude_erk", "random", "proximal_group_l1", "set"),
+        "clustering",
+    ],
 )
 def test_jit_compile_gives_the_same_masks(name):
     assert_compiled_gives_the_same(name, jit_compile=True)
@@ -272,7 +275,7 @@ def assert_compiled_gives_the_same(name, **options):
         np.testing.assert_allclose(weight.numpy(), expected.numpy(), atol=1e-4)
 
 
-@way
+@pytest.mark.parametrize("name", [*WAYS, "clustering"])
 def test_mirrored_strategy_matches_one_device(name, mirrored):
     with mirrored.scope():
         model = compiled(prepared(sequential, name), TECHNIQUES[name](momentum()))

@@ -345,6 +345,17 @@ def test_promises_are_saved_and_verified(tmp_path):
         tfpeft.strip_clustering(3)
 
 
+def test_strip_hands_tf_keras_models_to_tfmot():
+    import tf_keras
+
+    inner = tf_keras.Sequential([tf_keras.layers.Dense(4, input_shape=(6,))])
+    linear = tfmot.clustering.keras.CentroidInitialization.LINEAR
+    wrapped = tfmot.clustering.keras.cluster_weights(inner, 4, linear)
+    stripped = tfpeft.strip_clustering(wrapped)
+    assert isinstance(stripped.layers[0], tf_keras.layers.Dense)
+    assert distinct_values(stripped.get_weights()[0]) == 4
+
+
 def test_averages_of_weights_are_clustered():
     inner = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
     layer, optimizer = clustered(KERNEL, inner, begin_step=3)

@@ -38,8 +38,8 @@ class WeightClustering(SparseOptimizer):
     another optimizer makes zero later on, stays 0, too.
 
     Differences from TFMOT's `cluster_weights`: the mean of gradients is what TFMOT calls
-    `GradientAggregation.AVG` (with its default, the sum, SGD diverges at usual learning rates;
-    to Adam both are equal); k-means moves the initial centroids before training begins;
+    `GradientAggregation.AVG` (with its default, the sum, SGD moves a centroid as many times as far
+    as its cluster has weights; to Adam both are equal); k-means moves the initial centroids before training begins;
     `"density"` takes exact ranks; all layers can be clustered per channel; and the kernel has few
     values after every update.
 
@@ -55,11 +55,11 @@ class WeightClustering(SparseOptimizer):
         number_of_clusters: Integer from 2 to 65,536: the distinct values that each kernel has at
             most, zero included. 16 to 32 are usual.
         initialization: The centroids before k-means: "linear", evenly spaced between the smallest
-            and the largest weight; "density", at even ranks of the weights; "kmeans++", drawn by
-            their squared distances, with a fixed seed. With `preserve_sparsity`, of negative and
-            positive weights apart.
-        per_channel: Whether each output channel has `number_of_clusters` values of its own. Not
-            depthwise kernels, whose channels are too small: they are clustered as a whole.
+            and the largest weight; "density", at even ranks of the weights; both of negative and
+            positive weights apart, with `preserve_sparsity`; "kmeans++", drawn by their squared
+            distances from those drawn before, or from 0, with a fixed seed.
+        per_channel: Whether each output channel has `number_of_clusters` values for itself. In
+            depthwise kernels, of few weights per channel, the channels share values.
         preserve_sparsity: Whether one of the values is 0, and zeros stay.
         begin_step: The number of updates before the clusters are found; None for 0, or the end of
             the schedules of the optimizers inside.
