@@ -38,10 +38,10 @@ class WeightClustering(SparseOptimizer):
     another optimizer makes zero later on, stays 0, too.
 
     Differences from TFMOT's `cluster_weights`: the mean of gradients is what TFMOT calls
-    `GradientAggregation.AVG` (with its default, the sum, SGD moves a centroid as many times as far
-    as its cluster has weights; to Adam both are equal); k-means moves the initial centroids before training begins;
-    `"density"` takes exact ranks; all layers can be clustered per channel; and the kernel has few
-    values after every update.
+    `GradientAggregation.AVG` (with its default, the sum, SGD moves a centroid as many times as
+    far as its cluster has weights; to Adam both are equal); k-means moves the initial centroids
+    before training begins; `"density"` takes exact ranks; all layers can be clustered per
+    channel; and the kernel has few values after every update.
 
     What it does not give: a smaller .keras or .tflite file before it is compressed, or speed on
     most machines. 16 values make a compressed float32 file 3 to 4 times smaller. Devices with
