@@ -64,6 +64,11 @@ TECHNIQUES = {
     "StaticSparse": lambda o: tfpeft.StaticSparse(o, 0.9),
     "SET": lambda o: tfpeft.SET(o, 0.9, end_step=100_000, frequency=STEPS),
     "RigL": lambda o: tfpeft.RigL(o, 0.9, end_step=100_000, frequency=STEPS),
+    "WeightClustering": lambda o: tfpeft.WeightClustering(o, 16),
+    "WeightClustering (per channel)": lambda o: tfpeft.WeightClustering(o, 16, per_channel=True),
+    "WeightClustering (straight-through)": lambda o: tfpeft.WeightClustering(
+        o, 16, straight_through=True
+    ),
 }
 
 
@@ -107,10 +112,13 @@ def runs(name, clock):
                 for weight in layer.trainable_weights[:1]:
                     weight.assign(weight * rng.integers(0, 2, weight.shape))
         models[technique] = compiled(keras, model, wrap(keras.optimizers.Adam(1e-3)))
-    for technique in ("plain tf_keras", "TFMOT"):
+    for technique in ("plain tf_keras", "TFMOT", "TFMOT (clustering)"):
         model = network(name, tf_keras.layers, tf_keras.Sequential, tf_keras.layers.InputLayer)
         if technique == "TFMOT":
             model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule())
+        if technique == "TFMOT (clustering)":
+            linear = tfmot.clustering.keras.CentroidInitialization.LINEAR
+            model = tfmot.clustering.keras.cluster_weights(model, 16, linear)
         models[technique] = compiled(tf_keras, model, tf_keras.optimizers.Adam(1e-3))
     return {
         technique: functools.partial(
@@ -139,9 +147,12 @@ def measure(name):
     # The median over the rounds at each position of a block: the update of the masks, at one of
     # them, counts by its own median, and the machine's interruptions do not.
     steps = {technique: np.mean(np.median(each, axis=0)) for technique, each in seconds.items()}
-    plain = {"TFMOT": "plain tf_keras", "plain tf_keras": "plain tf_keras"}
+    plain = {
+        name: "plain tf_keras" if "TFMOT" in name or "tf_keras" in name else "plain"
+        for name in steps
+    }
     return {
-        technique: (step / steps[plain.get(technique, "plain")], step * 1000)
+        technique: (step / steps[plain[technique]], step * 1000)
         for technique, step in steps.items()
     }
 

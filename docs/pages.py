@@ -26,6 +26,7 @@ PACKAGES = {  # package -> title of its page in the API reference
     "caching": "Precomputed inputs",
     "channels": "Channel pruning",
     "sparsity": "Pruning and sparse training",
+    "quantization": "Quantization and clustering",
     "adapters": "Adapters",
     "sharing": "Several tasks on one backbone",
     "export": "Export",

@@ -41,12 +41,17 @@ TECHNIQUES = {
     "static": lambda inner: tfpeft.StaticSparse(inner, 0.5),
     "set": lambda inner: tfpeft.SET(inner, 0.5, end_step=8, frequency=2),
     "rigl": lambda inner: tfpeft.RigL(inner, 0.5, end_step=8, frequency=2),
+    "clustering": lambda inner: tfpeft.WeightClustering(inner, 4, per_channel=True),
+    "clustering_straight_through": lambda inner: tfpeft.WeightClustering(
+        inner, 4, straight_through=True
+    ),
 }
-PROMISELESS = ("proximal_l1", "proximal_group_l1")
+PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering", "clustering_straight_through")
 # XLA draws other numbers than TensorFlow from the same seed.
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)
 
+# Clustering has values where the others have zeros; its own tests are in tests/quantization.
 # One for each way to act on weights: masks of magnitudes, masks with weights behind the zeros,
 # masks of gradients, masks that stay, no masks, masks by chance, and masks that move. The other
 # techniques differ from one of these in which weights they choose, and share all of its code
@@ -246,7 +251,11 @@ def test_steps_per_execution_give_the_same_masks(name):
 # Those whose operations are not all among another's: XLA is slow to compile.
 @pytest.mark.parametrize(
     "name",
-    [*WAYS, "magnitude_global", "magnitude_erk", "random", "proximal_group_l1", "set"],
+    [
+        *WAYS,
+        *("magnitude_global", "magnitude_erk", "random", "proximal_group_l1", "set"),
+        "clustering",
+    ],
 )
 def test_jit_compile_gives_the_same_masks(name):
     assert_compiled_gives_the_same(name, jit_compile=True)
@@ -266,7 +275,7 @@ def assert_compiled_gives_the_same(name, **options):
         np.testing.assert_allclose(weight.numpy(), expected.numpy(), atol=1e-4)
 
 
-@way
+@pytest.mark.parametrize("name", [*WAYS, "clustering"])
 def test_mirrored_strategy_matches_one_device(name, mirrored):
     with mirrored.scope():
         model = compiled(prepared(sequential, name), TECHNIQUES[name](momentum()))

@@ -79,6 +79,11 @@ def test_page(page, tmp_path, monkeypatch, request, capsys):
         assert names["pruned"].reached
         assert np.mean(names["final"].layers[0].kernel == 0) > 0.8
         assert (tmp_path / "sensitivity.png").exists()
+    if page.name == "clustering.md":
+        (accuracy, size), (clustered_accuracy, clustered_size) = names["before"], names["after"]
+        assert clustered_accuracy > accuracy - 0.02
+        assert clustered_size < size / 3
+        assert np.mean(names["both"].layers[0].kernel == 0) >= 0.8
     if page.name == "channel_pruning.md":
         before, after = names["small"].channel_report.macs
         assert after <= before / 2

@@ -38,11 +38,13 @@ from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.report import ExportReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.quantization.clustering import WeightClustering
 from tfpeft.quantization.quantize_aware import (
     QuantizeAwareModel,
     quantize_aware,
     strip_quantization,
 )
+from tfpeft.quantization.strip import strip_clustering
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
 from tfpeft.sharing.task_model import TaskModel
@@ -122,6 +124,7 @@ __all__ = [
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",
+    "WeightClustering",
     "XnnpackPolicy",
     "add_adapters",
     "channel_sensitivity",
@@ -142,6 +145,7 @@ __all__ = [
     "quantize_aware",
     "remove_constant_channels",
     "scale_width",
+    "strip_clustering",
     "strip_pruning",
     "strip_quantization",
     "trainable_summary",

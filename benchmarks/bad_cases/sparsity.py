@@ -104,6 +104,18 @@ def of_optimizers():
             "seed": values.SEED,
         }
     )
+    wrong, arguments = optimizers("WeightClustering", number_of_clusters=4)
+    cases += wrong + arguments(
+        {
+            "number_of_clusters": (0, 1, -4, 2**17, NAN, "4", None, 4.0, True, [4]),
+            "initialization": values.CHOICE,
+            "per_channel": values.FLAG,
+            "preserve_sparsity": values.FLAG,
+            "begin_step": (-1, 1.5, NAN, "0", True),
+            "straight_through": values.FLAG,
+            **SPARSE,
+        }
+    )
     wrong, arguments = optimizers("FixedMask")
     return cases + wrong + arguments(SPARSE)
 
@@ -138,6 +150,12 @@ def of_models():
         *bad_arguments(
             "strip_pruning",
             lambda model: tfpeft.strip_pruning(model),
+            dict,
+            {"model": [value for value in values.MODEL if "tf_keras" not in repr(value)]},
+        ),
+        *bad_arguments(
+            "strip_clustering",
+            lambda model: tfpeft.strip_clustering(model),
             dict,
             {"model": [value for value in values.MODEL if "tf_keras" not in repr(value)]},
         ),

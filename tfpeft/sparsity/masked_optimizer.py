@@ -14,6 +14,9 @@ class MaskedOptimizer(SparseOptimizer):
     2. `weight <- mask * weight`, so that a pruned weight is exactly 0.0 after every step.
     """
 
+    masks_gradients = False
+    """Whether the wrapped optimizer gets gradients of kept weights only."""
+
     keeps_dense = False
     """Whether the values of pruned weights are kept, too: 4 bytes per weight more."""
 
@@ -28,6 +31,15 @@ class MaskedOptimizer(SparseOptimizer):
 
     def update_masks(self, kernels, step, updated):
         """Sets new masks of kernels by `set_mask`; the base class sets none."""
+
+    def adjust_gradients(self, gradients):
+        if not self.masks_gradients:
+            return gradients
+        masks = self._states["mask"]
+        return {
+            i: tf.convert_to_tensor(gradient) * tf.cast(masks[i], gradient.dtype)
+            for i, gradient in gradients.items()
+        }
 
     def after_update(self, kernels, step, updated, learning_rate):
         self.update_masks(kernels, step, updated)

@@ -1,6 +1,7 @@
-"""The zeros that optimizers promise for the end of training: counted, and saved with the model."""
+"""What optimizers promise of kernels, zeros or few values: counted, and saved with the model."""
 
 import json
+import math
 import pathlib
 import weakref
 
@@ -19,12 +20,16 @@ class SavedPromise:
         iterations: The step of the optimizer when the model was saved.
     """
 
-    def __init__(self, promises, iterations):
-        self._promises, self.iterations = promises, iterations
+    def __init__(self, zeros, values, iterations):
+        self._zeros, self._values, self.iterations = zeros, values, iterations
 
     def promised_zeros(self):
         """Returns pairs (variables, zeros they have at least), as a `SparseOptimizer` does."""
-        return self._promises
+        return self._zeros
+
+    def promised_values(self):
+        """Returns (variable, number of values at most, axes of channels), as it does, too."""
+        return self._values
 
 
 def promises_of(variables):
@@ -61,10 +66,36 @@ def missing_zeros(optimizer, variables=None):
     return missing
 
 
+def too_many_values(optimizer, variables):
+    """Returns a text for each of the variables with more distinct values than promised."""
+    too_many = []
+    for variable, promised, axes in _values_of(optimizer, variables):
+        values = distinct_values(variable.numpy(), axes)
+        if values > promised:
+            where = " in a channel" if axes else ""
+            too_many.append(
+                f"{path_of(variable)}: {values} values{where}, not {promised}, at step "
+                f"{steps_done(optimizer)}"
+            )
+    return too_many
+
+
+def distinct_values(array, axes=()):
+    """Returns how many distinct values an array has; with axes, the most of any channel."""
+    channels = math.prod(array.shape[axis] for axis in axes)
+    rows = np.moveaxis(array, axes, range(len(axes))).reshape(channels, -1)
+    return int(np.max(np.sum(np.diff(np.sort(rows)) != 0, axis=1)) + 1)
+
+
 def steps_done(optimizer):
     """Returns how many updates an optimizer, or a `SavedPromise`, has behind it."""
     # Not `int(...)`: under a strategy TensorFlow converts its variables to arrays only.
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def _values_of(optimizer, variables):
+    known = set(map(id, variables))
+    return [each for each in optimizer.promised_values() if id(each[0]) in known]
 
 
 def _promises_about(optimizer, variables):
@@ -101,9 +132,14 @@ class _Assets(keras.losses.Loss):
             for optimizer in optimizers
             for group, zeros in _promises_about(optimizer, weights)
         ]
-        if promises:
+        values = [
+            {"weight": indices[id(variable)], "values": number, "axes": axes}
+            for optimizer in optimizers
+            for variable, number, axes in _values_of(optimizer, weights)
+        ]
+        if promises or values:
             step = max(map(steps_done, optimizers))
-            content = json.dumps({"step": step, "promises": promises})
+            content = json.dumps({"step": step, "promises": promises, "values": values})
             (pathlib.Path(folder) / FILE).write_text(content)
 
     def load_assets(self, folder):
@@ -116,8 +152,12 @@ class _Assets(keras.losses.Loss):
             ([weights[i] for i in promise["weights"]], promise["zeros"])
             for promise in saved["promises"]
         ]
-        promise = SavedPromise(promises, saved["step"])
-        for variable in (v for group, _ in promises for v in group):
+        values = [
+            (weights[promise["weight"]], promise["values"], tuple(promise["axes"]))
+            for promise in saved.get("values", ())  # there is none in files of 0.1.0
+        ]
+        promise = SavedPromise(promises, values, saved["step"])
+        for variable in [*(v for group, _ in promises for v in group), *(v for v, *_ in values)]:
             # Not where an optimizer was loaded, too.
             if isinstance(getattr(variable, "sparse_optimizer", promise), SavedPromise):
                 variable.sparse_optimizer = promise

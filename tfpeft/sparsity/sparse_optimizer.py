@@ -75,9 +75,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     uses_gradients = False
     """Whether the technique needs `Kernel.gradient`, a sum over the replicas."""
 
-    masks_gradients = False
-    """Whether the wrapped optimizer gets gradients of kept weights only."""
-
     end_step = 0
     """The update from which promised zeros are there; None if only the end of `fit` has them."""
 
@@ -109,6 +106,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.skipped = {}
         self._sparse_indices, self._states = None, {}
 
+    def adjust_gradients(self, gradients):
+        """Returns {index: gradient, of a replica} of kernels that the wrapped optimizer gets."""
+        return gradients
+
     def add_states(self):
         """Adds the technique's states, by `add_state`; the kernels are known now."""
 
@@ -136,6 +137,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Returns pairs (variables, zeros that they have at least when training has ended)."""
         return []
 
+    def promised_values(self) -> list[tuple]:
+        """Returns (variable, distinct values at most, axes of channels that have as many)."""
+        return []
+
     @property
     def sparse_variables(self) -> list:
         """The variables that take part; known once built."""
@@ -143,20 +148,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             raise self._nothing_found()
         return [self._trainable_variables[i] for i in self._sparse_indices]
 
-    def add_state(self, name, *, dtype=None, initial=None):
-        """Adds a variable for each kernel, of its shape.
+    def add_state(self, name, *, dtype=None, shape=None, initial=None):
+        """Adds a variable for each kernel.
 
         Args:
             name: The key in `Kernel.state`.
-            dtype: Of the variables; that of the kernel where it is not given.
-            initial: A function `(index, kernel) -> values`; zeros where it is not given.
+            dtype: Of the variables; that of the kernel where it is not given, as is the shape.
+            shape, initial: Functions `(index, kernel) -> shape`, or values; zeros without one.
         """
 
         def make(index, variable):
             values = (lambda shape, dtype: initial(index, variable)) if initial else "zeros"
             with self._distribution_strategy.extended.colocate_vars_with(_tf_variable(variable)):
                 return self.add_variable(
-                    shape=variable.shape,
+                    shape=shape(index, variable) if shape else variable.shape,
                     dtype=dtype or variable.dtype,
                     initializer=values,
                     name=f"{path_of(variable).replace('/', '_')}_{name}",
@@ -232,8 +237,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         }
         active = [i for i, index in enumerate(self._sparse_indices) if index in by_variable]
         by_kernel = self._gradients_of_kernels(by_variable, active)
-        if self.masks_gradients:
-            grads = self._masked(by_variable)
+        grads = self._adjusted(by_variable)
         before = tf.cast(self.iterations, tf.int64)
         # Now, as that of a schedule changes with the step.
         learning_rate = tf.cast(self.learning_rate, tf.float32)
@@ -260,22 +264,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
             for g, v in zip(found, variables, strict=True)
         ]
-        pairs = list(zip(found, variables, strict=True))
         with without_all_reduce([self]):
-            summed = self._all_reduce_sum_gradients(pairs)
+            summed = self._all_reduce_sum_gradients(list(zip(found, variables, strict=True)))
         scale = self.loss_scale_factor
         if self._scales_loss():
             scale = self.scale_loss(tf.constant(1.0))
         return [gradients.unscaled(gradient, scale) for gradient, _ in summed]
 
-    def _masked(self, by_variable):
-        masks = dict(zip(self._sparse_indices, self._states["mask"], strict=True))
-        return [
-            tf.convert_to_tensor(gradient) * tf.cast(masks[index], gradient.dtype)
-            if gradient is not None and index in masks
-            else gradient
-            for index, gradient in by_variable.items()
-        ]
+    def _adjusted(self, by_variable):
+        places = self._sparse_indices
+        known = {i: by_variable[p] for i, p in enumerate(places) if by_variable.get(p) is not None}
+        adjusted = {places[i]: gradient for i, gradient in self.adjust_gradients(known).items()}
+        return [adjusted.get(place, gradient) for place, gradient in by_variable.items()]
 
     def _run(self, method, active, *args):
         # Like the update step of Keras: variables change outside of the replicas, all together.

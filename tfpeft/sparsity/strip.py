@@ -53,6 +53,11 @@ def strip_pruning(model: keras.Model) -> Any:
             return import_tfmot().sparsity.keras.strip_pruning(model)
         raise invalid("model", "a keras.Model or a tf_keras model", model)
     _check_zeros(model)
+    return plain_model(model)
+
+
+def plain_model(model):
+    """Returns a new, uncompiled model of the same weights, without regularizers."""
     new = clone.rebuild(model, _without_regularizers)
     for weight in new.weights:
         if len(weight.shape) >= 2 and np.any(weight.numpy() == 0):
