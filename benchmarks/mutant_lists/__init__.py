@@ -1,5 +1,5 @@
 """Formulas of tfpeft with a mistake in each, and the tests that must notice it."""
 
-from mutant_lists import channels, export, formulas
+from mutant_lists import channels, devices, export, formulas
 
-MUTANTS = (*formulas.MUTANTS, *channels.MUTANTS, *export.MUTANTS)
+MUTANTS = (*formulas.MUTANTS, *channels.MUTANTS, *devices.MUTANTS, *export.MUTANTS)
