@@ -7,6 +7,11 @@ import setuptools
 
 TEXT = ["keras-hub", "tensorflow-text", "safetensors"]
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
+DEVICES = [
+    "ethos-u-vela>=5.2",
+    # It has nightly builds only, for Linux.
+    "tflite-micro>=0.dev20261023182759; sys_platform == 'linux' and platform_machine == 'x86_64'",
+]
 
 here = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "tfpeft/__init__.py").read_text())[1]
@@ -36,9 +41,11 @@ setuptools.setup(
         # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
         "search": ["keras-tuner", "tensorboard"],
         "docs": DOCS,
+        # What `describe_tflite` runs for its targets.
+        "devices": DEVICES,
         "dev": [
             *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow", "tensorboard"],
-            *[*TEXT, *DOCS],
+            *[*TEXT, *DOCS, *DEVICES],
         ],
     },
 )

@@ -51,6 +51,7 @@ WITHOUT_INPUTS = {
         "ExportReport",
         "IterativeChannelPruningResult",
         "IterativePruningResult",
+        "TFLiteDescription",
         "XnnpackPolicy",
     ),
     *("BudgetError", "ExportError", "InputError", "NoMatchError"),

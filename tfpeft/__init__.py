@@ -35,6 +35,8 @@ from tfpeft.distillation.logits_losses import (
 from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
+from tfpeft.export.c_array import export_c_array
+from tfpeft.export.describe import TFLiteDescription, describe_tflite
 from tfpeft.export.report import ExportReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
@@ -120,6 +122,7 @@ __all__ = [
     "SparsityLogger",
     "SquaredError",
     "StaticSparse",
+    "TFLiteDescription",
     "TFLiteFile",
     "TargetedDropout",
     "TaskInputs",
@@ -130,7 +133,9 @@ __all__ = [
     "channel_sensitivity",
     "compare",
     "constant_sparsity",
+    "describe_tflite",
     "evaluate",
+    "export_c_array",
     "export_tflite",
     "l1_regularize",
     "layer_sensitivity",

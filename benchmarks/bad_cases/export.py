@@ -135,5 +135,50 @@ def of_files():
     ]
 
 
+def described(content, target=None):
+    return tfpeft.describe_tflite(models.file("given.tflite", content), target)
+
+
+def of_devices():
+    good = models.tflite_bytes()
+    paths = (*values.PATH, "no_such.tflite", values.DIRECTORY, values.FILE)
+    cases = [
+        *bad_arguments("describe_tflite", tfpeft.describe_tflite, dict, {"path": paths}),
+        *bad_arguments(
+            "describe_tflite",
+            lambda target: described(good, target),
+            dict,
+            {"target": (*values.CHOICE, "tflite-micro", "ethos-u55", "ethos-u55-512")},
+        ),
+        *bad_arguments("export_c_array", tfpeft.export_c_array, dict, {"path": paths}),
+        *bad_arguments(
+            "export_c_array",
+            lambda **arguments: tfpeft.export_c_array(
+                models.file("given.tflite", good), **arguments
+            ),
+            dict,
+            {
+                "c_path": (3, "", "model.h", "model.txt", "model", values.DIRECTORY),
+                "name": (3, "", "1st", "a-b", "a b", "int", "class", [], True),
+            },
+        ),
+        Case(
+            "describe_tflite(a file of floats, an Ethos-U)",
+            lambda: described(good, "ethos-u55-128"),
+            ("given.tflite", "ethos-u-vela"),
+        ),
+    ]
+    for words, content in models.damaged(good).items():
+        for target in (None, "xnnpack"):
+            cases.append(
+                Case(
+                    f"describe_tflite({words}, {target})",
+                    lambda content=content, target=target: described(content, target),
+                    ("given.tflite",),
+                )
+            )
+    return cases
+
+
 def cases():
-    return [*of_export(), *of_files()]
+    return [*of_export(), *of_files(), *of_devices()]

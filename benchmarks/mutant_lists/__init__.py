@@ -1,11 +1,12 @@
 """Formulas of tfpeft with a mistake in each, and the tests that must notice it."""
 
-from mutant_lists import channels, clustering, export, formulas, quantization
+from mutant_lists import channels, clustering, devices, export, formulas, quantization
 
 MUTANTS = (
     *formulas.MUTANTS,
     *channels.MUTANTS,
     *clustering.MUTANTS,
+    *devices.MUTANTS,
     *export.MUTANTS,
     *quantization.MUTANTS,
 )

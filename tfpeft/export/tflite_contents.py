@@ -1,6 +1,7 @@
 """What the bytes of a .tflite file hold: operators, constants, multiply-accumulates."""
 
 import dataclasses
+import functools
 import gzip
 import math
 
@@ -8,19 +9,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfpeft.export.metadata import read_metadata
+from tfpeft.export.tflite_constants import is_scaled, shape_of, stored_values, zero_of
+from tfpeft.export.tflite_graph import Graph
 
 _BORDER = ("QUANTIZE", "DEQUANTIZE", "DENSIFY")
 _LOOPS = ("WHILE", "IF", "CALL_ONCE", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN")
 _INTEGERS = (schema.TensorType.INT32, schema.TensorType.INT64, schema.TensorType.BOOL)
-_NUMPY = {
-    schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.FLOAT16: np.float16,
-    schema.TensorType.INT8: np.int8,
-    schema.TensorType.UINT8: np.uint8,
-    schema.TensorType.INT16: np.int16,
-    schema.TensorType.INT32: np.int32,
-    schema.TensorType.INT64: np.int64,
-}
 _CONVERTED, _IN_ORDER = b"MLIR Converted.", b"MLIR, in order."
 """Descriptions that the converter writes, and that `with_inputs_in_order` puts in its place."""
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -84,6 +78,19 @@ class Flatbuffer:
             nonzero_parameters=nonzero_parameters,
             int16_share=in_int16 / compute if compute else 0.0,
         )
+
+    @functools.cached_property
+    def graphs(self):
+        """The `Graph`s of the file: its operators with their tensors."""
+        names = {}  # index of a graph -> the signatures that run it
+        for signature in self._model.signatureDefs or []:
+            key = signature.signatureKey.decode()
+            names.setdefault(signature.subgraphIndex, []).append(key)
+        main = names or {0: []}
+        return [
+            Graph(self._model, i, self._codes, main.get(i, []), is_main=i in main)
+            for i in range(len(self._model.subgraphs))
+        ]
 
     def inputs(self, index):
         """Returns the inputs of the graph `index` in the model's order; None if it is not known."""
@@ -185,25 +192,11 @@ def op_name(code):
     return _OP_NAMES[builtin]
 
 
-def _is_scaled(tensor):
-    scales = tensor.quantization.scale if tensor.quantization is not None else None
-    return scales is not None and len(scales) > 0
-
-
 def _count(tensor, data):
     """Returns (numbers, numbers that are not zero) of a constant; (0, 0) if it is none."""
-    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not _is_scaled(tensor)):
+    if data is None or len(data) == 0 or (tensor.type in _INTEGERS and not is_scaled(tensor)):
         return 0, 0
-    # Python integers: the product of NumPy's would overflow, and is no JSON.
-    size = math.prod(map(int, tensor.shape)) if tensor.shape is not None else 1
-    data = np.asarray(data, np.uint8)
-    if tensor.type == schema.TensorType.INT4:
-        values = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)[:size]
-    elif tensor.type in _NUMPY:
-        values = data.view(_NUMPY[tensor.type])
-    else:
+    values = stored_values(tensor, data)
+    if values is None:
         return 0, 0
-    zero_points = tensor.quantization.zeroPoint if _is_scaled(tensor) else None
-    zero = int(zero_points[0]) if zero_points is not None and len(zero_points) else 0
-    # A sparsely encoded tensor stores its non-zeros (and their padding) only.
-    return size, int(np.count_nonzero(values != zero))
+    return math.prod(shape_of(tensor)), int(np.count_nonzero(values != zero_of(tensor)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfpeft.core.arguments import invalid, unexpected
+from tfpeft.core.arguments import InputError, invalid, unexpected
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_signature import Signature
 
@@ -57,6 +57,14 @@ class TFLiteFile:
     def contents(self) -> "Contents":
         """The `Contents` of the whole file; it need not be one that runs."""
         return self._parsed(lambda flatbuffer: flatbuffer.contents())
+
+    def read_graphs(self, function: Callable[[list], typing.Any]) -> typing.Any:
+        """Returns what `function` makes of the `Graph`s of the file, with operators and tensors.
+
+        Raises:
+            InputError: if the file is damaged, which may show up in `function` only.
+        """
+        return self._parsed(lambda flatbuffer: function(flatbuffer.graphs))
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -144,6 +152,35 @@ class TFLiteFile:
         )
         return self._new_signature(interpreter, self.signature(signature).name)
 
+    def run_stored(self, samples: list[np.ndarray], *, reference: bool = False) -> list[np.ndarray]:
+        """Returns the outputs of the first graph, in the types and scales of the file.
+
+        Args:
+            samples: Inputs in their order in the file, arrays (samples, *shape) of its types; a
+                free side has the length 1.
+            reference: Whether to use LiteRT's reference kernels; other kernels round otherwise.
+
+        Returns:
+            Arrays (samples, *shape), in the order of the file's outputs.
+        """
+        from ai_edge_litert.interpreter import OpResolverType  # late: slow to import
+
+        kinds = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        interpreter = self._load(experimental_op_resolver_type=kinds)
+        outputs = []
+        try:
+            interpreter.allocate_tensors()
+            for sample in zip(*samples, strict=True):
+                interpreter.reset_all_variables()
+                for details, values in zip(interpreter.get_input_details(), sample, strict=True):
+                    interpreter.set_tensor(details["index"], values)
+                interpreter.invoke()
+                details = interpreter.get_output_details()
+                outputs.append([interpreter.get_tensor(each["index"]) for each in details])
+        except (ValueError, RuntimeError) as error:
+            raise self._not_built_in(error) from error
+        return list(map(np.stack, zip(*outputs, strict=True)))
+
     def predict(
         self, x: typing.Any, signature: str | None = None, batch_size: int = 256
     ) -> np.ndarray:
@@ -217,6 +254,8 @@ class TFLiteFile:
         """Returns what a function makes of the parsed file."""
         try:
             return function(self._flatbuffer)
+        except InputError:
+            raise
         except Exception as error:  # reading bytes at random places may raise anything
             received = f"{self.path}, which is damaged ({type(error).__name__}: {error})"
             raise unexpected("a .tflite file", received) from error

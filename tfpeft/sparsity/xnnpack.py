@@ -6,6 +6,7 @@ import keras
 
 from tfpeft.core.arguments import NoMatchError, invalid
 from tfpeft.core.graph import LayerGraph
+from tfpeft.core.xnnpack import is_depthwise, is_first, is_pointwise
 from tfpeft.reports.tables import markdown_table
 from tfpeft.sparsity.kernels import select_kernels
 
@@ -182,10 +183,10 @@ def _first(layers, wanted, following):
 def _is_start(layer, graph):
     return (
         isinstance(layer, keras.layers.Conv2D)
-        and layer.kernel.shape[:3] == (3, 3, 3)
-        and layer.strides == (2, 2)
         and layer.padding == "valid"
-        and _zero_padding(layer, graph) == ((1, 1), (1, 1))
+        and is_first(
+            layer.kernel_size, layer.kernel.shape[2], layer.strides, _zero_padding(layer, graph)
+        )
     )
 
 
@@ -211,11 +212,9 @@ def _expected_instead(layer, graph):
             "'valid' after ZeroPadding2D of 1 or 2, and an activation of " + ", ".join(_ACTIVATIONS)
         )
     elif isinstance(layer, layers.Conv2D):
-        fine = (
-            layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)
-            and layer.groups == 1
-            and _activation(layer) in ("linear", *_ACTIVATIONS)
-        )
+        fine = is_pointwise(
+            layer.kernel_size, layer.strides, layer.dilation_rate, layer.groups
+        ) and _activation(layer) in ("linear", *_ACTIVATIONS)
         expected = (
             "of 1x1 with strides 1, without dilation and groups, and an activation of "
             + ", ".join(_ACTIVATIONS)
@@ -236,15 +235,13 @@ def _expected_instead(layer, graph):
 
 
 def _is_fine_depthwise(layer, graph):
-    if layer.depth_multiplier != 1 or layer.dilation_rate != (1, 1):
-        return False
-    if layer.kernel_size not in ((3, 3), (5, 5)):
-        return False
+    padding = _zero_padding(layer, graph)
     if layer.padding == "same":
-        return layer.strides == (1, 1)
-    side = (layer.kernel_size[0] // 2,) * 2
-    padded = _zero_padding(layer, graph) == (side, side)
-    return padded and layer.strides in ((1, 1), (2, 2))
+        # With strides 2 TensorFlow pads one side more than the other.
+        padding = ((layer.kernel_size[0] // 2,) * 2,) * 2 if layer.strides == (1, 1) else None
+    return is_depthwise(
+        layer.kernel_size, layer.strides, layer.dilation_rate, padding, layer.depth_multiplier
+    )
 
 
 def _activation(layer):
