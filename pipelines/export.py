@@ -24,9 +24,12 @@ SCRIPT = Script(
     groups={
         "data": DATA_FLAGS,
         "model": MODEL_FLAGS,
-        "export": (*quantize.FLAGS, compression.MAX_ACCURACY_DROP),
+        "export": (*quantize.FLAGS, *compression.RESULT_FLAGS),
     },
-    first=("model", "dataset", "quantization", "max_accuracy_drop", "custom_objects", "name"),
+    first=(
+        *("model", "dataset", "quantization", "file_batch_size", "input_type", "output_type"),
+        *("target", "max_accuracy_drop", "custom_objects", "name"),
+    ),
     others=compression.ALL_FLAGS,
 )
 

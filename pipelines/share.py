@@ -28,17 +28,8 @@ import keras
 import numpy as np
 
 import tfpeft
-from pipelines.common import backbones, reports, tasks, training
-from pipelines.common.flags import (
-    ALLOW_DEVIATION,
-    BATCH_SIZE,
-    EPOCHS,
-    LEARNING_RATE,
-    NAME,
-    OUTPUT_DIR,
-    QUANTIZATION,
-    SEED,
-)
+from pipelines.common import backbones, exporting, reports, tasks, training
+from pipelines.common.flags import BATCH_SIZE, EPOCHS, LEARNING_RATE, NAME, OUTPUT_DIR, SEED
 from pipelines.common.folders import RunFolder
 from pipelines.common.script import Script
 from pipelines.stages import share
@@ -49,7 +40,7 @@ GROUPS = {
     "backbone": backbones.BACKBONE_FLAGS,
     "tasks": (tasks.TASK, *share.FLAGS),
     "training": (EPOCHS.with_default(3), BATCH_SIZE, LEARNING_RATE.with_default(2e-3)),
-    "export": (QUANTIZATION.with_default("dynamic_range"), ALLOW_DEVIATION),
+    "export": (exporting.QUANTIZATION.with_default("dynamic_range"), *exporting.FLAGS[1:]),
 }
 REPORT = {
     **dict.fromkeys(("size_bytes", "separate_size_bytes"), int),
@@ -70,7 +61,8 @@ def main(settings):
     named = tasks.parse(settings)
     is_text = tasks.check(settings, named)
     share.check(settings)
-    exported = dict.fromkeys(("quantization", "allow_deviation"), ["model.tflite"])
+    exporting.check(settings)
+    exported = {flag.name: ["model.tflite"] for flag in exporting.FLAGS}
     with RunFolder("share", settings, FLAGS, named_after="backbone", files=exported) as folder:
         forms = {"tasks.json": tasks.CLASSES, "report.json": REPORT}
         files = [*map(weights_file, named), "tasks.json", "model.tflite", "report.json"]
@@ -123,12 +115,14 @@ def export(settings, model, path, data):
         drawn = rng.permutation(len(samples.train[1]))[: 600 // len(data)]
         parts.append(keras.tree.map_structure(lambda array, i=drawn: array[i], samples.train[0]))
     inputs = keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+    labels = {task: exporting.labels(each.names, each.classes) for task, each in data.items()}
+    labels = {task: names for task, names in labels.items() if names is not None}
     return tfpeft.export_tflite(
         model,
         path,
-        quantization=settings.quantization,
         representative_data=inputs,
-        allow_deviation=settings.allow_deviation,
+        labels=(labels if len(data) > 1 else next(iter(labels.values()), None)) or None,
+        **exporting.arguments(settings),
     )
 
 

@@ -31,7 +31,7 @@ class Flag:
         kind: `str`, `int`, `float`, `bool`, or `list` for values with commas between them.
         default: The value where the flag is not given.
         help: What it is, with its unit. The range and the choices are added to it.
-        choices: The values of a text; () for any.
+        choices: The values of a text or an integer; () for any.
         at_least: The smallest value of a number.
         above: A number that every value is above.
         at_most: The largest value of a number.
@@ -56,7 +56,7 @@ class Flag:
     def expected(self):
         """The values that the flag takes, in words; "" for any."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"one of {', '.join(map(str, self.choices))}"
         number = self.items if self.kind is list else self.kind
         if number not in (int, float):
             return ""
@@ -92,12 +92,11 @@ class Flag:
     def _check(self, value, kind, given):
         if kind is str:
             is_taken = isinstance(value, str) and value.strip() and "\0" not in value
-            is_taken = is_taken and (not self.choices or value in self.choices)
         elif kind is bool:
             is_taken = isinstance(value, bool)
         else:
             is_taken = self._in_range(value, kind)
-        if not is_taken:
+        if not is_taken or (self.choices and value not in self.choices):
             raise self.invalid(given, kind)
 
     def invalid(self, received, kind=None):
@@ -242,21 +241,6 @@ LEARNING_RATE = Flag(
 )
 TRAIN_FLAGS = (EPOCHS, BATCH_SIZE, LEARNING_RATE)
 
-QUANTIZATION = Flag(
-    "quantization",
-    str,
-    "int8",
-    "Numbers in the exported file.",
-    choices=("none", "dynamic_range", "float16", "int8"),
-)
-ALLOW_DEVIATION = Flag(
-    "allow_deviation",
-    float,
-    None,
-    "Error of the file, as a fraction of the spread of the model's outputs, up to which it is "
-    "kept. By default: see the documentation of export_tflite.",
-    above=0,
-)
 FORMAT = Flag(
     "format", str, "table", "How the result is printed.", choices=("table", "markdown", "json")
 )

@@ -14,8 +14,9 @@ from tfpeft.export.tflite_file import TFLiteFile
 RECORD = "run.json"
 # How models in the folder are given data; before 0.2.0 pixels were divided by 255.
 _CONVENTION = {"pixels": "as stored"}
-# Where the folder is, and how strict its reader is, does not change what is in it.
-_NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop", "allow_chance")
+# Where the folder is, how strict its reader is, and which devices the report is about, does not
+# change the files that stages write.
+_NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop", "allow_chance", "target")
 
 
 class RunFolder(ResumableFolder):

@@ -6,6 +6,7 @@ import json
 import numbers
 import platform
 
+from pipelines.common import devices
 from tfpeft.core.json_files import read_json
 from tfpeft.evaluation.compare import Evaluation
 from tfpeft.evaluation.tables import evaluations_text
@@ -36,5 +37,7 @@ def show(folder, headline, schema):
     """Prints the report of a run that has ended, and returns its figures; `schema` is its form."""
     result = read_json(folder / "report.json", schema)
     print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
+    if result.get("devices"):
+        print(f"{devices.text(result['devices'])}\n")
     print(f"Report: {folder / 'report.md'}")
     return result

@@ -3,7 +3,15 @@
 docs/architecture.md, "Add a stage to the scripts", has an example, step by step.
 """
 
-from pipelines.stages import distill, prune, prune_channels, quantize, sparse_train
+from pipelines.stages import (
+    cluster,
+    distill,
+    prune,
+    prune_channels,
+    quantize,
+    quantize_aware,
+    sparse_train,
+)
 
 STAGES = {
     stage.name: stage
@@ -12,6 +20,8 @@ STAGES = {
         sparse_train.STAGE,
         prune_channels.STAGE,
         prune.STAGE,
+        cluster.STAGE,
+        quantize_aware.STAGE,
         quantize.STAGE,
     )
 }

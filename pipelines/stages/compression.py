@@ -3,7 +3,7 @@
 import dataclasses
 
 import tfpeft
-from pipelines.common import classifiers, datasets, models, reports, training
+from pipelines.common import classifiers, datasets, devices, models, reports, training
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
@@ -14,16 +14,17 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
-from pipelines.stages import STAGES, distill, prune_channels, quantize, teacher
+from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize_aware, teacher
 from pipelines.stages.stage import Inputs
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.evaluation.tables import plot_accuracy_size
 
 STAGES_FLAG = Flag(
     "stages",
     list,
     None,
-    f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last. By default "
+    f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last, and before it "
+    "cluster and quantize_aware. By default "
     "distill,prune,quantize; of a --model, without flags of distill alone, "
     "prune_channels,prune,quantize.",
 )
@@ -40,8 +41,12 @@ _REPORT = {
     "size_ratio": (float, None),
     "accuracy_drop": float,
     "test_samples": int,
+    "teacher_file": str,
 }
-RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, MAX_ACCURACY_DROP)
+RESULT_FLAGS = (MAX_ACCURACY_DROP, devices.TARGET)
+RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, *RESULT_FLAGS)
+# The stages after which none may train as it likes: in this order, and after all others.
+_LAST = ("cluster", "quantize_aware", "quantize")
 
 
 def groups(*names):
@@ -50,7 +55,7 @@ def groups(*names):
         "data": DATA_FLAGS,
         "model": MODEL_FLAGS,
         "training": TRAIN_FLAGS,
-        "result": (MAX_ACCURACY_DROP,),
+        "result": RESULT_FLAGS,
         **{f"stage {name}": STAGES[name].flags for name in names},
     }
 
@@ -68,6 +73,7 @@ def run(job, settings, names, *, own_flags=()):
         names: Names of stages.
         own_flags: Flags that the results depend on, beside those of every run and of the stages.
     """
+    settings = with_quantization(settings, names)
     check(settings, names)
     stage_flags = [flag for name in names for flag in STAGES[name].flags]
     settings = with_defaults(settings, [*RUN_FLAGS, *ALL_FLAGS])
@@ -75,7 +81,8 @@ def run(job, settings, names, *, own_flags=()):
     with RunFolder(job, settings, flags, files=files_of_flags(names)) as folder:
         files = [stage.file for stage in with_teacher(names)]
         whole = [folder.has(file) for file in files]
-        if not all([folder.has("report.json", _REPORT), *whole]):
+        whole.append(folder.has("report.json", _REPORT))
+        if not all(whole) or not devices.are_described(folder / "report.json", settings.target):
             run_stages(settings, folder, names)
         drop = reports.show(folder, headline, _REPORT)["accuracy_drop"]
     if settings.max_accuracy_drop is not None and drop > settings.max_accuracy_drop:
@@ -116,10 +123,17 @@ def with_teacher(names):
 
 def check(settings, names):
     """Raises for stages that cannot follow each other, and flags that none of them reads."""
-    if set(names) - set(STAGES) or len(set(names)) < len(names) or "quantize" in names[:-1]:
+    last = [name for name in _LAST if name in names]
+    is_ordered = not last or names[-len(last) :] == last
+    if set(names) - set(STAGES) or len(set(names)) < len(names) or not is_ordered:
         raise invalid_flag(
-            "stages", f"some of {', '.join(STAGES)}, each once, quantize last", names
+            "stages",
+            f"some of {', '.join(STAGES)}, each once, quantize last, and before it cluster and "
+            "quantize_aware, in this order",
+            names,
         )
+    if names[-1:] == ["quantize_aware"]:
+        raise invalid_flag("stages", "quantize after quantize_aware", names)
     readers = {}
     for stage in STAGES.values():
         for flag in stage.flags:
@@ -131,6 +145,23 @@ def check(settings, names):
             )
     for name in names:
         STAGES[name].check(settings)
+    devices.check(settings)
+
+
+def with_quantization(settings, names):
+    """Returns the settings with the quantization of the file that the stages `names` write.
+
+    Raises for a --quantization, and for flags of it, that a quantise-aware model does not take.
+    """
+    if "quantize" not in names:
+        return with_value(settings, "quantization", "none")
+    if "quantize_aware" not in names:
+        return settings
+    wanted = quantize_aware.quantization(settings)
+    if "quantization" in settings.given and settings.quantization != wanted:
+        expected = f"{wanted} with --activation_bits={settings.activation_bits}"
+        raise invalid_flag("quantization", expected, settings.quantization)
+    return with_value(settings, "quantization", wanted)
 
 
 def run_stages(settings, folder, names):
@@ -149,8 +180,6 @@ def run_stages(settings, folder, names):
     print(data, flush=True)
     if model is not None and settings.model is not None:
         data = check_model(settings, model, data, names)
-    if "quantize" not in names:
-        settings = with_value(settings, "quantization", "none")
     stages = with_teacher(names)
 
     done = []
@@ -184,7 +213,13 @@ def run_stages(settings, folder, names):
     last = classifiers.outputs_of(measured[done[-2]], data.train[0])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
     comparison = tfpeft.compare(measured, data.test, from_logits=classifiers.from_logits([last]))
-    write_report(folder, comparison, len(data.test[1]), last)
+    facts = {
+        "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
+        "test_samples": len(data.test[1]),
+        "outputs": dataclasses.asdict(last),
+        "devices": devices.describe(folder, quantize.STAGE.file, settings.target),
+    }
+    write_report(folder, comparison, facts)
 
 
 def check_model(settings, model, data, names):
@@ -193,6 +228,11 @@ def check_model(settings, model, data, names):
     Raises for a model that does no better than chance, unless the first stage may start from it.
     """
     received = f"--model={settings.model}"
+    if _is_quantise_aware(model) and list(names) != ["quantize"]:
+        raise unexpected(
+            "a plain model, of which `strip_quantization` makes one, or the stage quantize alone",
+            f"{received}, which is quantise-aware",
+        )
     data, outputs = data.for_model(model)
     classifiers.check_loss(settings.model, outputs, received)
     chance = classifiers.chance_of(model, data.train, outputs)
@@ -204,26 +244,32 @@ def check_model(settings, model, data, names):
     return data
 
 
-def write_report(folder, comparison, samples, outputs):
-    """Writes report.md, report.json and the plot; `outputs` are the `Outputs` of the file."""
+def _is_quantise_aware(model):
+    return isinstance(model, tfpeft.QuantizeAwareModel)
+
+
+def write_report(folder, comparison, facts):
+    """Writes report.md, report.json and the plot of a comparison; `facts` are those of the run."""
     rows = {name: row.as_dict() for name, row in comparison.rows.items()}
     first, last = rows["teacher"], rows["model.tflite"]
     result = {
         "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
         "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
-        "test_samples": samples,
-        "outputs": dataclasses.asdict(outputs),
         "rows": rows,
+        **facts,
         "flags": folder.flags,
         "versions": reports.versions(),
     }
     note = (
-        "Bytes and latency of a Keras model are those of its float32 .tflite file. Latency is "
-        f"of this machine ({reports.machine()}): one sample, one thread, all files in turn."
+        "Bytes and latency of a Keras model are those of its float32 .tflite file, of a "
+        "quantise-aware model those of its integer file. Latency is of this machine "
+        f"({reports.machine()}): one sample, one thread, all files in turn."
     )
     plot = "![accuracy against size](accuracy_size.png)"
     folder.write("accuracy_size.png", lambda path: plot_accuracy_size(rows, path))
-    reports.write(folder, result, [headline(result), comparison.to_markdown(), note, plot])
+    tables = [comparison.to_markdown(), note]
+    tables += [devices.markdown(facts["devices"])] if facts["devices"] else []
+    reports.write(folder, result, [headline(result), *tables, plot])
 
 
 def headline(result):
@@ -231,7 +277,8 @@ def headline(result):
     change = round(-result["accuracy_drop"], 2) + 0.0  # no "-0.00"
     size = "of a teacher that has no .tflite file of its own"
     if result["size_ratio"]:
-        size = f"{result['size_ratio']:.1f}x smaller than the teacher's float32 file"
+        kind = result["teacher_file"]
+        size = f"{result['size_ratio']:.1f}x smaller than the teacher's {kind} file"
     return (
         f"model.tflite: {size}, accuracy {change:+.2f} points, "
         f"on {result['test_samples']} test samples."

@@ -1,26 +1,33 @@
 """The last stage: the model becomes a .tflite file, run and compared before it is kept."""
 
 import tfpeft
-from pipelines.common.flags import ALLOW_DEVIATION, QUANTIZATION, Flag
+from pipelines.common import exporting
+from pipelines.common.classifiers import outputs_of
+from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
 
 FLOAT_LAYERS = Flag(
-    "float_layers", list, (), "Names or patterns of layers that int8 leaves in float32."
+    "float_layers",
+    list,
+    (),
+    "Names or patterns of layers that int8 leaves in float32, in quantise-aware training as well.",
 )
-FLAGS = (QUANTIZATION, FLOAT_LAYERS, ALLOW_DEVIATION)
+FLAGS = (*exporting.FLAGS, FLOAT_LAYERS)
 
 
 def run(settings, inputs):
     """Returns a function that writes the file to a path."""
+    data, model = inputs.data, inputs.model
+    units = outputs_of(model, data.train[0]).units
 
     def write(path):
         tfpeft.export_tflite(
-            inputs.model,
+            model,
             path,
-            quantization=settings.quantization,
-            representative_data=inputs.data.train[0],
+            representative_data=data.train[0],
             float_layers=settings.float_layers,
-            allow_deviation=settings.allow_deviation,
+            labels=exporting.labels(data.names, units),
+            **exporting.arguments(settings),
         )
 
     return write
@@ -31,4 +38,4 @@ def title(settings):
     return f"export, quantization {settings.quantization}"
 
 
-STAGE = Stage("quantize", FLAGS, run, title=title, file="model.tflite")
+STAGE = Stage("quantize", FLAGS, run, check=exporting.check, title=title, file="model.tflite")

@@ -13,15 +13,18 @@ EXCLUDE = Flag(
     "exclude",
     list,
     (),
-    "Names or patterns of layers that stay dense, and that keep their channels.",
+    "Names or patterns of layers that stay dense and unclustered, and that keep their channels.",
 )
-LAYER_FLAGS = (
-    EXCLUDE,
-    Flag("include", list, (), "Names or patterns of custom layers that become sparse as well."),
+INCLUDE = Flag(
+    "include",
+    list,
+    (),
+    "Names or patterns of custom layers that become sparse or clustered as well.",
 )
+LAYER_FLAGS = (EXCLUDE, INCLUDE)
 
 
-def fit(settings, inputs, sparsify, *, first_step):
+def fit(settings, inputs, sparsify, *, first_step, strip=tfpeft.strip_pruning):
     """Trains `inputs.model`, and returns a plain copy whose zeros are verified.
 
     A model that was distilled keeps its teacher; zeros of an earlier stage stay.
@@ -31,6 +34,7 @@ def fit(settings, inputs, sparsify, *, first_step):
         inputs: The `Inputs`.
         sparsify: A function that wraps an optimizer in a `SparseOptimizer`.
         first_step: The update after which epochs can be the best one.
+        strip: A function that verifies the model, and returns the plain copy.
     """
     model, data = inputs.model, inputs.data
     has_zeros = has_zeros_in(model, settings.include)
@@ -52,7 +56,7 @@ def fit(settings, inputs, sparsify, *, first_step):
         sparsify=wrap,
         first_step=first_step,
     )
-    return tfpeft.strip_pruning(model)
+    return strip(model)
 
 
 def has_zeros_in(model, include=()):

@@ -21,6 +21,7 @@ from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import classification_quality
 from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
+from tfpeft.export.conversion import quantization_settings
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -43,7 +44,8 @@ class Evaluation:
         nonzero_parameters: Parameters that are not zero.
         macs: Multiply-accumulates of one sample, in convolutions and matrix products; biases,
             activations and normalisation do not count.
-        size_bytes: Bytes of the whole .tflite file; of a Keras model: of its float32 export.
+        size_bytes: Bytes of the whole .tflite file; of a Keras model: of its float32 export, or
+            its integer one if it is quantise-aware.
         gzip_bytes: The same, compressed by gzip.
         latency_ms: Median milliseconds of one run of that file on one thread of this machine: of
             one sample, unless the file insists on a larger batch.
@@ -137,9 +139,10 @@ def compare(
 ) -> Comparison:
     """Measures the quality and cost of models and files on the same data.
 
-    The cost is that of a .tflite file: for a Keras model, of its float32 export, which is made in
-    a temporary folder. A file is read once. Latencies are measured round robin, one run of every
-    file per round, so that other work of the machine slows all of them alike.
+    The cost is that of a .tflite file: for a Keras model, of its float32 export, or the integer one
+    of a quantise-aware model, which is made in a temporary folder. A file is read once. Latencies
+    are measured round robin, one run of every file per round, so that other work of the machine
+    slows all of them alike.
 
     Args:
         models: {name: `keras.Model`, or the path of a .keras, .h5 or .tflite file}.
@@ -271,7 +274,11 @@ def _model_figures(model, x, labels, from_logits, path):
             _first(x, 32),
             labels.numbers[:32],
         )  # a pair of inputs alone would pass for (x, y)
-        exported = export_tflite(model, path, representative_data=samples)
+        aware = quantization_settings(model)
+        quantization = "none" if aware is None else aware["quantization"]
+        exported = export_tflite(
+            model, path, quantization=quantization, representative_data=samples
+        )
         file, size_bytes, gzip_bytes = TFLiteFile(path), exported.size_bytes, exported.gzip_bytes
     except ValueError as error:  # also of Keras, where it cannot trace the model
         notes.append(f"no .tflite file, so no bytes and no latency: {last_cause(error)}")

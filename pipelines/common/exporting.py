@@ -1,0 +1,79 @@
+"""The flags of an exported file, and the arguments of `export_tflite` that they are."""
+
+from pipelines.common.errors import invalid_flag
+from pipelines.common.flags import Flag
+from tfpeft.core.arguments import InputError
+from tfpeft.export.formats import QUANTIZATIONS, check_types
+
+QUANTIZATION = Flag(
+    "quantization", str, "int8", "Numbers in the exported file.", choices=QUANTIZATIONS
+)
+ALLOW_DEVIATION = Flag(
+    "allow_deviation",
+    float,
+    None,
+    "Error of the file, as a fraction of the spread of the model's outputs, up to which it is "
+    "kept. By default: see the documentation of export_tflite.",
+    above=0,
+)
+_TYPES = ("float32", "int8", "uint8", "int16")
+FLAGS = (
+    QUANTIZATION,
+    ALLOW_DEVIATION,
+    Flag(
+        "file_batch_size",
+        int,
+        None,
+        "Samples of a run of the file: 1 for a microcontroller or an NPU. By default any number.",
+        at_least=1,
+    ),
+    Flag(
+        "input_type",
+        str,
+        "float32",
+        "Type of the inputs of the file: int8 or uint8 of an int8 file, int16 of an int16x8 file, "
+        "float32 of any.",
+        choices=_TYPES,
+    ),
+    Flag("output_type", str, "float32", "Type of its outputs, in the same way.", choices=_TYPES),
+    Flag(
+        "sparse_encoding",
+        bool,
+        False,
+        "Whether constants with many zeros are stored as sparse ones, where that is smaller and "
+        "runs: for phones.",
+    ),
+)
+
+
+def check(settings):
+    """Raises for inputs and outputs of a type that files of the quantization do not have."""
+    try:
+        check_types(settings.quantization, settings.input_type, settings.output_type)
+    except InputError as error:
+        name = "input_type" if "`input_type`" in str(error) else "output_type"
+        expected = f"float32, or another --quantization than {settings.quantization}"
+        raise invalid_flag(name, expected, getattr(settings, name)) from error
+
+
+def arguments(settings):
+    """Returns the arguments of `export_tflite` that the flags are."""
+    return {
+        "quantization": settings.quantization,
+        "allow_deviation": settings.allow_deviation,
+        "batch_size": settings.file_batch_size,
+        "input_type": settings.input_type,
+        "output_type": settings.output_type,
+        "sparse": settings.sparse_encoding,
+    }
+
+
+def labels(names, units):
+    """Returns the names of the classes as labels of a file; None where they say nothing.
+
+    Args:
+        names: Names of the classes.
+        units: How many outputs a sample has; one is the second of two classes.
+    """
+    are_numbers = tuple(names) == tuple(map(str, range(len(names))))
+    return None if are_numbers or len(names) != units else [" ".join(n.split()) for n in names]
