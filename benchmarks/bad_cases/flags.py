@@ -25,7 +25,12 @@ SPECIAL = {
     "teacher": MODELS,
     "teacher_weights": ("1,2", "nan", "x", "0", "-1", "inf"),
     "student": ("0", "-1", "nan", "inf", "x", "no_such.keras", "no_such:function", "true"),
-    "stages": ("melt", "quantize,prune", "prune,prune", ",", "prune,"),
+    "stages": (
+        *("melt", "quantize,prune", "prune,prune", ",", "prune,", "cluster,prune"),
+        *("quantize_aware", "quantize_aware,cluster,quantize"),
+    ),
+    "float_layers": ("no_such_layer", "hidden,no_such_layer"),
+    "target": ("nonsense", "tflm,", "TFLM"),
     "block_size": ("0,4", "2", "x,y", "1,2,3", "1.5,2", "-1,2"),
     "n_m": ("4,2", "2", "x,y", "0,4", "1,2,3", "2,2"),
     "exclude": ("no_such_layer", "hidden,no_such_layer"),
@@ -87,7 +92,7 @@ def bad_values(flag):
     by_kind = () if flag.name in MAY_BE_EMPTY else BY_KIND[flag.kind]
     found = [*by_kind, *SPECIAL.get(flag.name, ())]
     if flag.choices:
-        found += ["nonsense", flag.choices[0].upper()]
+        found += ["nonsense", str(flag.choices[0]).upper() if flag.kind is not int else "3"]
     if flag.at_least is not None:
         found.append(str(flag.at_least - 1))
     if flag.above is not None:
@@ -107,7 +112,7 @@ def cases():
         for flag in module.SCRIPT.flags:
             beside = list(BESIDE.get(flag.name, ()))
             if script == "compress":
-                beside += [f"--stages={name}" for name in stages_with(flag)[:1]]
+                beside += [f"--stages={_with_file(name)}" for name in stages_with(flag)[:1]]
             texts = list(bad_values(flag))
             beside_names = [each.partition("=")[0].lstrip("-") for each in beside]
             texts = [texts[0], texts[-1]] if flag.name in known and len(texts) > 2 else texts
@@ -126,6 +131,11 @@ def cases():
 def stages_with(flag):
     """Returns the names of the stages that read a flag."""
     return [name for name, stage in STAGES.items() if flag in stage.flags]
+
+
+def _with_file(stage):
+    """Returns the stages of a run in which a stage can be: a quantise-aware model has a file."""
+    return f"{stage},quantize" if stage == "quantize_aware" else stage
 
 
 def _in_words(named):

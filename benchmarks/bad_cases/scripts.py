@@ -12,6 +12,7 @@ import numpy as np
 from bad_cases import models
 from bad_cases.case import Case, run_script
 from pipelines import (
+    cluster,
     compress,
     distill,
     evaluate,
@@ -19,6 +20,7 @@ from pipelines import (
     predict,
     prune,
     prune_channels,
+    quantize,
     share,
     sparse_train,
     train,
@@ -27,8 +29,8 @@ from pipelines import (
 SCRIPTS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(compress, distill, evaluate, export, predict, prune, prune_channels, share),
-        *(sparse_train, train),
+        *(compress, cluster, distill, evaluate, export, predict, prune, prune_channels),
+        *(quantize, share, sparse_train, train),
     )
 }
 MODULE = """
@@ -147,11 +149,13 @@ def good_command(script):
         return [f"--run={finished_run()}", f"--input={folder / 'samples.npy'}"]
     return {
         "compress": [data, model, *brief],
+        "cluster": [data, model, *brief],
         "distill": [data, model, *brief],
         "evaluate": [data, str(folder / "model.keras")],
         "export": [data, model],
         "prune": [data, model, *brief],
         "prune_channels": [data, model, *brief],
+        "quantize": [data, model, *brief],
         "share": [f"--backbone={folder / 'model.keras'}", task, *brief],
         "sparse_train": [data, model, *brief],
         "train": [data, *brief],

@@ -124,7 +124,7 @@ def with_teacher(names):
 def check(settings, names):
     """Raises for stages that cannot follow each other, and flags that none of them reads."""
     last = [name for name in _LAST if name in names]
-    is_ordered = not last or names[-len(last) :] == last
+    is_ordered = not last or list(names[-len(last) :]) == last
     if set(names) - set(STAGES) or len(set(names)) < len(names) or not is_ordered:
         raise invalid_flag(
             "stages",
@@ -132,7 +132,7 @@ def check(settings, names):
             "quantize_aware, in this order",
             names,
         )
-    if names[-1:] == ["quantize_aware"]:
+    if names and names[-1] == "quantize_aware":
         raise invalid_flag("stages", "quantize after quantize_aware", names)
     readers = {}
     for stage in STAGES.values():

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pipelines import (
+    cluster,
     compress,
     distill,
     evaluate,
@@ -13,6 +14,7 @@ from pipelines import (
     predict,
     prune,
     prune_channels,
+    quantize,
     share,
     sparse_train,
     train,
@@ -24,8 +26,8 @@ from tests.pipelines.scripts import run
 from tfpeft.core.arguments import InputError
 
 SCRIPTS = [
-    *(compress, distill, evaluate, export, predict, prune, prune_channels, share, sparse_train),
-    train,
+    *(cluster, compress, distill, evaluate, export, predict, prune, prune_channels, quantize),
+    *(share, sparse_train, train),
 ]
 
 
