@@ -52,6 +52,7 @@ def export_tflite(
     input_type: str = "float32",
     output_type: str = "float32",
     sparse: bool = False,
+    compact: bool = False,
     labels: typing.Any = None,
     input_scaling: typing.Any = None,
 ) -> ExportReport:
@@ -100,6 +101,8 @@ def export_tflite(
         output_type: The type of the outputs, in the same way.
         sparse: Whether constants with many zeros are encoded as sparse ones, where the file gets
             smaller and has the same outputs; the report says whether they are.
+        compact: Whether the names of inner tensors are left out, by which reports name layers, and
+            equal zero points stored once: some 80 bytes for each tensor, and 8 for each channel.
         labels: Names of the classes of the output, a list of text; of several outputs a dict of
             lists by the names of the outputs, of a `SharedModel` by its tasks. They go into the
             file as metadata in TFLite's format, which tools read: `TFLiteFile.labels`, and as
@@ -160,6 +163,7 @@ def export_tflite(
         )
     check_types(quantization, input_type, output_type)
     check_boolean("sparse", sparse)
+    check_boolean("compact", compact)
     path = file_to_write(path)
     if allow_deviation is not None:
         check_positive("allow_deviation", allow_deviation)
@@ -202,8 +206,13 @@ def export_tflite(
         if is_sparse:
             _put_in_order(partial, inputs)
         notes = [*notes, *why]
+        if compact:
+            from tfpeft.export.file_writing import compacted  # late: LiteRT is slow to import
+
+            partial.write_bytes(compacted(partial.read_bytes()))
         if labels or scaling:
             _describe(partial, labels, scaling)
+        if compact or labels or scaling:
             check.measure(partial)
         if not deviation.has_spread:
             notes = [*notes, NO_SPREAD]
