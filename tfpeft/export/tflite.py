@@ -31,10 +31,11 @@ from tfpeft.export.conversion import (
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
-from tfpeft.export.formats import CALIBRATED, QUANTIZATIONS, check_types
+from tfpeft.export.formats import CALIBRATED, INT4, QUANTIZATIONS, check_types
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
+from tfpeft.export.packages import check_packages
 from tfpeft.export.report import NO_SPREAD, ExportReport
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.export.tflite_signature import file_names
@@ -82,7 +83,10 @@ def export_tflite(
         model: A built `keras.Model`.
         path: Where the file goes; missing folders are made.
         quantization: "none" (float32), "float16" (weights), "dynamic_range" (int8 weights,
-            float32 activations), "int8" (both int8, float32 only at the borders) or "int16x8"
+            float32 activations), "int4_embeddings" (as "dynamic_range", with 4 bits in Embedding
+            layers of 1,024 weights or more), "int4_weights" (in Dense layers, too; both need
+            `pip install tfpeft[quantizer]`), "int8" (both int8, float32 only at the borders) or
+            "int16x8"
             (int8 weights, int16 activations: nearly the outputs of float32, and slow on x86).
         representative_data: Typical inputs of the model: an array, (x, y), a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of either, or a function that returns a generator
@@ -161,6 +165,8 @@ def export_tflite(
             "activations from",
             "representative_data=None",
         )
+    if quantization in INT4:
+        check_packages(["litert_quantizer"], "quantizer")
     check_types(quantization, input_type, output_type)
     check_boolean("sparse", sparse)
     check_boolean("compact", compact)
@@ -201,6 +207,11 @@ def export_tflite(
             deviation, notes = write_int8(
                 partial, layers, float_layers, calibration, check, **options
             )
+            _put_in_order(partial, inputs)
+        elif quantization in INT4:
+            from tfpeft.export.int4 import write_int4  # late: LiteRT is slow to import
+
+            deviation, notes = write_int4(partial, check)
             _put_in_order(partial, inputs)
         is_sparse, why = _write_sparse(partial, check, deviation) if sparse else (False, [])
         if is_sparse:
