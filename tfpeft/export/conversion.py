@@ -223,7 +223,10 @@ def _save(model, models, inputs, specs, folder):
     archive = keras.export.ExportArchive()
     archive.track(model)
     for name, served in models.items():
-        archive.add_endpoint(name, functools.partial(serve, served), input_signature=specs)
+        # Traced here, as older versions of Keras give every signature a free batch size.
+        function = tf.function(functools.partial(serve, served), specs, autograph=False)
+        function.get_concrete_function()
+        archive.add_endpoint(name, function)
     archive.write_out(folder, verbose=False)
 
 
