@@ -234,7 +234,10 @@ def write_saved_model(model, models, inputs, specs, folder, *, output_dtype=None
         archive.add_variable_collection(name, [each.value for each in getattr(model, name)])
     with running_on(model, specs):
         for name, served in models.items():
-            archive.add_endpoint(name, functools.partial(serve, served), input_signature=specs)
+            # Traced here, as older versions of Keras give every signature a free batch size.
+            function = tf.function(functools.partial(serve, served), specs, autograph=False)
+            function.get_concrete_function()
+            archive.add_endpoint(name, function)
         archive.write_out(folder, verbose=False)
 
 

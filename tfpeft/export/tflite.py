@@ -298,6 +298,8 @@ def _batch_size(model, wanted):
         has_loops = any(isinstance(layer, keras.layers.RNN) for layer in flatten_layers(model))
         return fixed or (1 if has_loops else None)
     check_positive_integer("batch_size", wanted)
+    if wanted >= 2**31:
+        raise invalid("batch_size", "an integer of at most 31 bits", wanted)
     if fixed not in (None, wanted):
         raise invalid("batch_size", f"{fixed}, which {model.name!r} insists on, or None", wanted)
     return int(wanted)
