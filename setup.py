@@ -6,6 +6,8 @@ import re
 import setuptools
 
 TEXT = ["keras-hub", "tensorflow-text", "safetensors"]
+ONNX = ["onnx", "onnxruntime", "tf2onnx"]
+QUANTIZER = ["litert-quantizer"]
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 DEVICES = [
     "ethos-u-vela>=5.2",
@@ -40,12 +42,14 @@ setuptools.setup(
         "text": TEXT,
         # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
         "search": ["keras-tuner", "tensorboard"],
+        "onnx": ONNX,
+        "quantizer": QUANTIZER,
         "docs": DOCS,
         # What `describe_tflite` runs for its targets.
         "devices": DEVICES,
         "dev": [
             *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow", "tensorboard"],
-            *[*TEXT, *DOCS, *DEVICES],
+            *[*TEXT, *ONNX, *QUANTIZER, *DOCS, *DEVICES],
         ],
     },
 )

@@ -33,8 +33,8 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "A run each.")
 LEARNING_RATE = 5e-4
 TECHNIQUES = {
     "WeightClustering": lambda o, k: tfpeft.WeightClustering(o, k),
-    "WeightClustering, straight-through": lambda o, k: tfpeft.WeightClustering(
-        o, k, straight_through=True
+    "WeightClustering, fixed clusters": lambda o, k: tfpeft.WeightClustering(
+        o, k, straight_through=False
     ),
     "TFMOT": None,
 }

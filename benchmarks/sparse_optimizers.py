@@ -66,8 +66,8 @@ TECHNIQUES = {
     "RigL": lambda o: tfpeft.RigL(o, 0.9, end_step=100_000, frequency=STEPS),
     "WeightClustering": lambda o: tfpeft.WeightClustering(o, 16),
     "WeightClustering (per channel)": lambda o: tfpeft.WeightClustering(o, 16, per_channel=True),
-    "WeightClustering (straight-through)": lambda o: tfpeft.WeightClustering(
-        o, 16, straight_through=True
+    "WeightClustering (fixed clusters)": lambda o: tfpeft.WeightClustering(
+        o, 16, straight_through=False
     ),
 }
 

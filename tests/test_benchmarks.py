@@ -51,6 +51,7 @@ WITHOUT_INPUTS = {
         "ExportReport",
         "IterativeChannelPruningResult",
         "IterativePruningResult",
+        "ServingReport",
         "TFLiteDescription",
         "XnnpackPolicy",
     ),

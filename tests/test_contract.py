@@ -42,11 +42,9 @@ TECHNIQUES = {
     "set": lambda inner: tfpeft.SET(inner, 0.5, end_step=8, frequency=2),
     "rigl": lambda inner: tfpeft.RigL(inner, 0.5, end_step=8, frequency=2),
     "clustering": lambda inner: tfpeft.WeightClustering(inner, 4, per_channel=True),
-    "clustering_straight_through": lambda inner: tfpeft.WeightClustering(
-        inner, 4, straight_through=True
-    ),
+    "clustering_fixed": lambda inner: tfpeft.WeightClustering(inner, 4, straight_through=False),
 }
-PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering", "clustering_straight_through")
+PROMISELESS = ("proximal_l1", "proximal_group_l1", "clustering", "clustering_fixed")
 # XLA draws other numbers than TensorFlow from the same seed.
 NOISY = ("random", "targeted_dropout", "targeted_dropout_until", "set")
 technique = pytest.mark.parametrize("name", TECHNIQUES)

@@ -37,7 +37,10 @@ from tfpeft.distillation.students import scale_width
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.c_array import export_c_array
 from tfpeft.export.describe import TFLiteDescription, describe_tflite
+from tfpeft.export.onnx import export_onnx
 from tfpeft.export.report import ExportReport
+from tfpeft.export.saved_model import export_saved_model
+from tfpeft.export.serving import ServingReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.quantization.clustering import WeightClustering
@@ -115,6 +118,7 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
+    "ServingReport",
     "SharedModel",
     "SimilarityPreserving",
     "SoftLabels",
@@ -136,6 +140,8 @@ __all__ = [
     "describe_tflite",
     "evaluate",
     "export_c_array",
+    "export_onnx",
+    "export_saved_model",
     "export_tflite",
     "l1_regularize",
     "layer_sensitivity",

@@ -8,6 +8,19 @@ from bad_cases import models, values
 from bad_cases.case import Case, Made, bad_arguments
 from bad_cases.values import NAN, x
 
+INPUTS = (
+    *(value for value in values.INPUTS if "endless" not in repr(value)),
+    Made("{'no_such_input': x}", lambda: {"no_such_input": x()}),
+    Made("[x, x] for one input", lambda: [x(), x()]),
+)
+"""Not inputs of `models.dense()`."""
+
+
+def folder_of_files():
+    folder = models.folder("given_folder")
+    models.text_file(f"{folder}/notes.txt")
+    return folder
+
 
 def exported(model, data=None, **options):
     if data is not None:
@@ -42,14 +55,37 @@ def of_export():
             "export_tflite(quantization='int8')",
             tfpeft.export_tflite,
             lambda: {"model": models.dense(), "path": "model.tflite", "quantization": "int8"},
+            {"representative_data": (None, *INPUTS)},
+        ),
+        *bad_arguments(
+            "export_saved_model",
+            tfpeft.export_saved_model,
+            lambda: {"model": models.dense(), "path": "saved"},
             {
-                "representative_data": (
-                    None,
-                    *(value for value in values.INPUTS if "endless" not in repr(value)),
-                    Made("{'no_such_input': x}", lambda: {"no_such_input": x()}),
-                    Made("[x, x] for one input", lambda: [x(), x()]),
-                )
+                "model": (*values.MODEL, *values.UNBUILT),
+                "path": (*values.PATH, values.FILE, Made("a folder of files", folder_of_files)),
+                "representative_data": INPUTS,
             },
+        ),
+        *bad_arguments(
+            "export_onnx",
+            tfpeft.export_onnx,
+            lambda: {"model": models.dense(), "path": "model.onnx"},
+            {
+                "model": (*values.MODEL, *values.UNBUILT),
+                "path": (*values.PATH, values.DIRECTORY, "model.tflite"),
+                "representative_data": INPUTS,
+            },
+        ),
+        Case(
+            "export_saved_model(a model with NaN weights)",
+            lambda: tfpeft.export_saved_model(models.not_finite(), "saved"),
+            ("NaN", "finite", "model"),
+        ),
+        Case(
+            "export_onnx(an operator that ONNX lacks)",
+            lambda: tfpeft.export_onnx(constant(), "model.onnx"),
+            ("rfinv",),
         ),
         Case(
             "export_tflite(a model with NaN weights)",

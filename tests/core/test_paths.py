@@ -108,6 +108,8 @@ def public():
     pruning = {"target_sparsity": 0.5, "tolerance": 9.0}
     return {
         "export_tflite": lambda path: tfpeft.export_tflite(model, path),
+        "export_onnx": lambda path: tfpeft.export_onnx(model, path),
+        "export_saved_model": lambda path: tfpeft.export_saved_model(model, path),
         "TFLiteFile": tfpeft.TFLiteFile,
         "save_adapter": adapted.save_adapter,
         "load_adapter": adapted.load_adapter,
@@ -127,7 +129,16 @@ def public():
 @pytest.mark.parametrize(
     "name",
     ["export_tflite", "TFLiteFile", "save_adapter", "load_adapter", "save_task", "load_task"]
-    + ["plot", "precompute", "prune_iteratively", "evaluate", "compare", "Distiller"],
+    + [
+        "export_onnx",
+        "export_saved_model",
+        "plot",
+        "precompute",
+        "prune_iteratively",
+        "evaluate",
+        "compare",
+        "Distiller",
+    ],
 )
 def test_public_functions_name_a_bad_path_and_write_nothing(public, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

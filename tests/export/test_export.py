@@ -74,6 +74,9 @@ def test_the_file_predicts_as_the_model_does(model, tmp_path, quantization, tole
     assert file.is_softmax()
 
 
+WIDTHS = {"none": 4, "float16": 2, "dynamic_range": 1, "int8": 1, "int4_weights": 0.5}
+
+
 def test_weights_take_the_bytes_that_they_should(tmp_path):
     model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(300)])
     data = np.random.default_rng(0).normal(size=(50, 200)).astype("float32")
@@ -81,9 +84,9 @@ def test_weights_take_the_bytes_that_they_should(tmp_path):
         quantization: tfpeft.export_tflite(
             model, tmp_path / "m.tflite", quantization=quantization, representative_data=data
         ).size_bytes
-        for quantization in tflite.QUANTIZATIONS
+        for quantization in WIDTHS
     }
-    for quantization, width in {"none": 4, "float16": 2, "dynamic_range": 1, "int8": 1}.items():
+    for quantization, width in WIDTHS.items():
         assert 60_000 * width < sizes[quantization] < 60_000 * width + 8_000
 
 
@@ -94,7 +97,8 @@ def test_zeros_are_counted_in_every_quantization(tmp_path):
     model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(30, use_bias=False)])
     model.layers[0].kernel.assign(kernel)
     data = np.random.default_rng(0).normal(size=(50, 20)).astype("float32")
-    for quantization in tflite.QUANTIZATIONS:
+    # 600 weights are too few for 4 bits.
+    for quantization in set(tflite.QUANTIZATIONS) - {"int4_embeddings", "int4_weights"}:
         path = tmp_path / f"{quantization}.tflite"
         tfpeft.export_tflite(model, path, quantization=quantization, representative_data=data)
         contents = TFLiteFile(path).contents

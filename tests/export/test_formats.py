@@ -18,8 +18,8 @@ def model():
     built = keras.Sequential(
         [
             keras.Input((6, 6, 3), name="pixels"),
-            layers.Rescaling(1 / 128, offset=-1),
-            layers.Conv2D(4, 3, activation="relu"),
+            layers.Rescaling(1 / 128, offset=-1, name="scaled"),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
             layers.Flatten(),
             layers.Dense(3),
         ]
@@ -150,7 +150,7 @@ def test_inputs_that_stay_in_float32_raise(model, tmp_path):
             quantization="int8",
             representative_data=X,
             input_type="int8",
-            float_layers=["rescaling", "conv2d"],
+            float_layers=["scaled", "conv"],
         )
     assert not list(tmp_path.iterdir())
 

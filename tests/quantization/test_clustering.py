@@ -131,6 +131,7 @@ def clustered(kernel, inner=None, number=4, **options):
     layer = keras.layers.Dense(kernel.shape[1], use_bias=False)
     layer.build((None, kernel.shape[0]))
     layer.kernel.assign(kernel)
+    options = {"straight_through": False, **options}
     optimizer = tfpeft.WeightClustering(inner or keras.optimizers.SGD(1.0), number, **options)
     step(optimizer, layer, np.zeros_like(kernel))
     return layer, optimizer

@@ -41,14 +41,29 @@ def replacing(path, argument="`path`"):
         remove(partial)
         try:
             yield partial
-            if partial.is_dir() and target.is_dir():
-                remove(target)  # a folder replaces an empty one only
-            os.replace(partial, target)
+            _put(partial, target)
         finally:
             remove(partial)
     except OSError as error:
         reason = error.strerror or error
         raise type(error)(f"Cannot write {path} ({argument}): {reason}") from error
+
+
+def _put(new, target):
+    """Renames a file or folder to `target`; what was there goes last."""
+    if not (new.is_dir() and target.is_dir()):
+        os.replace(new, target)
+        return
+    # A folder replaces an empty one only.
+    earlier = new.with_name(f"{PARTIAL}earlier.{target.name[-_LONGEST:]}")
+    remove(earlier)
+    os.replace(target, earlier)
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(earlier, target)
+        raise
+    remove(earlier)
 
 
 def remove(path):

@@ -1,18 +1,20 @@
 """Which files are kept: the limits on how far a file may be from its model."""
 
 import dataclasses
+import typing
 
 import keras
 import numpy as np
 
 from tfpeft.core.arguments import ExportError, InputError, last_cause
+from tfpeft.core.arrays import text_tensors
 from tfpeft.export.conversion import computes_in_float32, initial_states, signatures
 from tfpeft.export.deviation import Deviation, measure
-from tfpeft.export.formats import CALIBRATED
+from tfpeft.export.formats import FROM_FLOAT
 from tfpeft.export.lost_layers import LayerNames, failed_operator
 from tfpeft.export.tflite_file import TFLiteFile
 
-_OF_PEAK = {"none": 1e-3, "float16": 2e-2}
+_OF_PEAK = {None: 1e-3, "none": 1e-3, "float16": 2e-2}
 """Largest deviation of floats, as a part of the largest value of a column."""
 RELATIVE, AGREEMENT = 0.3, 0.9
 """Largest relative error of integers, and least agreement of classes that are clear.
@@ -29,19 +31,23 @@ class Check:
 
     Attributes:
         model: The model.
-        layers: Its `LayerNames`.
+        layers: Its `LayerNames`; None for a file other than .tflite.
         inputs: `ModelInput`s in the structure that it is called with.
         samples: Lists of arrays (1, ...) in the order of the inputs.
-        quantization: As `export_tflite` takes it.
+        quantization: As `export_tflite` takes it; None for a file other than .tflite.
         allow_deviation: As `export_tflite` takes it.
+        open_file: A function that opens the file at a path.
+        models: {signature: model} of the file; None for the signatures of the model.
     """
 
     model: keras.Model
-    layers: LayerNames
+    layers: LayerNames | None
     inputs: object
     samples: list
     quantization: str
     allow_deviation: float | None
+    open_file: typing.Callable = TFLiteFile
+    models: dict | None = None
 
     def measure(self, path):
         """Returns the `Deviation` of all signatures of the file at `path`.
@@ -49,10 +55,12 @@ class Check:
         Raises:
             ExportError: if the file does not run; or its outputs are not finite.
         """
-        file = TFLiteFile(path)
+        file = self.open_file(path)
         try:
             return self._measure(file, self.samples)
         except InputError as error:
+            if self.layers is None:
+                raise
             raise ExportError(
                 f"Cannot run the file of {self.model.name!r} with quantization="
                 f"{self.quantization!r}, expected operators that TFLite runs. Received: "
@@ -61,7 +69,7 @@ class Check:
 
     def _measure(self, file, samples):
         deviation = Deviation()
-        for name, served in signatures(self.model).items():
+        for name, served in (self.models or signatures(self.model)).items():
             with initial_states(served):
                 found = measure(file, name, served, self.inputs, samples)
             deviation = deviation.worse(found)
@@ -69,7 +77,7 @@ class Check:
 
     def float_file(self, path):
         """Returns the `Deviation` of a file before it is quantized to integers, or raises."""
-        quantization = "none" if self.quantization in CALIBRATED else self.quantization
+        quantization = "none" if self.quantization in FROM_FLOAT else self.quantization
         deviation = self.measure(path)
         if not self.allows(deviation, quantization):
             raise self.error(deviation, None, quantization)
@@ -106,18 +114,19 @@ class Check:
             if deviation.clear_agreement is not None and self.allow_deviation is None:
                 expected += f" and {AGREEMENT:.0%} of the clearly predicted classes to agree"
                 received += f", {deviation.clear_agreement:.0%} agree"
+        made = "" if quantization is None else f" with quantization={quantization!r}"
         text = (
-            f"The outputs of the file differ from {self.model.name!r} with "
-            f"quantization={quantization!r}, expected {expected}. Received: {received}"
+            f"The outputs of the file differ from {self.model.name!r}{made}, expected {expected}. "
+            f"Received: {received}"
         )
-        if quantization in CALIBRATED:
+        if quantization in FROM_FLOAT:
             lost = "" if lost_layer is None else f"; the layer {lost_layer} lost most"
             is_int8 = quantization == "int8" and lost_layer is not None
             kept = f"float_layers=[{lost_layer!r}] or " if is_int8 else ""
             text += f'{lost}. Try {kept}quantization="dynamic_range"'
         reached = np.ceil(100 * self._error(deviation)) / 100
         # An error as large as the spread leaves nothing that is worth keeping.
-        if quantization in ("dynamic_range", *CALIBRATED) and 0 < reached <= 1:
+        if quantization in ("dynamic_range", *FROM_FLOAT) and 0 < reached <= 1:
             text += f"; allow_deviation={reached:g} keeps the file"
         return ExportError(text)
 
@@ -128,12 +137,13 @@ class Check:
             return
         try:
             with initial_states(self.model):
-                self.model(keras.tree.pack_sequence_as(self.inputs, longer[0]), training=False)
+                inputs = keras.tree.pack_sequence_as(self.inputs, longer[0])
+                self.model(text_tensors(inputs), training=False)
         except Exception:  # sides that the model itself does not take
             return
         shapes = ", ".join(str(array.shape[1:]) for array in longer[0])
         try:
-            deviation = self._measure(TFLiteFile(path), longer)
+            deviation = self._measure(self.open_file(path), longer)
         except InputError as error:
             raise ExportError(
                 f"The file does not take other lengths than the samples' on its free sides, "

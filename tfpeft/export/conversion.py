@@ -198,33 +198,61 @@ def _converted(model, inputs, specs, quantization):
     """Returns the bytes of a .tflite file, or raises a `ConversionError`."""
     models = signatures(model)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            _save(model, models, inputs, specs, folder)
-        except InputError:
-            raise
-        except Exception as error:  # whatever the code of a custom layer raises
-            raise ExportError(
-                f"Cannot export {model.name!r}, expected a model that runs on inputs of shape "
-                f"{[tuple(spec.shape) for spec in specs]}. Received: {last_cause(error)}"
-            ) from error
+        write_saved_model(model, models, inputs, specs, folder, output_dtype="float32")
         try:
             return convert_saved_model(folder, list(models), **_FLAGS.get(quantization, {}))
         except Exception as error:  # the converter raises classes of its own, and RuntimeError
             raise ConversionError from error
 
 
-def _save(model, models, inputs, specs, folder):
-    """Writes a SavedModel with an endpoint per signature."""
+def write_saved_model(model, models, inputs, specs, folder, *, output_dtype=None):
+    """Writes a SavedModel with an endpoint per signature.
+
+    Args:
+        model: The model.
+        models: {signature: model}, as `signatures` returns it.
+        inputs: What `known_inputs` returns.
+        specs: What `input_specs` returns.
+        folder: Where it goes.
+        output_dtype: The type of all outputs; None for those of the model.
+
+    Raises:
+        ExportError: if the model does not run on such inputs.
+    """
 
     def serve(model, *tensors):
         outputs = model(keras.tree.pack_sequence_as(inputs, tensors), training=False)
-        return {name: tf.cast(v, tf.float32) for name, v in named_outputs(outputs).items()}
+        named = named_outputs(outputs)
+        if output_dtype is None:
+            return named
+        return {name: tf.cast(v, output_dtype) for name, v in named.items()}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, served in models.items():
-        archive.add_endpoint(name, functools.partial(serve, served), input_signature=specs)
-    archive.write_out(folder, verbose=False)
+    # Keras tracks its own variables beside TensorFlow's in them: each weight is saved twice.
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        archive.add_variable_collection(name, [each.value for each in getattr(model, name)])
+    with running_on(model, specs):
+        for name, served in models.items():
+            # Traced here, as older versions of Keras give every signature a free batch size.
+            function = tf.function(functools.partial(serve, served), specs, autograph=False)
+            function.get_concrete_function()
+            archive.add_endpoint(name, function)
+        archive.write_out(folder, verbose=False)
+
+
+@contextlib.contextmanager
+def running_on(model, specs):
+    """A context in which what a model raises, as it is traced, is an ExportError of one line."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # whatever the code of a custom layer raises
+        raise ExportError(
+            f"Cannot export {model.name!r}, expected a model that runs on inputs of shape "
+            f"{[tuple(spec.shape) for spec in specs]}. Received: {last_cause(error)}"
+        ) from error
 
 
 def _reason(model, inputs, specs, quantization, layers, error):

@@ -12,6 +12,7 @@ import tempfile
 import threading
 
 import tensorflow as tf
+from tensorflow.compiler.mlir.lite.python import wrap_converter
 from tensorflow.lite.python import convert as tflite_convert
 
 from tfpeft.core.arguments import shortened
@@ -27,7 +28,7 @@ _SENT = (bytes, str, bool, int, float, type(None), list, tuple, set)
 class _Process:
     """One process of the converter; it ends with the process that made it."""
 
-    def __init__(self, module):
+    def __init__(self):
         self._connection, theirs = multiprocessing.Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         program = pathlib.Path(__file__).with_name("converter_process.py")
@@ -39,9 +40,17 @@ class _Process:
                 stdout=self._log,
                 stderr=self._log,
             )
-        self.owner, self.calls = os.getpid(), 0
+        self._owner, self._calls = os.getpid(), 0
         with contextlib.suppress(OSError):  # it has ended, as the first call finds
-            self._connection.send((sys.path, list(tf.__path__), module))
+            self._connection.send((sys.path, list(tf.__path__)))
+
+    def is_own(self):
+        """Whether this process made it; a fork has a copy of the object only."""
+        return self._owner == os.getpid()
+
+    def is_usable(self):
+        """Whether the next call can use it."""
+        return self.is_own() and self._calls < _CALLS and self._process.poll() is None
 
     def call(self, function, arguments):
         """Returns what a function of the converter returns.
@@ -50,7 +59,7 @@ class _Process:
             RuntimeError: if it raises.
             EOFError: if the process ends.
         """
-        self.calls += 1
+        self._calls += 1
         self._log.seek(0)
         self._log.truncate()
         try:
@@ -84,28 +93,19 @@ class _Converter:
 
     def __init__(self):
         self._lock, self._process = threading.RLock(), None
-        # The module has another name in older versions of TensorFlow.
-        names = ("wrap_converter", "wrap_toco")
-        self._wrapper = next(vars(tflite_convert)[n] for n in names if hasattr(tflite_convert, n))
-        names = [n for n in vars(self._wrapper) if n.startswith("_pywrap") and n.endswith("_api")]
-        (self._name,) = names
-        self._module = getattr(self._wrapper, self._name).__name__
 
     def start(self):
         """Starts the process; it loads the converter while this one does other things."""
         with self._lock:
-            process = self._process
-            if process is not None and process.owner == os.getpid() and process.calls < _CALLS:
-                return
-            self.end()
-            self._process = _Process(self._module)
+            if self._process is None or not self._process.is_usable():
+                self.end()
+                self._process = _Process()
 
     def end(self):
         """Ends the process."""
         with self._lock:
             process, self._process = self._process, None
-            # A fork of this process has a copy of the object, and no right to the process.
-            if process is not None and process.owner == os.getpid():
+            if process is not None and process.is_own():
                 process.end()
 
     def call(self, function, arguments):
@@ -130,12 +130,12 @@ class _Converter:
     def in_place(self):
         """A context in which TensorFlow's Python calls these functions instead of its own."""
         with self._lock:
-            ours = getattr(self._wrapper, self._name)
-            setattr(self._wrapper, self._name, self)
+            library = wrap_converter._pywrap_converter_api
+            wrap_converter._pywrap_converter_api = self
             try:
                 yield
             finally:
-                setattr(self._wrapper, self._name, ours)
+                wrap_converter._pywrap_converter_api = library
 
 
 _converter = _Converter()

@@ -6,6 +6,7 @@ of one: so the package `tensorflow` is here a bare one, of which only that libra
 
 import importlib
 import multiprocessing.connection
+import resource
 import signal
 import sys
 import types
@@ -23,9 +24,12 @@ def quantize_to_int16(content, input_type, output_type):
     )
     types = [np.dtype(name).num for name in (input_type, output_type, "int16", "int64")]
     allow_float = disable_per_channel = disable_per_channel_in_dense = False
-    return wrapper.CalibrationWrapper(content, [], []).QuantizeModel(
-        *types[:2], allow_float, *types[2:], disable_per_channel, disable_per_channel_in_dense
-    )
+    arguments = (*types[:2], allow_float, *types[2:], disable_per_channel)
+    quantizer = wrapper.CalibrationWrapper(content, [], [])
+    try:
+        return quantizer.QuantizeModel(*arguments, disable_per_channel_in_dense)
+    except TypeError:  # TensorFlow 2.18 does not have the last one
+        return quantizer.QuantizeModel(*arguments)
 
 
 _OWN = {"quantize_to_int16": quantize_to_int16}
@@ -34,15 +38,17 @@ _OWN = {"quantize_to_int16": quantize_to_int16}
 def serve(connection):
     """Calls the functions that are named on a connection, until it is closed.
 
-    The first message is (`sys.path`, the folders of TensorFlow, the name of the module). Then each
-    is (function, arguments), and is replied to with (result, None) or (None, text of the error).
+    The first message is (`sys.path`, the folders of TensorFlow). Then each is (function,
+    arguments), and is replied to with (result, None) or (None, text of the error).
     """
-    sys.path[:], folders, name = connection.recv()
+    sys.path[:], folders = connection.recv()
     tensorflow = types.ModuleType("tensorflow")
     tensorflow.__path__ = folders
     sys.modules["tensorflow"] = tensorflow
     importlib.import_module("tensorflow.python.pywrap_tensorflow")
-    converter = importlib.import_module(name)
+    converter = importlib.import_module(
+        "tensorflow.compiler.mlir.lite.python._pywrap_converter_api"
+    )
     functions = importlib.import_module(
         "tensorflow.compiler.mlir.quantization.tensorflow.python.pywrap_function_lib"
     )
@@ -64,4 +70,5 @@ def serve(connection):
 if __name__ == "__main__":
     # Ctrl-C is for the process that started this one, which then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file
     serve(multiprocessing.connection.Connection(int(sys.argv[1])))

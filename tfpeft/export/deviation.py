@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import ExportError
+from tfpeft.core.arrays import text_tensors
 from tfpeft.core.graph import last_activation
 from tfpeft.export.conversion import fixed_batch_size, named_outputs
 from tfpeft.export.samples import stacked
@@ -90,7 +91,8 @@ def measure(file, signature, model, inputs, samples):
         if fixed is not None and len(arrays[0]) < fixed and pairs:
             continue  # an incomplete batch
         arrays = [_filled(array, fixed) for array in arrays]
-        outputs = model(keras.tree.pack_sequence_as(inputs, arrays), training=False)
+        structure = text_tensors(keras.tree.pack_sequence_as(inputs, arrays))
+        outputs = model(structure, training=False)
         found = program.run(arrays)
         for name, expected in named_outputs(outputs).items():
             expected = keras.ops.convert_to_numpy(keras.ops.cast(expected, "float32"))

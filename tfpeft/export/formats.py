@@ -6,12 +6,21 @@ _TYPES = {
     "none": ("float32",),
     "dynamic_range": ("float32",),
     "float16": ("float32",),
+    "int4_embeddings": ("float32",),
+    "int4_weights": ("float32",),
     "int8": ("float32", "int8", "uint8"),
     "int16x8": ("float32", "int16"),
 }
 QUANTIZATIONS = tuple(_TYPES)
 CALIBRATED = ("int8", "int16x8")
 """Quantizations whose activations are integers, with ranges that samples give."""
+INT4 = {
+    "int4_embeddings": ("EMBEDDING_LOOKUP",),
+    "int4_weights": ("EMBEDDING_LOOKUP", "FULLY_CONNECTED"),
+}
+"""{quantization: operators whose weights have 4 bits}."""
+FROM_FLOAT = (*INT4, *CALIBRATED)
+"""Quantizations of a file that the converter writes in float32."""
 
 
 def check_types(quantization, input_type, output_type):

@@ -1,9 +1,9 @@
 """Weights of 4 bits in an integer file, two of them in a byte."""
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfpeft.export.file_writing import to_bytes
 from tfpeft.export.tflite_contents import op_name
 
 _WEIGHTS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
@@ -42,9 +42,7 @@ def with_four_bit_weights(content):
                 if tensor >= 0 and tensor not in done:
                     done.add(tensor)
                     _rescale(graph.tensors[tensor], model, np.int32)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return to_bytes(model)
 
 
 def _is_on_grid(tensor, model):

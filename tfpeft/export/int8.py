@@ -8,12 +8,12 @@ here; the quantizer itself is TensorFlow's.
 import copy
 import re
 
-import flatbuffers
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from tfpeft.core.arguments import ExportError, last_cause
 from tfpeft.export.converter import quantize, quantize_to_int16
+from tfpeft.export.file_writing import to_bytes
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.four_bits import with_four_bit_weights
 from tfpeft.export.intervals import complete_ranges
@@ -113,7 +113,6 @@ class _Converter:
     """
 
     def __init__(self, file, samples, marks):
-        self._size = len(file.content)
         self._model = schema.ModelT.InitFromPackedBuf(file.content)
         self._graphs, self._lowest = {}, 0.0
         batches = list(stacked(samples, _batch_size(samples))) if samples else []
@@ -193,9 +192,7 @@ class _Converter:
         """Returns the bytes of the float file with the ranges of its tensors."""
         for graph in self._graphs.values():
             graph.write_ranges(in_float)
-        builder = flatbuffers.Builder(self._size)
-        builder.Finish(self._model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return to_bytes(self._model)
 
     def _unshare_constants(self):
         """Gives each tensor a buffer of its own, as the quantizer writes one for each tensor."""

@@ -13,6 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import encode, number_types, packer
 from flatbuffers.table import Table
 
+from tfpeft.export.file_writing import to_bytes
+
 _NAME = "TFLITE_METADATA"
 _IDENTIFIER, _PARSER_VERSION = b"M001", "1.0.0"
 _MODEL_GRAPHS, _MODEL_FILES, _MODEL_PARSER = 3, 6, 7
@@ -51,9 +53,7 @@ def with_metadata(content, labels, scaling):
     entry.name, entry.buffer = _NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    archive = io.BytesIO(bytes(builder.Output()))
+    archive = io.BytesIO(to_bytes(model))
     if files:
         with zipfile.ZipFile(archive, "a") as zipped:
             for name, lines in files.items():

@@ -3,6 +3,7 @@
 import keras
 
 from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.core.arrays import text_tensors
 from tfpeft.core.data import read
 from tfpeft.core.inputs import arrange, match
 from tfpeft.core.sample_inputs import random_inputs
@@ -17,8 +18,15 @@ _SIDES = (32, 64, 128, 256)
 """Lengths of free sides that are tried in turn, without samples."""
 
 
-def inputs_and_samples(model, representative_data, quantization):
-    """Returns `ModelInput`s, samples (lists of arrays in their order), and how many were read."""
+def inputs_and_samples(model, representative_data, quantization=None, *, texts=False):
+    """Returns `ModelInput`s, samples (lists of arrays in their order), and how many were read.
+
+    Args:
+        model: The model.
+        representative_data: The argument of an export; None for random samples.
+        quantization: As `export_tflite` takes it; None for a file other than .tflite.
+        texts: Whether inputs may be texts.
+    """
     if representative_data is None:
         inputs = known_inputs(model, None)
         samples = _random_samples(model, inputs)
@@ -30,10 +38,13 @@ def inputs_and_samples(model, representative_data, quantization):
     # All samples of floats are alike: those of the first batches will do.
     limits = {} if quantization in CALIBRATED else {"most_read": count}
     samples, read_samples = spread(
-        data, count, arranged=lambda x: match(inputs, x, name, repr(model.name)), **limits
+        data,
+        count,
+        arranged=lambda x: match(inputs, x, name, repr(model.name)),
+        texts=texts,
+        **limits,
     )
-    leaves = keras.tree.flatten(inputs)
-    types = ["float32" if "float" in leaf.dtype else leaf.dtype for leaf in leaves]
+    types = [_numpy_type(leaf.dtype) for leaf in keras.tree.flatten(inputs)]
     return (
         inputs,
         [
@@ -44,18 +55,22 @@ def inputs_and_samples(model, representative_data, quantization):
     )
 
 
+def _numpy_type(dtype):
+    return "float32" if "float" in dtype else object if dtype == "string" else dtype
+
+
 def _random_samples(model, inputs):
     """Returns random samples; free sides get the first length that the model takes."""
     leaves = keras.tree.flatten(inputs)
     are_free = any(side is None for leaf in leaves for side in leaf.shape)
     for side in _SIDES if are_free else _SIDES[:1]:
         arrays = [
-            array.astype("float32" if "float" in leaf.dtype else leaf.dtype)
+            array.astype(_numpy_type(leaf.dtype))
             for array, leaf in zip(random_inputs(model, 16, side), leaves, strict=True)
         ]
         samples = [[array[i : i + 1] for array in arrays] for i in range(16)]
         try:
-            model(keras.tree.pack_sequence_as(inputs, samples[0]), training=False)
+            model(text_tensors(keras.tree.pack_sequence_as(inputs, samples[0])), training=False)
         except Exception as error:
             last = error
         else:

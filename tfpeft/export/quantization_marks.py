@@ -3,10 +3,10 @@
 A mark is a pair QUANTIZE, DEQUANTIZE, as the converter writes FakeQuant operators.
 """
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfpeft.export.file_writing import to_bytes
 from tfpeft.export.tflite_contents import op_name
 
 _FLOAT32 = schema.TensorType.FLOAT32
@@ -31,9 +31,7 @@ def take_marks(content):
                 for entry in signature.outputs or []:
                     entry.tensorIndex = sources.get(entry.tensorIndex, entry.tensorIndex)
     _drop_unused_codes(model)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), ranges
+    return to_bytes(model), ranges
 
 
 def _take(graph, codes):

@@ -5,14 +5,14 @@ import itertools
 import keras
 import numpy as np
 
-from tfpeft.core.arrays import check_numbers, to_numpy
+from tfpeft.core.arrays import check_finite, check_numbers, to_numpy
 from tfpeft.core.data import ArrayData, PyDatasetData
 
 MOST_READ, _FEWEST_READ, _BYTES_READ = 10_000, 2_000, 2**30
 """Samples that are read of data other than arrays: fewer where these are large, as images are."""
 
 
-def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
+def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0, texts=False):
     """Returns up to `count` inputs drawn from all of a `Data`, in a random order.
 
     Each sample gets a random number, and those of the lowest numbers are kept: one pass, whatever
@@ -25,6 +25,7 @@ def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
         most_read: Samples after which reading stops, as data may have no end: after 2,000 where
             these have a GiB. Of a PyDataset with more of them, evenly spaced batches are read.
         seed: Seed of the random numbers.
+        texts: Whether arrays may hold texts.
 
     Returns:
         A list of samples, each a list of arrays (1, ...); sides may differ between samples. And
@@ -34,8 +35,15 @@ def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
         InputError: for data that is empty, or not finite.
     """
     rng = np.random.default_rng(seed)
+
+    def check(x):
+        if texts:
+            check_finite(x, data.name, "inputs")
+        else:
+            check_numbers(x, data.name)
+
     if isinstance(data, ArrayData):
-        check_numbers(arranged(data.inputs()), data.name)
+        check(arranged(data.inputs()))
         order = np.argsort(rng.random(data.samples), kind="stable")[:count]
         rows = [keras.tree.flatten(arranged(_as_numpy(data.rows(i, i + 1).x))) for i in order]
         return rows, data.samples
@@ -43,7 +51,7 @@ def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0):
     is_indexed = isinstance(data, PyDatasetData)
     for batch in data.spaced_batches(most_read) if is_indexed else data.batches():
         x = arranged(_as_numpy(batch.x))
-        check_numbers(x, data.name)
+        check(x)
         keys = rng.random(batch.size)
         bound = kept[-1][0] if len(kept) >= count else 1.0
         flat = keras.tree.flatten(x)

@@ -31,10 +31,11 @@ from tfpeft.export.conversion import (
     signatures,
 )
 from tfpeft.export.converter import sparsify, start_converter
-from tfpeft.export.formats import CALIBRATED, QUANTIZATIONS, check_types
+from tfpeft.export.formats import CALIBRATED, INT4, QUANTIZATIONS, check_types
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
+from tfpeft.export.packages import check_packages
 from tfpeft.export.report import NO_SPREAD, ExportReport
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.export.tflite_signature import file_names
@@ -52,6 +53,7 @@ def export_tflite(
     input_type: str = "float32",
     output_type: str = "float32",
     sparse: bool = False,
+    compact: bool = False,
     labels: typing.Any = None,
     input_scaling: typing.Any = None,
 ) -> ExportReport:
@@ -81,7 +83,10 @@ def export_tflite(
         model: A built `keras.Model`.
         path: Where the file goes; missing folders are made.
         quantization: "none" (float32), "float16" (weights), "dynamic_range" (int8 weights,
-            float32 activations), "int8" (both int8, float32 only at the borders) or "int16x8"
+            float32 activations), "int4_embeddings" (as "dynamic_range", with 4 bits in Embedding
+            layers of 1,024 weights or more), "int4_weights" (in Dense layers, too; both need
+            `pip install tfpeft[quantizer]`), "int8" (both int8, float32 only at the borders) or
+            "int16x8"
             (int8 weights, int16 activations: nearly the outputs of float32, and slow on x86).
         representative_data: Typical inputs of the model: an array, (x, y), a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of either, or a function that returns a generator
@@ -100,6 +105,8 @@ def export_tflite(
         output_type: The type of the outputs, in the same way.
         sparse: Whether constants with many zeros are encoded as sparse ones, where the file gets
             smaller and has the same outputs; the report says whether they are.
+        compact: Whether the names of inner tensors are left out, by which reports name layers, and
+            equal zero points stored once: some 80 bytes for each tensor, and 8 for each channel.
         labels: Names of the classes of the output, a list of text; of several outputs a dict of
             lists by the names of the outputs, of a `SharedModel` by its tasks. They go into the
             file as metadata in TFLite's format, which tools read: `TFLiteFile.labels`, and as
@@ -158,8 +165,11 @@ def export_tflite(
             "activations from",
             "representative_data=None",
         )
+    if quantization in INT4:
+        check_packages(["litert_quantizer"], "quantizer")
     check_types(quantization, input_type, output_type)
     check_boolean("sparse", sparse)
+    check_boolean("compact", compact)
     path = file_to_write(path)
     if allow_deviation is not None:
         check_positive("allow_deviation", allow_deviation)
@@ -198,12 +208,22 @@ def export_tflite(
                 partial, layers, float_layers, calibration, check, **options
             )
             _put_in_order(partial, inputs)
+        elif quantization in INT4:
+            from tfpeft.export.int4 import write_int4  # late: LiteRT is slow to import
+
+            deviation, notes = write_int4(partial, check)
+            _put_in_order(partial, inputs)
         is_sparse, why = _write_sparse(partial, check, deviation) if sparse else (False, [])
         if is_sparse:
             _put_in_order(partial, inputs)
         notes = [*notes, *why]
+        if compact:
+            from tfpeft.export.file_writing import compacted  # late: LiteRT is slow to import
+
+            partial.write_bytes(compacted(partial.read_bytes()))
         if labels or scaling:
             _describe(partial, labels, scaling)
+        if compact or labels or scaling:
             check.measure(partial)
         if not deviation.has_spread:
             notes = [*notes, NO_SPREAD]
@@ -278,6 +298,8 @@ def _batch_size(model, wanted):
         has_loops = any(isinstance(layer, keras.layers.RNN) for layer in flatten_layers(model))
         return fixed or (1 if has_loops else None)
     check_positive_integer("batch_size", wanted)
+    if wanted >= 2**31:
+        raise invalid("batch_size", "an integer of at most 31 bits", wanted)
     if fixed not in (None, wanted):
         raise invalid("batch_size", f"{fixed}, which {model.name!r} insists on, or None", wanted)
     return int(wanted)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 INITIALIZATIONS = ("linear", "density", "kmeans++")
 _ITERATIONS = 100
+_FEW = 32
 
 
 @functools.cache
@@ -191,7 +192,13 @@ def nearest_centroid(rows, centroids):
         rows: Float32 tensor of shape (rows, weights).
         centroids: Float32 tensor of shape (rows, number), in ascending order.
     """
-    return tf.searchsorted(_borders(centroids), rows, side="left")
+    borders = _borders(centroids)
+    number = borders.shape[1]
+    if number is None or number >= _FEW:
+        return tf.searchsorted(borders, rows, side="left")
+    # The same in less than half the time.
+    above = [tf.cast(rows > borders[:, j : j + 1], tf.uint8) for j in range(number)]
+    return tf.cast(tf.add_n(above), tf.int32)
 
 
 def _borders(centroids):
