@@ -3,7 +3,8 @@
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import Flag
 from tfpeft.core.arguments import InputError
-from tfpeft.export.formats import QUANTIZATIONS, check_types
+from tfpeft.export.formats import INT4, QUANTIZATIONS, check_types
+from tfpeft.export.packages import check_packages
 
 QUANTIZATION = Flag(
     "quantization", str, "int8", "Numbers in the exported file.", choices=QUANTIZATIONS
@@ -43,11 +44,23 @@ FLAGS = (
         "Whether constants with many zeros are stored as sparse ones, where that is smaller and "
         "runs: for phones.",
     ),
+    Flag(
+        "compact",
+        bool,
+        False,
+        "Whether names of inner tensors are left out of the file, by which devices.md names "
+        "layers, and equal zero points are stored once.",
+    ),
 )
 
 
 def check(settings):
-    """Raises for inputs and outputs of a type that files of the quantization do not have."""
+    """Raises for inputs and outputs of a type that files of the quantization do not have.
+
+    Also for a quantization whose package is not installed.
+    """
+    if settings.quantization in INT4:
+        check_packages(["litert_quantizer"], "quantizer")
     try:
         check_types(settings.quantization, settings.input_type, settings.output_type)
     except InputError as error:
@@ -65,6 +78,7 @@ def arguments(settings):
         "input_type": settings.input_type,
         "output_type": settings.output_type,
         "sparse": settings.sparse_encoding,
+        "compact": settings.compact,
     }
 
 
