@@ -52,6 +52,7 @@ WITHOUT_INPUTS = {
         "IterativeChannelPruningResult",
         "IterativePruningResult",
         "TFLiteDescription",
+        "QuantizationError",
         "XnnpackPolicy",
     ),
     *("BudgetError", "ExportError", "InputError", "NoMatchError"),
