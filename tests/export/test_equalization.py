@@ -195,7 +195,7 @@ def test_models_without_anything_to_change_raise(tmp_path):
     options = {"quantization": "int8", "representative_data": x}
     with pytest.raises(tfpeft.NoMatchError, match="in a row.*for `equalize`"):
         tfpeft.export_tflite(model, tmp_path / "m.tflite", equalize=True, **options)
-    model = keras.Sequential([keras.Input((4,)), layers.Rescaling(0.5)])
+    model = keras.Sequential([keras.Input((4,)), layers.Rescaling(0.5, name="half")])
     with pytest.raises(tfpeft.NoMatchError, match="in int8 for `correct_bias`"):
         tfpeft.export_tflite(model, tmp_path / "m.tflite", correct_bias=True, **options)
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import NoMatchError, invalid, unexpected
+from tfpeft.export.conversion import quantization_settings
 from tfpeft.reports.plots import bar_plot
 from tfpeft.reports.tables import markdown_table
 
@@ -72,8 +73,8 @@ def quantization_error(model: keras.Model, data: typing.Any) -> QuantizationErro
         in which layers are worth staying in float32.
 
     Raises:
-        InputError: if the model is not built; for data that is empty, not finite, or not of its
-            inputs.
+        InputError: if the model is not built, or is quantise-aware; for data that is empty, not
+            finite, or not of its inputs.
         NoMatchError: if no layer can be in int8.
         ExportError: if the model cannot be converted.
 
@@ -97,6 +98,9 @@ def quantization_error(model: keras.Model, data: typing.Any) -> QuantizationErro
 
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
+    if quantization_settings(model) is not None:
+        expected = "a model that is not quantise-aware, as `strip_quantization` gives it"
+        raise unexpected(expected, f"{model.name!r}, which has learnt the errors of all its layers")
     if data is None:
         raise invalid("data", "typical inputs of the model", data)
     with tempfile.TemporaryDirectory() as folder:
