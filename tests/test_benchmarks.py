@@ -53,6 +53,7 @@ WITHOUT_INPUTS = {
         "IterativePruningResult",
         "ServingReport",
         "TFLiteDescription",
+        "QuantizationError",
         "XnnpackPolicy",
     ),
     *("BudgetError", "ExportError", "InputError", "NoMatchError"),

@@ -44,6 +44,7 @@ from tfpeft.export.serving import ServingReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.quantization.clustering import WeightClustering
+from tfpeft.quantization.error import QuantizationError, quantization_error
 from tfpeft.quantization.quantize_aware import (
     QuantizeAwareModel,
     quantize_aware,
@@ -113,6 +114,7 @@ __all__ = [
     "ProximalL1",
     "Pruning",
     "QuantizeAwareModel",
+    "QuantizationError",
     "RandomPruning",
     "RelationalAngle",
     "RelationalDistance",
@@ -154,6 +156,7 @@ __all__ = [
     "prune_for_xnnpack",
     "prune_iteratively",
     "quantize_aware",
+    "quantization_error",
     "remove_constant_channels",
     "scale_width",
     "strip_clustering",

@@ -1,4 +1,4 @@
-"""Bad inputs of export and of .tflite files."""
+"""Bad inputs of export, of .tflite files, and of what is measured on them."""
 
 import keras
 import numpy as np
@@ -49,6 +49,9 @@ def of_export():
                 "sparse": (None, 1, "yes", [], NAN),
                 "labels": (3, "ab", [], [1, 2], ["a"], [""], {"no_such_output": ["a"]}, [None]),
                 "input_scaling": (3, "ab", (0, 0), (1,), (0, -1), (NAN, 1), {"no": (0, 1)}, ()),
+                "ranges": (*values.CHOICE, "minmax", None, "percentile"),
+                "equalize": (*values.FLAG, True),
+                "correct_bias": (*values.FLAG, True),
             },
         ),
         *bad_arguments(
@@ -216,5 +219,17 @@ def of_devices():
     return cases
 
 
+def of_error():
+    return bad_arguments(
+        "quantization_error",
+        tfpeft.quantization_error,
+        lambda: {"model": models.dense(), "data": x()},
+        {
+            "model": (*values.MODEL, *values.UNBUILT),
+            "data": (None, *(value for value in values.INPUTS if "endless" not in repr(value))),
+        },
+    )
+
+
 def cases():
-    return [*of_export(), *of_files(), *of_devices()]
+    return [*of_export(), *of_files(), *of_devices(), *of_error()]

@@ -1,6 +1,6 @@
 """Formulas of tfpeft with a mistake in each, and the tests that must notice it."""
 
-from mutant_lists import channels, clustering, devices, export, formulas, quantization
+from mutant_lists import channels, clustering, devices, export, formulas, int8, quantization
 
 MUTANTS = (
     *formulas.MUTANTS,
@@ -8,5 +8,6 @@ MUTANTS = (
     *clustering.MUTANTS,
     *devices.MUTANTS,
     *export.MUTANTS,
+    *int8.MUTANTS,
     *quantization.MUTANTS,
 )

@@ -178,6 +178,11 @@ def test_what_the_error_names_keeps_the_file(unlike, tmp_path):
         ({"float_layers": ["last"], "quantization": "none"}, 'quantization="int8"'),
         ({"allow_deviation": float("nan")}, "`allow_deviation`.*positive"),
         ({"allow_deviation": -1}, "`allow_deviation`.*positive"),
+        ({"ranges": "minmax"}, "`ranges`, expected one of 'mse', 'percentile', 'extended'"),
+        ({"equalize": 1}, "`equalize`, expected True or False"),
+        ({"correct_bias": "no"}, "`correct_bias`, expected True or False"),
+        ({"ranges": "percentile", "quantization": "none"}, 'quantization="int8" with `ranges`'),
+        ({"equalize": True, "quantization": "float16"}, 'quantization="int8" with `equalize`'),
     ],
 )
 def test_bad_arguments(unlike, tmp_path, options, message):

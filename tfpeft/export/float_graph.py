@@ -10,7 +10,7 @@ from tfpeft.export.tflite_contents import op_name
 _FLOAT32 = schema.TensorType.FLOAT32
 _SAME_VALUES = ("RESHAPE", "TRANSPOSE", "EXPAND_DIMS", "SQUEEZE", "BROADCAST_TO", "TILE", "CAST")
 
-_ENOUGH = 100_000
+ENOUGH = 100_000
 """Values of a tensor whose range is taken as it is; see `FloatGraph.extend_ranges`."""
 MASKED = 1e3
 """Scores below -MASKED stand for a mask: exp of them is 0 in float32, too."""
@@ -44,6 +44,7 @@ class FloatGraph:
         makers: {tensor: the operator that makes it}.
         low: {tensor: least value}; `observe` fills it, and those below.
         high: {tensor: largest value}.
+        counts: {tensor: how many values were observed}.
         columns: {tensor: least and largest value per column of the last axis}.
         peaks: {tensor that a softmax reads: least of the largest values of rows}.
     """
@@ -58,8 +59,7 @@ class FloatGraph:
             for op in self._graph.operators or []
         ]
         self.makers = {tensor: op for op in self.operators for tensor in op.outputs}
-        self.low, self.high, self.columns, self.peaks = {}, {}, {}, {}
-        self._counts = {}  # tensor -> how many values were observed
+        self.low, self.high, self.counts, self.columns, self.peaks = {}, {}, {}, {}, {}
 
     def name(self, tensor):
         """Returns the name of a tensor, which holds the names of the layers it comes from."""
@@ -107,7 +107,7 @@ class FloatGraph:
                 if values is None or not values.size:
                     continue
                 self._widen(tensor, float(values.min()), float(values.max()))
-                self._counts[tensor] = self._counts.get(tensor, 0) + values.size
+                self.counts[tensor] = self.counts.get(tensor, 0) + values.size
                 if tensor in raw and values.ndim > 1:
                     self._widen_columns(tensor, values.reshape(-1, values.shape[-1]))
                 if tensor in read_by_softmax:
@@ -152,11 +152,11 @@ class FloatGraph:
         """Extends the ranges of tensors of few values, of which others would be cut off.
 
         The largest of m normal values grows as sqrt(log(m)). So ranges become those of as many
-        values as `_ENOUGH`. A range that begins at 0, as of a ReLU, still does.
+        values as `ENOUGH`. A range that begins at 0, as of a ReLU, still does.
         """
-        for tensor, count in self._counts.items():
+        for tensor, count in self.counts.items():
             low, high = self.low[tensor], self.high[tensor]
-            factor = np.sqrt(np.log(_ENOUGH) / np.log(min(max(count, 3), _ENOUGH)))
+            factor = np.sqrt(np.log(ENOUGH) / np.log(min(max(count, 3), ENOUGH)))
             more = (factor - 1.0) * (high - low) / 2
             if np.isfinite(more):
                 self.low[tensor] = max(low - more, 0.0) if low >= 0 else low - more

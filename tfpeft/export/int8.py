@@ -11,11 +11,14 @@ import re
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from tfpeft.core.arguments import ExportError, last_cause
+from tfpeft.core.arguments import ExportError, NoMatchError, last_cause, unexpected
+from tfpeft.export.bias_correction import correct_biases
 from tfpeft.export.converter import quantize, quantize_to_int16
+from tfpeft.export.equalization import equalized
 from tfpeft.export.file_writing import to_bytes
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.four_bits import with_four_bit_weights
+from tfpeft.export.histograms import choose_ranges
 from tfpeft.export.intervals import complete_ranges
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
@@ -33,6 +36,7 @@ def write_int8(
     float_layers,
     samples,
     check,
+    options,
     *,
     input_type="float32",
     output_type="float32",
@@ -46,6 +50,7 @@ def write_int8(
         float_layers: Names or patterns of layers that stay in float32.
         samples: Lists of arrays (1, ...) in the order of the inputs, for calibration.
         check: A `Check`.
+        options: `Int8Options`.
         input_type: The type of the inputs that are float32 in the file.
         output_type: The type of the outputs.
         aware: What `conversion.quantization_settings` returns of a quantise-aware model, whose
@@ -56,18 +61,22 @@ def write_int8(
 
     Raises:
         ExportError: if the quantizer fails, or the file lost what the check does not allow.
+        NoMatchError: if there is nothing to equalise, or to correct.
     """
     marks = {}
     if aware is not None:
         content, marks = take_marks(path.read_bytes())
         path.write_bytes(content)
         float_layers = [*float_layers, *aware["float_layers"]]
+    made = _equalize(path, check) if options.equalize else []
     exact = TFLiteFile(path)
     is_int8 = check.quantization == "int8"
-    converter = _Converter(exact, samples, marks)
+    # Least errors and percentiles are those of 8 bits.
+    converter = Quantizer(exact, samples, options.ranges if is_int8 else "extended", marks)
     # Steps of 16 bits are small enough for the columns of a table.
     alike, readers = converter.raw_columns() if is_int8 else (set(), set())
     in_float = alike | layers.tensors_of(float_layers, converter.sources())
+    corrected = []
 
     def write():
         if is_int8:
@@ -77,6 +86,8 @@ def write_int8(
         if aware is not None and aware["weight_bits"] == 4:
             content = with_four_bit_weights(content)
         path.write_bytes(content)
+        if options.correct_bias:
+            corrected[:] = [_correct_biases(path, exact, samples)]
         return check.measure(path)
 
     deviation = write()
@@ -87,7 +98,34 @@ def write_int8(
         lost = converter.lost_layer(TFLiteFile(path), exact, layers, samples)
         raise check.error(deviation, lost)
     _check_inputs(TFLiteFile(path), exact, input_type, check.quantization)
-    return deviation, converter.notes(layers, in_float)
+    return deviation, [*converter.notes(layers, in_float), *made, *corrected]
+
+
+def _equalize(path, check):
+    """Equalises a float file, which is compared with the model again; returns what was done."""
+    content, pairs = equalized(path.read_bytes())
+    if not pairs:
+        raise unexpected(
+            "convolutions or Dense layers in a row, with no activation, ReLU or LeakyReLU "
+            "between them, for `equalize`",
+            "a model without any",
+            error=NoMatchError,
+        )
+    path.write_bytes(content)
+    check.float_file(path)
+    return [f"{pairs} pairs of layers equalized"]
+
+
+def _correct_biases(path, exact, samples):
+    """Corrects the biases of an int8 file; returns what was done."""
+    count = correct_biases(path, exact, samples, samples_per_run(samples))
+    if not count:
+        raise unexpected(
+            "convolutions or Dense layers in int8 for `correct_bias`",
+            "a file without any",
+            error=NoMatchError,
+        )
+    return f"biases of {count} layers corrected"
 
 
 def _check_inputs(file, exact, input_type, quantization):
@@ -103,25 +141,29 @@ def _check_inputs(file, exact, input_type, quantization):
             )
 
 
-class _Converter:
+class Quantizer:
     """Turns a float file into int8, as often as it takes.
 
     Args:
         file: The float `TFLiteFile`.
         samples: As of `write_int8`.
+        ranges: As of `Int8Options`.
         marks: {index of a graph: {tensor: (low, high)}}, ranges that are known.
     """
 
-    def __init__(self, file, samples, marks):
+    def __init__(self, file, samples, ranges, marks=None):
         self._model = schema.ModelT.InitFromPackedBuf(file.content)
-        self._graphs, self._lowest = {}, 0.0
-        batches = list(stacked(samples, _batch_size(samples))) if samples else []
+        self.graphs, self._lowest = {}, 0.0
+        batches = list(stacked(samples, samples_per_run(samples))) if samples else []
         for name in file.signatures:
             program = file.observed(name)
-            graph = self._graphs[name] = FloatGraph(self._model, program.graph)
+            graph = self.graphs[name] = FloatGraph(self._model, program.graph)
             step = program.batch
-            graph.observe(program, batches if step is None else stacked(samples, step))
+            fed = batches if step is None else list(stacked(samples, step))
+            graph.observe(program, fed)
             self._lowest = min(self._lowest, clip_masks(graph))
+            if ranges != "extended":
+                choose_ranges(graph, program, fed, ranges)
             graph.extend_ranges()
             if marks:
                 graph.set_ranges(marks[program.graph])
@@ -129,12 +171,12 @@ class _Converter:
 
     def raw_columns(self):
         """Returns what `raw_columns` returns, of all graphs."""
-        pairs = [raw_columns(graph) for graph in self._graphs.values()]
+        pairs = [raw_columns(graph) for graph in self.graphs.values()]
         return tuple(set().union(*sets) for sets in zip(*pairs, strict=True))
 
     def sources(self):
         """Returns {name: source} of all tensors that operators make."""
-        graphs = self._graphs.values()
+        graphs = self.graphs.values()
         return {graph.name(t): graph.source(t) for graph in graphs for t in graph.makers}
 
     def notes(self, layers, in_float):
@@ -190,7 +232,7 @@ class _Converter:
 
     def _with_ranges(self, in_float):
         """Returns the bytes of the float file with the ranges of its tensors."""
-        for graph in self._graphs.values():
+        for graph in self.graphs.values():
             graph.write_ranges(in_float)
         return to_bytes(self._model)
 
@@ -212,7 +254,7 @@ class _Converter:
         """Returns the layers that have an operator of that name; its name for those of none."""
         found = [
             layers.layer_of(graph.source(op.outputs[0])) or op.name
-            for graph in self._graphs.values()
+            for graph in self.graphs.values()
             for op in graph.operators
             if op.name == operator
         ]
@@ -221,7 +263,7 @@ class _Converter:
     def lost_layer(self, file, exact, layers, samples):
         """Returns the layer that lost most; None if that is no layer."""
         losses = {}
-        for name, graph in self._graphs.items():
+        for name, graph in self.graphs.items():
             if not samples:
                 continue
             batch = next(stacked(samples, exact.signature(name).batch or 16))
@@ -235,6 +277,6 @@ def _loss(item):
     return item[1]
 
 
-def _batch_size(samples):
+def samples_per_run(samples):
     """Returns how many samples run together, so that all their tensors fit into memory."""
     return max(1, min(32, 2**19 // max(array.size for array in samples[0])))

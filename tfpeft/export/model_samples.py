@@ -18,20 +18,27 @@ _SIDES = (32, 64, 128, 256)
 """Lengths of free sides that are tried in turn, without samples."""
 
 
-def inputs_and_samples(model, representative_data, quantization=None, *, texts=False):
+def inputs_and_samples(
+    model,
+    representative_data,
+    quantization=None,
+    name="representative_data",
+    *,
+    texts=False,
+):
     """Returns `ModelInput`s, samples (lists of arrays in their order), and how many were read.
 
     Args:
         model: The model.
         representative_data: The argument of an export; None for random samples.
         quantization: As `export_tflite` takes it; None for a file other than .tflite.
+        name: Name of the argument, for errors.
         texts: Whether inputs may be texts.
     """
     if representative_data is None:
         inputs = known_inputs(model, None)
         samples = _random_samples(model, inputs)
         return inputs, samples, len(samples)
-    name = "representative_data"
     data = read(representative_data, name)
     inputs = known_inputs(model, arrange(model, data.inputs(1), name))
     count = _CALIBRATED + _COMPARED if quantization in CALIBRATED else _COMPARED

@@ -32,6 +32,7 @@ from tfpeft.export.conversion import (
 )
 from tfpeft.export.converter import sparsify, start_converter
 from tfpeft.export.formats import CALIBRATED, INT4, QUANTIZATIONS, check_types
+from tfpeft.export.int8_options import Int8Options
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
@@ -49,6 +50,9 @@ def export_tflite(
     representative_data: typing.Any = None,
     float_layers: typing.Sequence[str] = (),
     allow_deviation: float | None = None,
+    ranges: str = "mse",
+    equalize: bool = False,
+    correct_bias: bool = False,
     batch_size: int | None = None,
     input_type: str = "float32",
     output_type: str = "float32",
@@ -97,6 +101,15 @@ def export_tflite(
             is kept, whatever its other figures: the agreement of the classes is then not checked.
             From 0.3 on, outputs that are off by at most two steps of 8 bits do not count. None for
             the limits below.
+        ranges: How "int8" chooses the range of an activation of 100,000 values or more among the
+            samples: "mse" (of the least squared error of rounding and clipping), "percentile" (of
+            99.99% of them) or "extended" (least and largest value, so that none is cut off). Of
+            fewer values all three take the least and largest, extended to what so many would have.
+        equalize: Whether "int8" first moves weights between layers in a row, with no activation,
+            ReLU or LeakyReLU between them, so that their channels have like ranges (cross-layer
+            equalisation). The float outputs stay the same to rounding.
+        correct_bias: Whether "int8" takes the mean error over samples out of the biases, layer by
+            layer. Each layer takes a run of 100 samples.
         batch_size: The batch size of the file, at least 1, as devices without free shapes need
             it; None for a free one.
         input_type: The type of the inputs that are floats in the model: "float32"; with "int8"
@@ -122,7 +135,8 @@ def export_tflite(
         InputError: for an unknown quantization, "int8" without data, data that is empty, not
             finite, or not of the model's inputs, a type of inputs that the quantization does not
             have, or another batch size than the model's own.
-        NoMatchError: for `float_layers` that match no layer.
+        NoMatchError: for `float_layers` that match no layer; for `equalize` and `correct_bias`
+            without layers that they change.
         ExportError: for operators that TFLite lacks, which are named; for a file whose outputs
             are not finite, or not the model's: off by more than 1e-3 ("none") or 2e-2 ("float16")
             of the largest value of a column (and of 1), or, for integers, by a `relative_error`
@@ -146,7 +160,9 @@ def export_tflite(
     ```
 
     Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", 2017, https://arxiv.org/abs/1712.05877
+    Integer-Arithmetic-Only Inference", 2017, https://arxiv.org/abs/1712.05877. Nagel et al.,
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019,
+    https://arxiv.org/abs/1906.04721
     """
     if quantization not in QUANTIZATIONS:
         raise invalid("quantization", f"one of {QUANTIZATIONS}", quantization)
@@ -170,10 +186,12 @@ def export_tflite(
     check_types(quantization, input_type, output_type)
     check_boolean("sparse", sparse)
     check_boolean("compact", compact)
+    options = Int8Options(ranges, equalize, correct_bias)
+    options.check(quantization, is_aware=aware is not None)
     path = file_to_write(path)
     if allow_deviation is not None:
         check_positive("allow_deviation", allow_deviation)
-    batch_size = _batch_size(model, batch_size)
+    batch_size = file_batch_size(model, batch_size)
     layers = LayerNames(model)
     _check_layers(float_layers, quantization, layers)
     inputs, samples, read_samples = inputs_and_samples(model, representative_data, quantization)
@@ -197,15 +215,17 @@ def export_tflite(
         check = Check(model, layers, inputs, compared, quantization, allow_deviation)
         converted = in_float32(model)
         with initial_states(model), layers.recording(converted), marking_ranges(converted):
-            batch_size = _write(converted, inputs, partial, quantization, batch_size, layers)
+            batch_size = write_float_file(
+                converted, inputs, partial, quantization, batch_size, layers
+            )
         if aware is None:
             deviation, notes = check.float_file(partial), []
         if quantization in CALIBRATED:
             from tfpeft.export.int8 import write_int8  # late: LiteRT is slow to import
 
-            options = {"input_type": input_type, "output_type": output_type, "aware": aware}
+            types = {"input_type": input_type, "output_type": output_type, "aware": aware}
             deviation, notes = write_int8(
-                partial, layers, float_layers, calibration, check, **options
+                partial, layers, float_layers, calibration, check, options, **types
             )
             _put_in_order(partial, inputs)
         elif quantization in INT4:
@@ -267,7 +287,7 @@ def _check_layers(float_layers, quantization, layers):
             raise invalid("float_layers", expected, pattern, error=NoMatchError)
 
 
-def _write(model, inputs, path, quantization, batch_size, layers):
+def write_float_file(model, inputs, path, quantization, batch_size, layers):
     """Writes a file, in float32 for integers; returns its batch size, None if it is free."""
     try:
         content = convert(model, inputs, input_specs(inputs, batch_size), quantization, layers)
@@ -291,7 +311,7 @@ def _write(model, inputs, path, quantization, batch_size, layers):
     return batch_size
 
 
-def _batch_size(model, wanted):
+def file_batch_size(model, wanted):
     """Returns the batch size that is wanted or that a model insists on; None if it is free."""
     fixed = fixed_batch_size(model)
     if wanted is None:

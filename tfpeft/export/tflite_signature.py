@@ -160,6 +160,10 @@ class Signature:
         found = {d["name"]: (self.tensor(i), d) for i, d in self._details().items()}
         return {n: _dequantize(v, d) for n, (v, d) in found.items() if v is not None}
 
+    def values_of(self, index):
+        """Returns the values of one tensor in float32, after a run."""
+        return _dequantize(self.tensor(index), self._details()[index])
+
     def tensor_shapes(self):
         """Returns {index: shape} of all tensors, after a run."""
         return {index: tensor["shape"].tolist() for index, tensor in self._details().items()}

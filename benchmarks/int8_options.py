@@ -1,18 +1,15 @@
-"""Ranges of activations in int8 files: least and largest value, percentiles, least error.
+"""int8 files by the options of `export_tflite`: ranges, equalisation and bias correction.
 
-    python benchmarks/int8_ranges.py --data_dir=data --mlperf_dir=mlperf_tiny
+    python benchmarks/int8_options.py --data_dir=data --mlperf_dir=mlperf_tiny
 
-Each model is exported with each way to choose ranges, from the same 400 samples: what the samples
-have ("min-max"), extended as by `export_tflite` ("extended"), without the outermost values
-("99.99%", "99.9%"), the range of least squared error of rounding and clipping ("error"), and
-99.99% of tensors of 100,000 values or more, others extended ("both").
-On other samples: the error relative to the spread of the float model's outputs (root of the mean
-of squares, of the worst column unless they are probabilities), and the accuracy, or without labels
-the agreement with the float model.
+Each model is exported with each of `OPTIONS`, from the same 400 samples. On other samples: the
+error relative to the spread of the float model's outputs (root of the mean of squares, of the
+worst column unless they are probabilities), and the accuracy, or without labels the agreement with
+the float model.
 
 --data_dir has cifar10.npz, --mlperf_dir pretrainedResnet.h5 and vww_96.h5 of MLPerf Tiny; without
-them the small models alone are measured. Cost: 12 minutes on 2 busy
-cores. The table is in README.md.
+them the small models alone are measured. --only=TEXT measures the models of such a name. Cost: 20
+minutes on 2 busy cores. The table is in README.md.
 """
 
 import json
@@ -27,77 +24,23 @@ from absl import app, flags
 from sklearn.datasets import load_digits
 
 import tfpeft
-from tfpeft.export import int8
-from tfpeft.export.float_graph import FloatGraph
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder of cifar10.npz.")
 flags.DEFINE_string("mlperf_dir", None, "Folder of MLPerf Tiny's trained models.")
 
-BINS = 4096
+flags.DEFINE_string("only", "", "Text in the names of the models to measure.")
 layers = keras.layers
 
 
-def percentile(counts, low, high, percent):
-    """Returns the range without the outermost values of a histogram, half of them per side."""
-    edges = np.linspace(low, high, BINS + 1)
-    share, outside = np.cumsum(counts) / counts.sum(), (1 - percent / 100) / 2
-    first = np.searchsorted(share, outside, side="right")
-    last = np.searchsorted(share, 1 - outside, side="left")
-    return edges[first], edges[last + 1]
-
-
-def least_error(counts, low, high):
-    """Returns the range of least mean squared error, of parts of the whole one around zero."""
-    middles = np.linspace(low, high, BINS + 1)[:-1] + (high - low) / BINS / 2
-    parts, best = np.linspace(0.2, 1.0, 41), (np.inf, low, high)
-    for below in parts if low < 0 else parts[-1:]:
-        for above in parts if high > 0 else parts[-1:]:
-            least, most = min(0.0, low * below), max(0.0, high * above)
-            clipped = np.clip(middles, least, most) - middles
-            rounding = ((most - least) / 255) ** 2 / 12
-            inside = counts[clipped == 0].sum() / counts.sum()
-            error = np.sum(counts * clipped**2) / counts.sum() + inside * rounding
-            best = min(best, (error, least, most))
-    return best[1:]
-
-
-METHODS = {
-    "min-max": lambda counts, low, high: (low, high),
-    "extended": None,
-    "99.99%": lambda *histogram: percentile(*histogram, 99.99),
-    "99.9%": lambda *histogram: percentile(*histogram, 99.9),
-    "error": least_error,
-    "both": lambda *histogram: percentile(*histogram, 99.99),
+OPTIONS = {
+    "extended": {"ranges": "extended"},
+    "percentile": {"ranges": "percentile"},
+    "mse": {"ranges": "mse"},
+    "equalize": {"ranges": "extended", "equalize": True},
+    "correct_bias": {"ranges": "extended", "correct_bias": True},
+    "mse, both": {"ranges": "mse", "equalize": True, "correct_bias": True},
 }
-_MANY = 100_000
-
-
-class Histograms(FloatGraph):
-    """A graph whose ranges are chosen by `method` from the histograms of its tensors."""
-
-    method = None
-    is_extended = True
-
-    def observe(self, program, samples):
-        samples = list(samples)
-        super().observe(program, samples)
-        self._bounds = {t: (self.low[t], self.high[t]) for t in self.low}
-        self._histograms = {tensor: np.zeros(BINS) for tensor in self.low}
-        for arrays in samples:
-            program.feed(dict(zip(program.inputs, arrays, strict=True)))
-            program.invoke()
-            for tensor, counts in self._histograms.items():
-                counts += np.histogram(program.tensor(tensor), BINS, self._bounds[tensor])[0]
-
-    def extend_ranges(self):
-        for tensor, counts in self._histograms.items() if self.method else ():
-            low, high = self._bounds[tensor]
-            is_mask = (low, high) != (self.low[tensor], self.high[tensor])
-            if not is_mask and low < high and counts.sum() >= (_MANY if self.is_extended else 1):
-                self.low[tensor], self.high[tensor] = self.method(counts, low, high)
-        if self.is_extended:
-            super().extend_ranges()
 
 
 def trained(model, x, y, epochs):
@@ -159,6 +102,25 @@ def resnet8():
         return model, data["x_train"][:2000].astype("float32"), x, y
 
 
+def mobilenet():
+    """A small MobileNet with BatchNorm and ReLU, trained on 20,000 images of CIFAR-10."""
+    with np.load(pathlib.Path(FLAGS.data_dir) / "cifar10.npz") as data:
+        x, test = (data[name].astype("float32") / 255 for name in ("x_train", "x_test"))
+        y, labels = data["y_train"].astype("int32"), data["y_test"]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((32, 32, 3))])
+    convolutions = [layers.Conv2D(24, 3, 2, padding="same", use_bias=False)]
+    for filters, strides in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
+        depthwise = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)
+        convolutions += [depthwise, layers.Conv2D(filters, 1, use_bias=False)]
+    for convolution in convolutions:
+        for layer in (convolution, layers.BatchNormalization(momentum=0.9), layers.ReLU()):
+            model.add(layer)
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(10))
+    return trained(model, x[:20000], y[:20000], 4), x[:2000], test, labels
+
+
 def visual_wake_words():
     """MLPerf Tiny's MobileNet of 0.25 of its width, on CIFAR-10 enlarged, for want of its data."""
     path = pathlib.Path(FLAGS.mlperf_dir) / "vww_96.h5"
@@ -191,27 +153,39 @@ def main(_):
     }
     if FLAGS.data_dir and FLAGS.mlperf_dir:
         models["CIFAR-10, ResNet8"] = resnet8
+        models["CIFAR-10, MobileNet"] = mobilenet
         models["MobileNetV1 0.25"] = visual_wake_words
-    int8.FloatGraph = Histograms
-    print(f"{machine.describe()}\n\n| model | float | {' | '.join(METHODS)} |")
-    print(f"|---|---:|{'---:|' * len(METHODS)}")
+    print(f"{machine.describe()}\n\n| model | float | {' | '.join(OPTIONS)} |")
+    print(f"|---|---:|{'---:|' * len(OPTIONS)}")
     for name, make in models.items():
+        if FLAGS.only not in name:
+            continue
         model, train, test, labels = make()
         expected = model.predict(test, verbose=0)
         target = expected.argmax(axis=1) if labels is None else labels
         row = [name, f"{np.mean(expected.argmax(axis=1) == target):.2%}"]
-        for title, method in METHODS.items():
-            Histograms.method = staticmethod(method) if method else None
-            Histograms.is_extended = title in ("extended", "both")
-            with tempfile.TemporaryDirectory() as folder:
-                path = pathlib.Path(folder) / "model.tflite"
-                tfpeft.export_tflite(
-                    model, path, quantization="int8", representative_data=train, allow_deviation=1e9
-                )
-                found = tfpeft.TFLiteFile(path).predict(test)
-            accuracy = np.mean(found.argmax(axis=1) == target)
-            row.append(f"{relative(found, expected):.1%}, {accuracy:.2%}")
+        for options in OPTIONS.values():
+            row.append(measure(model, train, test, expected, target, options))
         print(f"| {' | '.join(row)} |", flush=True)
+
+
+def measure(model, train, test, expected, target, options):
+    """Returns the error and the accuracy of a file, in words; "-" if there is nothing to do."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.tflite"
+        try:
+            tfpeft.export_tflite(
+                model,
+                path,
+                quantization="int8",
+                representative_data=train,
+                allow_deviation=1e9,
+                **options,
+            )
+        except tfpeft.NoMatchError:
+            return "-"
+        found = tfpeft.TFLiteFile(path).predict(test)
+    return f"{relative(found, expected):.1%}, {np.mean(found.argmax(axis=1) == target):.2%}"
 
 
 if __name__ == "__main__":
