@@ -1,10 +1,11 @@
 """The flags of an exported file, and the arguments of `export_tflite` that they are."""
 
-from pipelines.common.errors import invalid_flag
+from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from tfpeft.core.arguments import InputError
 from tfpeft.export.formats import INT4, QUANTIZATIONS, check_types
 from tfpeft.export.packages import check_packages
+from tfpeft.export.ranges import RANGES
 
 QUANTIZATION = Flag(
     "quantization", str, "int8", "Numbers in the exported file.", choices=QUANTIZATIONS
@@ -17,10 +18,33 @@ ALLOW_DEVIATION = Flag(
     "kept. By default: see the documentation of export_tflite.",
     above=0,
 )
+INT8_FLAGS = (
+    Flag(
+        "int8_ranges",
+        str,
+        "mse",
+        "Of activations in int8: from the least to the largest value (extended), of 99.99% of the "
+        "values, or those of the least squared error.",
+        choices=RANGES,
+    ),
+    Flag(
+        "equalize",
+        bool,
+        False,
+        "Whether int8 first moves weights between layers, so that their channels have like ranges.",
+    ),
+    Flag(
+        "correct_bias",
+        bool,
+        False,
+        "Whether int8 takes the mean error of layers out of their biases.",
+    ),
+)
 _TYPES = ("float32", "int8", "uint8", "int16")
 FLAGS = (
     QUANTIZATION,
     ALLOW_DEVIATION,
+    *INT8_FLAGS,
     Flag(
         "file_batch_size",
         int,
@@ -55,10 +79,10 @@ FLAGS = (
 
 
 def check(settings):
-    """Raises for inputs and outputs of a type that files of the quantization do not have.
-
-    Also for a quantization whose package is not installed.
-    """
+    """Raises for flags that the quantization does not have, and a package that it lacks."""
+    for flag in INT8_FLAGS:
+        if flag.name in settings.given and settings.quantization != "int8":
+            raise unread_flag(flag.name, f"--quantization={settings.quantization}")
     if settings.quantization in INT4:
         check_packages(["litert_quantizer"], "quantizer")
     try:
@@ -74,6 +98,9 @@ def arguments(settings):
     return {
         "quantization": settings.quantization,
         "allow_deviation": settings.allow_deviation,
+        "ranges": settings.int8_ranges,
+        "equalize": settings.equalize,
+        "correct_bias": settings.correct_bias,
         "batch_size": settings.file_batch_size,
         "input_type": settings.input_type,
         "output_type": settings.output_type,

@@ -41,8 +41,9 @@ FLAGS = (
     Flag(
         "cluster_straight_through",
         bool,
-        False,
-        "Whether weights change clusters while they train: for 3 or 4 clusters.",
+        True,
+        "Whether weights change clusters while they train; without, only the values of clusters "
+        "are trained: in less time, and less accurate.",
     ),
     *sparsify.LAYER_FLAGS,
 )

@@ -3,8 +3,16 @@
 import dataclasses
 
 import tfpeft
-from pipelines.common import classifiers, datasets, devices, models, reports, training
-from pipelines.common.errors import invalid_flag
+from pipelines.common import (
+    classifiers,
+    datasets,
+    devices,
+    exporting,
+    models,
+    reports,
+    training,
+)
+from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
     MODEL_FLAGS,
@@ -157,6 +165,9 @@ def with_quantization(settings, names):
         return with_value(settings, "quantization", "none")
     if "quantize_aware" not in names:
         return settings
+    for flag in exporting.INT8_FLAGS:
+        if flag.name in settings.given:
+            raise unread_flag(flag.name, "a quantise-aware model")
     wanted = quantize_aware.quantization(settings)
     if "quantization" in settings.given and settings.quantization != wanted:
         expected = f"{wanted} with --activation_bits={settings.activation_bits}"
