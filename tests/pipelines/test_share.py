@@ -140,6 +140,8 @@ def test_share_writes_everything_that_it_lists(text_run):
         "sentiment": ["bad", "good"],
         "topic": ["0", "art", "law"],
     }
+    labels = TFLiteFile(folder / "model.tflite").labels("topic")
+    assert list(labels.values()) == [("0", "art", "law")]
     assert errors == ""  # no native log, no warning
 
 
