@@ -2,19 +2,23 @@
 
 import dataclasses
 import math
+import typing
 
 import numpy as np
 
 import tfpeft
 from pipelines.stages.sparsify import has_zeros_in
+from tfpeft.core.arguments import InputError
 from tfpeft.core.kernel_axes import find_kernel_axes
 from tfpeft.core.layers import path_of
 from tfpeft.sparsity.kernels import select_kernels
 
-_MOST_CLUSTERS = 2**16 - 1
+# Weights of float16 have few values, too, but more than this.
+_MOST_VALUES = 256
 # A kernel that no stage clustered has almost as many values as weights; a clustered one of few
 # weights may have more than half as many.
 _CLUSTERED = 0.9
+# Values of clusters per channel are a channel's own, but for some that are equal by chance.
 _OWN_VALUES = 1.1
 
 
@@ -66,38 +70,53 @@ def kept_of(model, include=()):
 
 def _clusters(model, include):
     kernels = select_kernels(model.trainable_variables, include=include)
-    values = {path_of(kernel): kernel.numpy() for kernel in kernels}
-    numbers = {path: int(_distinct(array)[0]) for path, array in values.items()}
-    clustered = [
-        kernel
-        for kernel in kernels
-        if 0
-        < numbers[path_of(kernel)]
-        <= min(_CLUSTERED * np.count_nonzero(values[path_of(kernel)]), _MOST_CLUSTERS)
-    ]
+    found = [(kernel, _Values.of(kernel)) for kernel in kernels]
+    clustered = [values for _, values in found if values.are_few]
     if not clustered:
         return None
-    by_channel = [
-        _distinct(values[path_of(kernel)], axes.outputs)
-        for kernel, axes in zip(clustered, find_kernel_axes(clustered), strict=True)
-    ]
-    totals = [numbers[path_of(kernel)] for kernel in clustered]
-    per_channel = all(
-        np.sum(of_kernel) <= _OWN_VALUES * total
-        for of_kernel, total in zip(by_channel, totals, strict=True)
-    )
-    most = max(map(np.max, by_channel)) if per_channel else max(totals)
-    has_zeros = any(not values[path_of(kernel)].all() for kernel in clustered)
-    others = {path_of(kernel) for kernel in kernels} - {path_of(kernel) for kernel in clustered}
+    per_channel = all(values.are_of_channels for values in clustered)
+    numbers = [max(each.by_channel) if per_channel else each.total for each in clustered]
+    has_zeros = any(values.weights < values.size for values in clustered)
     return {
-        "number_of_clusters": max(2, int(most) + has_zeros),
+        "number_of_clusters": max(2, int(max(numbers)) + has_zeros),
         "initialization": "kmeans++",  # it draws each value, where there are no more than clusters
         "per_channel": per_channel,
         "preserve_sparsity": has_zeros,
         "begin_step": 0,
-        "exclude": sorted(others),
+        "exclude": [path_of(kernel) for kernel, values in found if not values.are_few],
         "include": list(include),
     }
+
+
+class _Values(typing.NamedTuple):
+    """How many weights of a kernel are not zero, and how many values they have."""
+
+    size: int
+    weights: int
+    total: int
+    by_channel: tuple
+
+    @classmethod
+    def of(cls, kernel):
+        """Returns those of a variable."""
+        array = kernel.numpy()
+        try:
+            ((_, outputs),) = find_kernel_axes([kernel])
+            by_channel = tuple(_distinct(array, outputs).tolist())
+        except InputError:  # of a custom layer, whose channels are not known
+            by_channel = ()
+        return cls(array.size, np.count_nonzero(array), int(_distinct(array)[0]), by_channel)
+
+    @property
+    def are_of_channels(self):
+        """Whether the values of each channel are its own."""
+        return 0 < sum(self.by_channel) <= _OWN_VALUES * self.total
+
+    @property
+    def are_few(self):
+        """Whether the kernel, or each of its channels, is clustered."""
+        most = max(self.by_channel) if self.are_of_channels else self.total
+        return 0 < most <= _MOST_VALUES and self.total <= _CLUSTERED * self.weights
 
 
 def _distinct(array, axes=()):

@@ -1,6 +1,7 @@
 """The stages cluster and quantize_aware, what they keep of each other, and their files."""
 
 import importlib.util
+import inspect
 import json
 
 import keras
@@ -140,6 +141,7 @@ ZEROS = np.where(RNG.uniform(size=(8, 40)) < 0.5, 0, FREE)
         ([ZEROS, FEW], "zeros and 4 values per kernel", (4, False, False)),
         ([FREE, np.where(FEW == 1, 0, FEW)], "zeros and 4 values per kernel", (4, False, True)),
         ([FREE, FEW * FREE[:1, :8]], "4 values per channel", (4, True, False)),
+        ([FREE.astype("float16")], "", None),
     ],
 )
 def test_what_training_has_to_keep(arrays, words, clusters):
@@ -213,7 +215,9 @@ def test_the_scripts_and_the_columns_of_devices(folder, capsys):
     assert labels == tuple((run / "labels.txt").read_text().split("\n")[:-1])
 
     before = (run / "model.tflite").stat().st_mtime_ns
-    assert call(quantize, *command, "--float_layers=head") == 0  # a report of other devices, and nothing else
+    assert (
+        call(quantize, *command, "--float_layers=head") == 0
+    )  # a report of other devices, and nothing else
     assert "Epoch" not in capsys.readouterr().out
     assert json.loads((run / "report.json").read_text())["devices"] == {}
     assert not (run / "devices.md").exists()
@@ -280,6 +284,21 @@ def test_bad_flags_are_one_line(script, flags, message, tmp_path, monkeypatch, c
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_of_the_file_are_arguments_of_the_export():
+    given = {"allow_deviation": 0.5, "file_batch_size": 1, "input_type": "uint8"}
+    given |= {"output_type": "int8", "sparse_encoding": True, "compact": True}
+    given |= {"int8_ranges": "extended", "equalize": True, "correct_bias": True}
+    found = exporting.arguments(settings_of(exporting.FLAGS, given))
+    assert found == {
+        **{"quantization": "int8", "allow_deviation": 0.5, "batch_size": 1},
+        **{"input_type": "uint8", "output_type": "int8", "sparse": True, "compact": True},
+        **{"ranges": "extended", "equalize": True, "correct_bias": True},
+    }
+    defaults = inspect.signature(tfpeft.export_tflite).parameters
+    for name, value in exporting.arguments(settings_of(exporting.FLAGS)).items():
+        assert name == "quantization" or value == defaults[name].default
 
 
 def test_labels_are_names_that_say_something():
