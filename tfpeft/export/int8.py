@@ -98,7 +98,9 @@ def write_int8(
         lost = converter.lost_layer(TFLiteFile(path), exact, layers, samples)
         raise check.error(deviation, lost)
     _check_inputs(TFLiteFile(path), exact, input_type, check.quantization)
-    return deviation, [*converter.notes(layers, in_float), *made, *corrected]
+    known = {} if aware is None else aware["in_float"]
+    reasons = [f"{path} in float32: {why}" for path, why in known.items()]
+    return deviation, [*converter.notes(layers, in_float), *reasons, *made, *corrected]
 
 
 def _equalize(path, check):
