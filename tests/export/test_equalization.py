@@ -7,6 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 import tfpeft
 from tfpeft.export import bias_correction, equalization
+from tfpeft.export.file_writing import to_bytes
 from tfpeft.export.weighted import constant, weighted_operators
 
 rng = np.random.default_rng(0)
@@ -182,7 +183,7 @@ def test_wrong_biases_are_corrected(reports, exact, data, tmp_path):
         scale = graph.tensors[operator.output].quantization.scale[0]
         channels = graph.tensors[operator.output].shape[-1]
         bias_correction._add(model, graph, operator, np.full(channels, 25 * scale))
-    path.write_bytes(bias_correction._packed(model))
+    path.write_bytes(to_bytes(model))
     moved = mean_errors(path, exact, data)
     samples = [[x[None]] for x in data[:100]]
     assert bias_correction.correct_biases(path, exact, samples, 32) == 10
