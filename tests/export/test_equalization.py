@@ -141,7 +141,7 @@ def test_equalised_channels_lose_less_in_int8(reports):
     notes = (f"{len(PAIRS)} pairs of layers equalized", "biases of 10 layers corrected")
     assert reports["better"].notes == notes
     assert reports["plain"].size_bytes <= reports["better"].size_bytes
-    assert reports["better"].size_bytes < reports["plain"].size_bytes + 1000
+    assert reports["better"].size_bytes < reports["plain"].size_bytes + 2000
 
 
 def test_mean_outputs_of_layers_are_those_of_their_mean_inputs(exact, data):
