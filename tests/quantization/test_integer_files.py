@@ -76,6 +76,9 @@ def test_attention_is_in_int8_and_what_stays_float_is_named(tmp_path):
     model, path = aware("transformer"), tmp_path / "model.tflite"
     report = tfpeft.export_tflite(model, path, quantization="int8")
     assert list(model.in_float) == ["first", "second"]
+    assert all(
+        any(f"{name} in float32: its mean" in n for n in report.notes) for name in model.in_float
+    )
     assert report.ops["BATCH_MATMUL"] == 2
     names = set(float_operators(path))
     assert names <= {"MEAN", "NEG", "SQUARED_DIFFERENCE", "ADD", "RSQRT", "MUL", "SUB"}

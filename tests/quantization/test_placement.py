@@ -110,14 +110,16 @@ def test_what_is_joined_has_one_range():
     inputs = keras.Input((8, 8, 3))
     first = conv()(inputs)
     second = layers.MaxPooling2D(1)(layers.ReLU(name="relu")(first))
-    joined = layers.Concatenate(name="join")([first, second, layers.Activation("tanh")(first)])
+    joined = layers.Concatenate(name="join")(
+        [first, second, layers.Activation("tanh", name="tanh")(first)]
+    )
     again = layers.Concatenate(name="last")([joined, layers.Conv2D(2, 1, name="more")(joined)])
     found = places(keras.Model(inputs, again))
     assert found["conv"] == ["kernel", "as last/output"]
     assert found["relu"] == found["join"] == ["as last/output"]
     assert found["more"] == ["kernel", "as last/output"]
     assert found["last"] == ["output"]
-    assert found["activation"] == [(-1.0, 127 / 128)]
+    assert found["tanh"] == [(-1.0, 127 / 128)]
 
 
 def test_nested_and_shared_layers():

@@ -127,8 +127,8 @@ def in_float32(model):
 def quantization_settings(model):
     """Returns what a quantise-aware model says of its file; None for other models.
 
-    Such a model, or one in it, has `export_settings`, a dict of "weight_bits", "activation_bits"
-    and "float_layers" (patterns), and `exporting`.
+    Such a model, or one in it, has `export_settings`, a dict of "weight_bits", "activation_bits",
+    "float_layers" (patterns) and "in_float" ({layer: why}), and `exporting`.
 
     Returns:
         These, and "quantization", the argument of `export_tflite` that fits; or None.
@@ -144,7 +144,9 @@ def quantization_settings(model):
         raise unexpected("quantise-aware models of the same bits inside one model", sorted(bits))
     kept = [pattern for each in found for pattern in each["float_layers"]]
     quantization = "int8" if found[0]["activation_bits"] == 8 else "int16x8"
-    return {**found[0], "float_layers": kept, "quantization": quantization}
+    in_float = {path: why for each in found for path, why in each["in_float"].items()}
+    joined = {"float_layers": kept, "in_float": in_float, "quantization": quantization}
+    return {**found[0], **joined}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tfpeft.core.arguments import ExportError, NoMatchError, last_cause, unexpec
 from tfpeft.export.bias_correction import correct_biases
 from tfpeft.export.converter import quantize, quantize_to_int16
 from tfpeft.export.equalization import equalized
-from tfpeft.export.file_writing import to_bytes
+from tfpeft.export.file_writing import repacked, to_bytes
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.four_bits import with_four_bit_weights
 from tfpeft.export.histograms import choose_ranges
@@ -85,7 +85,7 @@ def write_int8(
             content = converter.convert_to_int16(layers, input_type, output_type)
         if aware is not None and aware["weight_bits"] == 4:
             content = with_four_bit_weights(content)
-        path.write_bytes(content)
+        path.write_bytes(repacked(content))
         if options.correct_bias:
             corrected[:] = [_correct_biases(path, exact, samples)]
         return check.measure(path)
@@ -98,7 +98,9 @@ def write_int8(
         lost = converter.lost_layer(TFLiteFile(path), exact, layers, samples)
         raise check.error(deviation, lost)
     _check_inputs(TFLiteFile(path), exact, input_type, check.quantization)
-    return deviation, [*converter.notes(layers, in_float), *made, *corrected]
+    known = {} if aware is None else aware["in_float"]
+    reasons = [f"{path} in float32: {why}" for path, why in known.items()]
+    return deviation, [*converter.notes(layers, in_float), *reasons, *made, *corrected]
 
 
 def _equalize(path, check):

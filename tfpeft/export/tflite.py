@@ -118,8 +118,8 @@ def export_tflite(
         output_type: The type of the outputs, in the same way.
         sparse: Whether constants with many zeros are encoded as sparse ones, where the file gets
             smaller and has the same outputs; the report says whether they are.
-        compact: Whether the names of inner tensors are left out, by which reports name layers, and
-            equal zero points stored once: some 80 bytes for each tensor, and 8 for each channel.
+        compact: Whether the names of inner tensors are left out, by which reports name layers:
+            some 80 bytes for each tensor.
         labels: Names of the classes of the output, a list of text; of several outputs a dict of
             lists by the names of the outputs, of a `SharedModel` by its tasks. They go into the
             file as metadata in TFLite's format, which tools read: `TFLiteFile.labels`, and as
@@ -333,9 +333,11 @@ def _write_sparse(path, check, dense):
         check: A `Check`.
         dense: The `Deviation` of the file.
     """
+    from tfpeft.export.file_writing import repacked  # late: LiteRT is slow to import
+
     content = path.read_bytes()
     try:
-        encoded = sparsify(content)
+        encoded = repacked(sparsify(content))
         path.write_bytes(encoded)
         if not TFLiteFile(path).has_sparse_constants() or len(encoded) >= len(content):
             path.write_bytes(content)

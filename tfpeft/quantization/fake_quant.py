@@ -65,15 +65,15 @@ def learned_fake_quant(x, low, high, bits):
     Reference: Esser et al., "Learned Step Size Quantization", 2020,
     https://arxiv.org/abs/1902.08153
     """
-    steps = 2**bits - 1
-    factor = 1.0 / np.sqrt(steps) / tf.sqrt(tf.cast(tf.size(x), x.dtype))
+    factor = 1.0 / np.sqrt(2**bits - 1) / tf.sqrt(tf.cast(tf.size(x), x.dtype))
     low, high = (_scaled_gradient(side, factor) for side in (low, high))
     if bits == 16:
         high = tf.maximum(-low, high)
-        steps, low = steps - 1, -high
-    scale = (high - low) / steps
-    zero = _rounded(-low / scale)
-    return (tf.clip_by_value(_rounded(x / scale) + zero, 0.0, float(steps)) - zero) * scale
+        low = -high
+    y, width = fake_quant(x, low, high, bits), high - low
+    # 0 where x is outside: there `fake_quant` has the gradient of the end.
+    rounding = tf.stop_gradient((y - tf.clip_by_value(x, low, high)) / width)
+    return y + rounding * (width - tf.stop_gradient(width))
 
 
 def deployed_range(low, high, bits):
@@ -84,10 +84,6 @@ def deployed_range(low, high, bits):
     scale = (high - low) / 255
     zero = np.floor(-low / scale + 0.5)
     return -zero * scale, (255 - zero) * scale
-
-
-def _rounded(x):
-    return x + tf.stop_gradient(tf.round(x) - x)
 
 
 def _scaled_gradient(x, factor):

@@ -348,10 +348,11 @@ class QuantizeAwareModel(keras.Model):
 
     @property
     def export_settings(self) -> dict[str, typing.Any]:
-        """What `export_tflite` has to know: bits, and the layers that stay in float32."""
+        """What `export_tflite` has to know: bits, and the layers that stay in float32, and why."""
         bits = {key: self._settings[key] for key in ("weight_bits", "activation_bits")}
         excluded = [path for path, why in self.in_float.items() if why.startswith("excluded")]
-        return {**bits, "float_layers": [f"*{self.model.name}/{path}" for path in excluded]}
+        patterns = [f"*{self.model.name}/{path}" for path in excluded]
+        return {**bits, "float_layers": patterns, "in_float": self.in_float}
 
     @property
     def input_structure(self):

@@ -1,0 +1,177 @@
+"""Accuracy and bytes of int8 files: pruned, clustered, quantise-aware, by tfpeft and by TFMOT.
+
+    python benchmarks/quantization_quality.py --data_dir=data
+
+A MobileNet-like network of 184,000 weights is trained in Keras 3; its weights go to the equal
+tf_keras model. From there tfpeft and TFMOT do the same, for the same epochs on the same batches,
+with Adam whose rate falls to 0 as a cosine:
+
+- "float32" and "int8, post-training" have the trained weights (400 samples for the ranges).
+- "quantise-aware": tuned with rounding.
+- "pruned": tuned to 93% zeros in each kernel, then tuned with rounding; the zeros stay.
+- "clustered": tuned to 16 values per kernel, then tuned with rounding; the clusters stay.
+- "all three": the pruned model, clustered, then tuned with rounding.
+
+Of each file: accuracy on all 10,000 test images, how many classes are those of the model in Keras
+that it was written from, bytes, gzip bytes, and milliseconds of a sample on one thread, all files
+in turn. Runs that are in --output already are not run again; the files are beside it.
+
+--data_dir has fashion_mnist.npz and cifar10.npz. Cost: about half an hour on 2 cores for a seed of
+a dataset. The tables are in README.md.
+"""
+
+import json
+import pathlib
+import time
+
+import machine
+import numpy as np
+from absl import app, flags
+from quantization_libraries import Tfmot, Tfpeft
+from quantization_networks import mobilenet_like
+
+import tfpeft
+from tfpeft.evaluation.latency import round_robin
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz and cifar10.npz.")
+flags.DEFINE_string("output", "quantization_quality", "Folder of the files and results.")
+flags.DEFINE_list("datasets", ["fashion_mnist", "cifar10"], "Datasets.")
+flags.DEFINE_list("libraries", ["tfpeft", "TFMOT"], "Libraries.")
+flags.DEFINE_list("seeds", ["0"], "A run each.")
+flags.DEFINE_integer("epochs", 10, "Of the float32 model.", lower_bound=1)
+flags.DEFINE_integer("tuning_epochs", 4, "Of each further training.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 3e-3, "Of the float32 model, at the beginning.")
+flags.DEFINE_float("tuning_rate", 1e-3, "Of each further training, at the beginning.")
+flags.DEFINE_float("sparsity", 0.93, "Fraction of zeros in pruned kernels.")
+flags.DEFINE_integer("clusters", 16, "Distinct values of clustered kernels.")
+flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
+flags.DEFINE_integer("limit", None, "Training images, the first ones; default: all.")
+
+ROWS = ("float32", "int8, post-training", "quantise-aware", "pruned", "clustered", "all three")
+COLUMNS = ("accuracy", "agreement", "bytes", "gzip", "ms")
+
+
+def load(dataset):
+    """Returns (training images, labels), (test images, labels), with values in [0, 1]."""
+    with np.load(pathlib.Path(FLAGS.data_dir) / f"{dataset}.npz") as arrays:
+        sides = []
+        for part in ("train", "test"):
+            x = arrays[f"x_{part}"].astype("float32") / 255
+            y = arrays[f"y_{part}"].ravel().astype("int64")
+            sides.append((x if x.ndim == 4 else x[..., None], y))
+    train = tuple(array[: FLAGS.limit] for array in sides[0])
+    return train, sides[1]
+
+
+def models(library, model):
+    """Yields (row, model, quantization), from the trained float32 model of a library."""
+    epochs = FLAGS.tuning_epochs
+    yield "float32", model, "none"
+    yield "int8, post-training", model, "int8"
+    yield "quantise-aware", library.quantized(model, epochs), "int8"
+    pruned = library.pruned(model, epochs)
+    yield "pruned", library.quantized(pruned, epochs, kept="zeros"), "int8"
+    clustered = library.clustered(model, epochs)
+    yield "clustered", library.quantized(clustered, epochs, kept="clusters"), "int8"
+    both = library.clustered(pruned, epochs)
+    yield "all three", library.quantized(both, epochs, kept="clusters"), "int8"
+
+
+def figures(path, model, test):
+    """Returns what a file and its model make of the test images."""
+    file = tfpeft.TFLiteFile(path)
+    found = file.predict(test[0]).argmax(-1)
+    expected = model.predict(test[0], batch_size=500, verbose=0).argmax(-1)
+    return {
+        "accuracy": float(np.mean(found == test[1])),
+        "in_keras": float(np.mean(expected == test[1])),
+        "agreement": float(np.mean(found == expected)),
+        "bytes": file.contents.size_bytes,
+        "gzip": file.contents.gzip_bytes,
+        "int8_share": file.contents.int8_share,
+    }
+
+
+def run(dataset, seed, folder):
+    """Yields a result for each file of a dataset and seed, which are in a folder afterwards."""
+    train, test = load(dataset)
+    made = {
+        name: kind(
+            *train,
+            batch_size=FLAGS.batch_size,
+            seed=seed,
+            sparsity=FLAGS.sparsity,
+            clusters=FLAGS.clusters,
+            learning_rate=FLAGS.tuning_rate,
+        )
+        for name, kind in (("tfpeft", Tfpeft), ("TFMOT", Tfmot))
+    }
+    original = made["tfpeft"].trained(mobilenet_like, FLAGS.epochs, FLAGS.learning_rate)
+    for name in FLAGS.libraries:
+        library, started = made[name], time.perf_counter()
+        model = library.copied(original, mobilenet_like) if name == "TFMOT" else original
+        for row, each, quantization in models(library, model):
+            path = folder / f"{dataset}_{seed}_{name}_{ROWS.index(row)}.tflite"
+            library.export(each, path, quantization)
+            seconds = time.perf_counter() - started
+            yield {"library": name, "row": row, "seconds": seconds, "path": str(path)} | figures(
+                path, each, test
+            )
+            started = time.perf_counter()
+
+
+def with_latency(results, dataset):
+    """Adds the milliseconds of a sample, of all files in turn."""
+    sample = load(dataset)[1][0][:1]
+    files = {each["path"]: tfpeft.TFLiteFile(each["path"]) for each in results}
+    times = round_robin({path: file.prepare(sample) for path, file in files.items()})
+    return [{**each, "ms": times[each["path"]][0]} for each in results]
+
+
+def table(dataset, results):
+    """Returns the means over the seeds as Markdown; of the accuracy the spread as well."""
+    lines = [
+        f"| {dataset} | library | accuracy, % | as in Keras, % | bytes | gzip bytes | ms |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in ROWS:
+        for library in FLAGS.libraries:
+            key = {"dataset": dataset, "row": row, "library": library}
+            found = [each for each in results if key.items() <= each.items()]
+            if not found:
+                continue
+            accuracies = [100 * each["accuracy"] for each in found]
+            means = {name: np.mean([each[name] for each in found]) for name in COLUMNS}
+            spread = f" ({max(accuracies) - min(accuracies):.2f})" if len(found) > 1 else ""
+            cells = [f"{np.mean(accuracies):.2f}{spread}", f"{100 * means['agreement']:.2f}"]
+            cells += [f"{means['bytes']:,.0f}", f"{means['gzip']:,.0f}", f"{means['ms']:.3f}"]
+            lines.append(f"| {row} | {library} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(_):
+    folder = pathlib.Path(FLAGS.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / "results.jsonl"
+    done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+    for seed in map(int, FLAGS.seeds):
+        for dataset in FLAGS.datasets:
+            key = {"dataset": dataset, "seed": seed}
+            if any(key.items() <= each.items() for each in done):
+                continue
+            results = []
+            for result in run(dataset, seed, folder):
+                print(json.dumps(key | result), flush=True)
+                results.append(key | result)
+            results = with_latency(results, dataset)
+            with output.open("a") as file:
+                file.writelines(json.dumps(each) + "\n" for each in results)
+            done += results
+    print(machine.describe())
+    for dataset in FLAGS.datasets:
+        print(f"\n{table(dataset, done)}")
+
+
+if __name__ == "__main__":
+    app.run(main)
