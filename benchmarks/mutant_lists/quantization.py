@@ -15,8 +15,8 @@ MUTANTS = (
     Mutant(
         "quantisation, learned ranges: no scaling of the gradient",
         "quantization/fake_quant.py",
-        "factor = 1.0 / np.sqrt(steps) / tf.sqrt(tf.cast(tf.size(x), x.dtype))",
-        "factor = 1.0 / np.sqrt(steps)",
+        "factor = 1.0 / np.sqrt(2**bits - 1) / tf.sqrt(tf.cast(tf.size(x), x.dtype))",
+        "factor = 1.0 / np.sqrt(2**bits - 1)",
         (f"{_FOLDER}test_fake_quant.py::test_the_gradient_of_a_learned_range",),
     ),
     Mutant(
