@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfpeft
+from tfpeft.quantization.error import int8_files
 from tfpeft.quantization.file_metric import FileMetric
 from tfpeft.quantization.selective import fewest
 
@@ -20,7 +21,7 @@ def model():
     model.add(layers.Dense(8, activation="relu", name="first"))
     model.add(layers.Dense(8, activation="relu", name="unlike"))
     model.add(layers.Dense(8, activation="relu", name="third"))
-    model.add(layers.Dense(3, name="head"))
+    model.add(layers.Dense(3, activation="softmax", name="head"))
     first, unlike = model.get_layer("first"), model.get_layer("unlike")
     first.kernel.assign(first.kernel * (np.arange(8) != 0))
     unlike.kernel.assign(np.where(np.arange(8)[:, None] == 0, 300.0, unlike.kernel))
@@ -80,6 +81,13 @@ def test_metric_and_bytes_are_those_of_the_file(result, data):
     assert result.metric == result.trail[-1]["metric"]
     assert result.trail[-1]["size_bytes"] == len(file.content) == result.report.size_bytes
     assert any(note == "float32: unlike" for note in result.report.notes)
+
+
+def test_all_layers_in_float32_leave_nothing_in_int8(model, data):
+    """A softmax at the end, whose tensor has the name of no layer, goes with the layer before."""
+    with int8_files(model, data[0]) as files:
+        assert list(files.layers) == ["first", "unlike", "third", "head"]
+        assert files.without(list(files.layers)).contents.int8_share == 0.0
 
 
 def test_table(result):
