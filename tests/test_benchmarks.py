@@ -54,6 +54,7 @@ WITHOUT_INPUTS = {
         "ServingReport",
         "TFLiteDescription",
         "QuantizationError",
+        "SelectiveQuantizationResult",
         "XnnpackPolicy",
     ),
     *("BudgetError", "ExportError", "InputError", "NoMatchError"),

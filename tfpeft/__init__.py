@@ -50,6 +50,7 @@ from tfpeft.quantization.quantize_aware import (
     quantize_aware,
     strip_quantization,
 )
+from tfpeft.quantization.selective import SelectiveQuantizationResult, quantize_selectively
 from tfpeft.quantization.strip import strip_clustering
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
@@ -120,6 +121,7 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
+    "SelectiveQuantizationResult",
     "ServingReport",
     "SharedModel",
     "SimilarityPreserving",
@@ -155,8 +157,9 @@ __all__ = [
     "prune_channels_iteratively",
     "prune_for_xnnpack",
     "prune_iteratively",
-    "quantize_aware",
     "quantization_error",
+    "quantize_aware",
+    "quantize_selectively",
     "remove_constant_channels",
     "scale_width",
     "strip_clustering",

@@ -28,6 +28,34 @@ def _aware():
     return tfpeft.quantize_aware(models.dense(), representative_data=x())
 
 
+def of_selection():
+    def selected(**arguments):
+        return tfpeft.quantize_selectively(**{"path": "model.tflite", **arguments})
+
+    return bad_arguments(
+        "quantize_selectively",
+        selected,
+        lambda: {"model": models.dense(), "data": (x(), values.y()), "metric": "accuracy"},
+        {
+            "model": (*values.MODEL, *values.UNBUILT, ALREADY),
+            "data": (
+                *values.LABELLED,
+                Made("(x, y, weights)", lambda: (x(), values.y(), np.ones(16))),
+            ),
+            "metric": (
+                *(None, 3, "nonsense", "", [], True, keras.metrics.AUC),
+                Made("a function of another result", lambda: keras.metrics.mean_squared_error),
+            ),
+            "mode": (*values.CHOICE, "auto"),
+            "tolerance": (*values.NOT_A_NUMBER, values.INF, -0.1, True, None),
+            "path": (*values.PATH, values.DIRECTORY),
+            "representative_data": tuple(
+                value for value in values.INPUTS if "endless" not in repr(value)
+            ),
+        },
+    )
+
+
 def cases():
     settings = {
         "weight_bits": (*BITS, 16),
@@ -39,6 +67,7 @@ def cases():
         "name": (3, "", "a/b", True),
     }
     return [
+        *of_selection(),
         *bad_arguments(
             "quantize_aware",
             tfpeft.quantize_aware,

@@ -48,6 +48,20 @@ MUTANTS = (
         (f"{_FOLDER}test_placement.py::test_what_is_joined_has_one_range",),
     ),
     Mutant(
+        "selective quantisation: no layer is put back into int8",
+        "quantization/selective.py",
+        "    for layer in reversed(found[:-1]):",
+        "    for layer in ():",
+        (f"{_FOLDER}test_selective.py::test_search_by_hand",),
+    ),
+    Mutant(
+        "selective quantisation: layers in the order of the file",
+        "quantization/selective.py",
+        "fewest(measure_error(files).worst(), trials.hold)",
+        "fewest(list(files.layers), trials.hold)",
+        (f"{_FOLDER}test_selective.py::test_exactly_the_layer_that_int8_breaks_stays_in_float32",),
+    ),
+    Mutant(
         "quantisation, 4 bits: the bias keeps its step",
         "export/four_bits.py",
         "_rescale(graph.tensors[tensor], model, np.int32)",

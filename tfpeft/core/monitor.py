@@ -92,10 +92,11 @@ def _modes_in(model, name):
     if not named:  # a callback has put it into the logs
         return {_mode_of_name(name)} if name in _KNOWN or name.endswith("_loss") else {None}
     longest = max(len(each.name) for each in named)
-    return {_mode_of_metric(each) for each in named if len(each.name) == longest}
+    return {mode_of_metric(each) for each in named if len(each.name) == longest}
 
 
-def _mode_of_metric(metric):
+def mode_of_metric(metric):
+    """Returns "min" or "max" for a `keras.metrics.Metric`; None if it is not one of Keras's."""
     metric = getattr(metric, "metric", metric)  # that of a task
     for cls in type(metric).__mro__:
         if cls is keras.metrics.MeanMetricWrapper:

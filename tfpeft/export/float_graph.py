@@ -68,12 +68,17 @@ class FloatGraph:
     def source(self, tensor):
         """Returns the names of a tensor and of the constants that it is computed from.
 
-        An output has a name that says nothing; its weights have the name of the layer.
+        An output has a name that says nothing; its weights have the name of the layer. Without
+        weights, as a softmax, it comes from the layer that it follows.
         """
         op = self.makers[tensor]
         constants = [t for t in op.inputs if t >= 0 and t not in self.makers]
         constants = [t for t in constants if t not in self.inputs]
-        return ";".join(map(self.name, [tensor, *constants]))
+        names = list(map(self.name, [tensor, *constants]))
+        is_output_of_one = tensor in self.outputs and len(op.inputs) == 1
+        if is_output_of_one and op.inputs[0] in self.makers:
+            names.append(self.source(op.inputs[0]))
+        return ";".join(names)
 
     def is_float(self, tensor):
         """Whether a tensor is of float32."""

@@ -19,6 +19,7 @@ class Int8Files:
         model: A built model.
         data: Typical inputs, as `export_tflite` takes them.
         folder: Where the files go.
+        name: The argument that gave `data`, for errors.
 
     Attributes:
         exact: The float `TFLiteFile`.
@@ -26,8 +27,8 @@ class Int8Files:
         samples: Lists of arrays (1, ...), of other samples than those of the ranges.
     """
 
-    def __init__(self, model, data, folder):
-        inputs, samples, _ = inputs_and_samples(model, data, "int8", "data")
+    def __init__(self, model, data, folder, name="data"):
+        inputs, samples, _ = inputs_and_samples(model, data, "int8", name)
         calibration, self.samples = split(samples, "int8")
         self._names, self._folder = LayerNames(model), folder
         path, converted = folder / "float.tflite", in_float32(model)
@@ -51,8 +52,8 @@ class Int8Files:
         return next((layer for layer in found if layer is not None), None)
 
     def without(self, layers):
-        """Returns the `TFLiteFile` in int8 but for some layers."""
-        return self._written({name for layer in layers for name in self.layers[layer]})
+        """Returns the `TFLiteFile` in int8 but for some layers, as `float_layers` names them."""
+        return self._written(self._names.tensors_of(layers, self._quantizer.sources()))
 
     def only(self, layer):
         """Returns the `TFLiteFile` in which one layer alone is in int8."""

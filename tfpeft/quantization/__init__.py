@@ -1,1 +1,1 @@
-"""Quantisation-aware training, weight clustering, and which layers lose most. Row 4."""
+"""Quantisation-aware training, weight clustering, and which layers stay in float32. Row 4."""

@@ -1,5 +1,6 @@
 """How much each layer of an int8 file loses, in the file and alone."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -94,32 +95,51 @@ def quantization_error(model: keras.Model, data: typing.Any) -> QuantizationErro
     error.plot("error.png")
     ```
     """
+    with int8_files(model, data) as files:
+        return measure_error(files)
+
+
+@contextlib.contextmanager
+def int8_files(model, data, name="data"):
+    """A context with the `Int8Files` of a model, in a temporary folder.
+
+    Args:
+        model, data: As of `quantization_error`, which has the errors that it raises.
+        name: The argument that gave `data`, for errors.
+    """
     from tfpeft.export.int8_files import Int8Files  # late: LiteRT is slow to import
 
     if not isinstance(model, keras.Model):
         raise invalid("model", "a keras.Model", model)
+    if not model.built:
+        raise invalid("model", "a built model", model)
     if quantization_settings(model) is not None:
         expected = "a model that is not quantise-aware, as `strip_quantization` gives it"
         raise unexpected(expected, f"{model.name!r}, which has learnt the errors of all its layers")
     if data is None:
-        raise invalid("data", "typical inputs of the model", data)
+        raise invalid(name, "typical inputs of the model", data)
     with tempfile.TemporaryDirectory() as folder:
-        files = Int8Files(model, data, pathlib.Path(folder))
+        files = Int8Files(model, data, pathlib.Path(folder), name)
         if not files.layers:
             raise unexpected(
                 "layers that can be in int8", f"{model.name!r} without any", error=NoMatchError
             )
-        whole = files.without(())
-        within = _layer_ratios(files, whole)
-        rows = [
-            {
-                "layer": layer,
-                "snr_db": within[layer],
-                "output_snr_db": _output_ratio(files, files.only(layer)),
-            }
-            for layer in files.layers
-        ]
-        return QuantizationError(_output_ratio(files, whole), rows)
+        yield files
+
+
+def measure_error(files):
+    """Returns the `QuantizationError` of `Int8Files`."""
+    whole = files.without(())
+    within = _layer_ratios(files, whole)
+    rows = [
+        {
+            "layer": layer,
+            "snr_db": within[layer],
+            "output_snr_db": _output_ratio(files, files.only(layer)),
+        }
+        for layer in files.layers
+    ]
+    return QuantizationError(_output_ratio(files, whole), rows)
 
 
 def _output_ratio(files, file):
