@@ -26,22 +26,28 @@ def with_four_bit_weights(content):
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     codes = [op_name(code) for code in model.operatorCodes]
-    for graph in model.subgraphs:
-        done = set()
+    found = {}  # by graph and number, as layers that are called twice share weights and not biases
+    for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
             name = codes[op.opcodeIndex]
             if name not in _WEIGHTS:
                 continue
             weights, *bias = [int(t) for t in op.inputs[_WEIGHTS[name] :]]
             bias = [int(op.inputs[3])] if name == "TRANSPOSE_CONV" and len(op.inputs) > 3 else bias
-            if weights in done or not _is_on_grid(graph.tensors[weights], model):
+            if not _is_on_grid(graph.tensors[weights], model):
                 continue
-            done.add(weights)
-            _to_four_bits(graph.tensors[weights], model, name in _PACKED)
-            for tensor in bias[:1]:
-                if tensor >= 0 and tensor not in done:
-                    done.add(tensor)
-                    _rescale(graph.tensors[tensor], model, np.int32)
+            found[index, weights] = graph.tensors[weights], np.int8, name in _PACKED
+            for number in bias[:1]:
+                if number >= 0:
+                    found[index, number] = graph.tensors[number], np.int32, False
+    written = set()  # buffers, which tensors may share
+    for tensor, dtype, is_packed in found.values():
+        if tensor.buffer not in written:
+            written.add(tensor.buffer)
+            _rescale(model.buffers[tensor.buffer], dtype, is_packed)
+        tensor.quantization.scale = np.asarray(tensor.quantization.scale, np.float32) / _RATIO
+        if is_packed:
+            tensor.type = schema.TensorType.INT4
     return to_bytes(model)
 
 
@@ -53,20 +59,11 @@ def _is_on_grid(tensor, model):
     return bool(np.all(values == np.round(np.round(values * _RATIO) / _RATIO)))
 
 
-def _to_four_bits(tensor, model, is_packed):
-    values = _rescale(tensor, model, np.int8)
-    if not is_packed:
-        return
-    values = np.append(values, np.zeros(values.size % 2, np.int8)).view(np.uint8) & 15
-    model.buffers[tensor.buffer].data = values[0::2] | (values[1::2] << 4)
-    tensor.type = schema.TensorType.INT4
-
-
-def _rescale(tensor, model, dtype):
-    """Scales the integers of a constant by 7 / 127, and its steps by 127 / 7; returns them."""
-    buffer = model.buffers[tensor.buffer]
+def _rescale(buffer, dtype, is_packed):
+    """Scales the integers of a buffer by 7 / 127, and packs two of them into a byte."""
     values = np.asarray(buffer.data, np.uint8).view(dtype)
     values = np.round(values * _RATIO).astype(dtype)
     buffer.data = values.view(np.uint8)
-    tensor.quantization.scale = np.asarray(tensor.quantization.scale, np.float32) / _RATIO
-    return values
+    if is_packed:
+        values = np.append(values, np.zeros(values.size % 2, np.int8)).view(np.uint8) & 15
+        buffer.data = values[0::2] | (values[1::2] << 4)

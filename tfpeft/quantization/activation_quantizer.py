@@ -20,7 +20,7 @@ class ActivationQuantizer(keras.layers.Layer):
     until `freeze_after` steps. With `ranges="learned"` it is observed for 20 steps, and then moved
     by the gradient of `learned_fake_quant`. 0 is always inside.
 
-    Before any step, values pass through as they are.
+    Before any step, values pass through as they are. Of a frozen quantizer the range stays.
 
     Args:
         bits: 8 or 16.
@@ -66,6 +66,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.steps.assign_add(1.0)
 
     def call(self, x, training=False):
+        training = training and self.trainable
         values = tf.cast(x, "float32")
         if training:
             self.observe(values)

@@ -42,6 +42,7 @@ def _call(placement, folded, bits, marked, call, *args, **kwargs):
     def at(place, x):
         return marked(placement, place, x) if getattr(placement, place) else x
 
+    args, kwargs = kinds.with_first_argument(layer, args, kwargs)
     if placement.inputs:
         args = (at("inputs", args[0]), *args[1:])
     if isinstance(layer, kinds.ATTENTION):
@@ -69,8 +70,10 @@ def _with_kernels(layer, norm, bits, at, call, args, kwargs):
             factor, offset = _factor_and_offset(norm)
             kernels[-1] = kernels[-1] * _along_outputs(layer, kernels[-1], factor)
             bias = (0.0 if bias is None else bias) * factor + offset
+    if not kinds.computes_as_keras(layer):
+        return _in_a_call_of_its_own(layer, kernels, at, call, args, kwargs)
     if isinstance(layer, layers.Embedding):
-        return ops.take(kernels[0], args[0], axis=0)
+        return ops.take(kernels[0], ops.cast(args[0], "int32"), axis=0)
     outputs = _linear(layer, args[0], kernels, bias, at)
     if outputs is None:
         outputs = _by_own_call(layer, kernels, bias, call, args, kwargs)
@@ -130,7 +133,14 @@ def _linear(layer, x, kernels, bias, at):
             return None
         x = ops.conv_transpose(x, kernels[0], strides=strides, padding=layer.padding)
     elif isinstance(layer, (*_DEPTHWISE, *kinds.SEPARABLE)):
-        x = tf.nn.depthwise_conv2d(x, kernels[0], [1, *strides, 1], padding, dilations=rates)
+        # Not of `tf.nn`, which splits images for dilations.
+        x = tf.raw_ops.DepthwiseConv2dNative(
+            input=x,
+            filter=kernels[0],
+            strides=[1, *strides, 1],
+            padding=padding,
+            dilations=[1, *rates, 1],
+        )
         if isinstance(layer, kinds.SEPARABLE):
             x = tf.nn.conv2d(at("between", x), kernels[1], 1, "VALID")
     else:
@@ -188,13 +198,31 @@ def _biased(x, bias):
     return x if bias is None else x + tf.constant(bias, x.dtype)
 
 
+def _in_a_call_of_its_own(layer, kernels, at, call, args, kwargs):
+    """Returns the outputs of a layer of a class that derives from one of Keras."""
+    activation = getattr(layer, "activation", None)
+
+    def activated(x):
+        return activation(at("before_activation", x))
+
+    with (
+        _replaced(layer, kernels, []),
+        kinds.other_activation(layer, None if activation is None else activated),
+    ):
+        return call(*args, **kwargs)
+
+
+def _replaced(layer, kernels, others):
+    variables = [variable for variable, _ in kinds.kernels_of(layer)]
+    replaced = [*zip(variables, kernels, strict=True), *others]
+    values = [(variable, tf.constant(value)) for variable, value in replaced]
+    return keras.StatelessScope(state_mapping=values)
+
+
 def _by_own_call(layer, kernels, bias, call, args, kwargs):
     """Returns the outputs of the layer's own call with other kernels, before its activation."""
-    variables = [variable for variable, _ in kinds.kernels_of(layer)]
-    replaced = list(zip(variables, map(tf.constant, kernels), strict=True))
     has_bias = getattr(layer, "bias", None) is not None
-    if has_bias:
-        replaced.append((layer.bias, tf.constant(bias)))
-    with keras.StatelessScope(state_mapping=replaced), kinds.other_activation(layer, None):
+    others = [(layer.bias, bias)] if has_bias else []
+    with _replaced(layer, kernels, others), kinds.other_activation(layer, None):
         outputs = call(*args, **kwargs)
     return outputs if bias is None or has_bias else _biased(outputs, bias)

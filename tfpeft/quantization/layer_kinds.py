@@ -1,6 +1,7 @@
 """What a layer or operation is to an integer file: kernels, activations, what only moves values."""
 
 import contextlib
+import inspect
 
 import keras
 
@@ -78,6 +79,17 @@ def moves_values(operation):
     return is_of_keras and type(operation).__name__ in _MOVING_OPERATIONS
 
 
+def reads_numbers_of_rows(operation):
+    """Whether an operation reads the numbers of rows of a table."""
+    return isinstance(operation, layers.Embedding)
+
+
+def makes_integers(operation):
+    """Whether an operation casts floats to integers."""
+    is_cast = type(operation).__module__.startswith("keras.") and type(operation).__name__ == "Cast"
+    return is_cast and "float" not in keras.backend.standardize_dtype(operation.dtype)
+
+
 def averages_values(operation):
     """Whether an operation has the range of what it reads, and rounds what it averages."""
     if isinstance(operation, layers.UpSampling2D):
@@ -119,6 +131,23 @@ def own_activation(layer):
     """Returns the name of the activation inside a layer with a kernel; "linear" for none."""
     activation = getattr(layer, "activation", None)
     return "linear" if activation is None else getattr(activation, "__name__", "custom")
+
+
+def computes_as_keras(layer):
+    """Whether a layer with a kernel computes as Keras's class does, and not in a call of its own.
+
+    A class that derives from a layer of Keras may scale a kernel, or use it for something else.
+    """
+    return any(isinstance(layer, kind) and type(layer).call is kind.call for kind in WITH_KERNELS)
+
+
+def with_first_argument(operation, args, kwargs):
+    """Returns the arguments of a call, of which the first is not one by name."""
+    if args:
+        return args, kwargs
+    _, name, *_ = inspect.signature(type(operation).call).parameters
+    kwargs = dict(kwargs)
+    return (kwargs.pop(name),), kwargs
 
 
 def kernels_of(layer):

@@ -1,12 +1,13 @@
 """Where a model rounds: which kernels, and behind which operations an activation."""
 
+import collections
 import dataclasses
 
 import keras
 import numpy as np
 
 from tfpeft.core.arguments import NoMatchError, invalid
-from tfpeft.core.graph import LayerGraph, calls, flatten_layers, is_graph
+from tfpeft.core.graph import LayerGraph, calls, flatten_layers, is_graph, origin
 from tfpeft.core.layers import layers_by_path, matching_patterns
 from tfpeft.quantization import layer_kinds as kinds
 
@@ -72,7 +73,7 @@ class Plan:
     folded: dict
 
 
-def plan_of(model, exclude=()):
+def plan_of(model, exclude=(), rounded_inputs=None):
     """Returns the `Plan` of a model.
 
     - Behind a convolution, a Dense layer or an addition, a ReLU is part of the operator, and so is
@@ -84,17 +85,19 @@ def plan_of(model, exclude=()):
     Args:
         model: A built model.
         exclude: Names or patterns of layers that stay in float32.
+        rounded_inputs: Whether each input is rounded, as it was decided before, since that
+            depends on the statistics of Normalization; None to decide it.
 
     Raises:
         NoMatchError: for entries of `exclude` that match no layer; if no kernel is rounded.
     """
-    planner = _Planner(exclude)
+    planner = _Planner(exclude, rounded_inputs)
     if is_graph(model):
         planner.add_graph(model)
         rounded_inputs = planner.rounded_inputs(model)
     else:
         planner.add_layers(model, "")
-        rounded_inputs = [True]
+        rounded_inputs = [not any(map(kinds.reads_numbers_of_rows, flatten_layers(model)))]
     unmatched = set(exclude) - planner.matched
     if unmatched:
         paths = [path for path in layers_by_path(model)][:10]
@@ -111,14 +114,14 @@ def plan_of(model, exclude=()):
 
 
 class _Planner:
-    def __init__(self, exclude):
-        self._exclude = exclude
+    def __init__(self, exclude, rounded_inputs):
+        self._exclude, self._decided = exclude, rounded_inputs
         self.matched, self.placements, self.in_float, self.folded = set(), [], {}, {}
 
     def add_graph(self, model):
         """Adds what a functional model has, nested models included."""
         self._graph = LayerGraph(model)
-        self._names, self._calls = {}, {}
+        self._names, self._calls, self._reads = {}, {}, collections.Counter()
         self._read(model, "")
         for operation in self._graph.producers:
             reader = self._only_reader(operation) if self._is_linear_kernel(operation) else None
@@ -175,6 +178,8 @@ class _Planner:
             path = f"{prefix}{call.operation.name}"
             self._names.setdefault(call.operation, path)
             self._calls.setdefault(call.operation, []).append(call)
+            for tensor in call.inputs:
+                self._reads[origin(tensor).operation, call.operation] += 1
             if is_graph(call.operation) and len(self._calls[call.operation]) == 1:
                 self._read(call.operation, f"{path}/")
 
@@ -188,13 +193,26 @@ class _Planner:
         return [self._rounds_input(source) for source in self._graph.inputs]
 
     def _rounds_input(self, source):
-        if not str(source.dtype).startswith("float"):
+        if not str(source.dtype).startswith("float") or self._is_of_integers(source):
             return False
         readers = self._graph.consumers.get(source, {})
-        unlike = [reader for reader in readers if _is_of_unlike_columns(reader)]
+        unlike = [reader for reader in readers if isinstance(reader, keras.layers.Normalization)]
+        if self._decided is None:
+            unlike = [reader for reader in unlike if _is_of_unlike_columns(reader)]
+        elif self._decided[self._graph.inputs.index(source)]:
+            unlike = []
         for reader in unlike:
             self.in_float[self._names[reader]] = "its columns are too unlike for 8 bits"
         return not unlike
+
+    def _is_of_integers(self, operation):
+        """Whether values are read as integers, such as the numbers of rows of an Embedding."""
+        for reader in self._graph.consumers.get(operation, {}):
+            if kinds.reads_numbers_of_rows(reader) or kinds.makes_integers(reader):
+                return True
+            if kinds.moves_values(reader) and self._is_of_integers(reader):
+                return True
+        return False
 
     def _add(self, operation):
         """Adds an operation of the graph."""
@@ -254,13 +272,15 @@ class _Planner:
             return placement
         if isinstance(operation, kinds.WITH_KERNELS):
             placement.kernels = True
-            placement.between = isinstance(operation, kinds.SEPARABLE)
+            is_plain = kinds.computes_as_keras(operation)
+            placement.between = isinstance(operation, kinds.SEPARABLE) and is_plain
             activation = kinds.own_activation(operation)
             placement.before_activation = activation not in ("linear", "relu", "relu6")
         else:
             activation = kinds.activation_name(operation)
         placement.gate = activation in ("silu", "swish")
-        if activation in kinds.FIXED_RANGES and placement.output:
+        is_derived = placement.kernels and not kinds.computes_as_keras(operation)
+        if activation in kinds.FIXED_RANGES and placement.output and not is_derived:
             placement.fixed = kinds.FIXED_RANGES[activation]
         return placement
 
@@ -268,7 +288,6 @@ class _Planner:
         """Whether what is behind an operation rounds for it."""
         if placement.path in self.in_float and operation in self._graph.outputs:
             return True  # a float output of the model
-        reader = self._only_reader(operation)
         if operation in self.folded:
             return True
         fuses = (
@@ -276,7 +295,8 @@ class _Planner:
             or kinds.is_arithmetic(operation)
             or isinstance(operation, keras.layers.BatchNormalization)
         )
-        return fuses and reader is not None and kinds.activation_name(reader) in ("relu", "relu6")
+        cuts = [kinds.activation_name(reader) for reader in self._sole_readers(operation)]
+        return fuses and bool(cuts) and all(cut in ("relu", "relu6") for cut in cuts)
 
     def _readers(self, operation):
         """Returns what reads the values of an operation, past those that do nothing."""
@@ -296,18 +316,30 @@ class _Planner:
         once = all(len(self._calls[each]) == 1 for each in (operation, *readers))
         return readers[0] if once else None
 
+    def _sole_readers(self, operation):
+        """Returns what reads an operation, if one operation alone reads each of its outputs."""
+        reader = self._only_reader(operation)
+        if reader is not None:
+            return [reader]
+        readers = (
+            [] if operation in self._graph.outputs else self._graph.consumers.get(operation, {})
+        )
+        # Layers that are called more than once: as many calls as there are calls that read them.
+        reads = sum(self._reads[operation, reader] for reader in readers)
+        return list(readers) if reads == len(self._calls[operation]) else []
+
     def _is_linear_kernel(self, operation):
         return (
             isinstance(operation, kinds.WITH_KERNELS)
+            and kinds.computes_as_keras(operation)
             and not isinstance(operation, keras.layers.Embedding)
             and kinds.own_activation(operation) == "linear"
         )
 
     def _folds(self, operation, reader):
         """Whether what reads the layer with a kernel alone normalizes its output channels."""
-        if not isinstance(reader, keras.layers.BatchNormalization) or isinstance(
-            operation, keras.layers.EinsumDense
-        ):
+        is_einsum = isinstance(operation, keras.layers.EinsumDense)
+        if not isinstance(reader, keras.layers.BatchNormalization) or is_einsum:
             return False
         rank = len(self._calls[operation][0].outputs[0].shape)
         axis = reader.axis[0] if isinstance(reader.axis, (list, tuple)) else reader.axis
@@ -317,8 +349,6 @@ class _Planner:
 
 def _is_of_unlike_columns(operation):
     """Whether an operation normalizes columns that one scale of 8 bits cannot hold together."""
-    if not isinstance(operation, keras.layers.Normalization):
-        return False
     mean, deviation = np.ravel(operation.mean), np.ravel(np.sqrt(operation.variance))
     largest = np.max(np.abs(mean) + deviation)
     return deviation.size > 1 and largest > _ALIKE * np.min(deviation[deviation > 0], initial=1e30)

@@ -186,6 +186,7 @@ class QuantizeAwareModel(keras.Model):
         momentum: Of the moving average.
         freeze_after: Steps after which ranges stay.
         exclude: Layers that stay in float32.
+        rounded_inputs: Whether each input is rounded; None to decide it.
         name: The model's name.
 
     Attributes:
@@ -215,6 +216,7 @@ class QuantizeAwareModel(keras.Model):
         momentum: float = 0.99,
         freeze_after: int | None = None,
         exclude: Sequence[str] = (),
+        rounded_inputs: Sequence[bool] | None = None,
         name: str | None = None,
     ):
         _check_model(model)
@@ -231,7 +233,7 @@ class QuantizeAwareModel(keras.Model):
             "exclude": list(exclude),
         }
         self.model = model
-        self._plan = plan = plan_of(model, exclude)
+        self._plan = plan = plan_of(model, exclude, rounded_inputs)
         self.in_float = plan.in_float
 
         def quantizer(place):
@@ -278,6 +280,9 @@ class QuantizeAwareModel(keras.Model):
             inputs, training, lambda quantizer, x: quantizer(x, training=bool(training))
         )
 
+    def compute_output_spec(self, inputs, training=None):
+        return self.model.compute_output_spec(inputs, training=training)
+
     def _observed(self, quantizer, x):
         quantizer.observe(tf.cast(x, "float32"))
         return quantizer(x)
@@ -297,7 +302,8 @@ class QuantizeAwareModel(keras.Model):
 
         flat = keras.tree.flatten(inputs)
         for i, is_rounded in enumerate(self._plan.rounded_inputs):
-            if is_rounded:
+            # A model without a graph may read integers.
+            if is_rounded and "float" in keras.backend.standardize_dtype(flat[i].dtype):
                 flat[i] = rounded(self.quantizers[f"input_{i}"], flat[i])
         with self._computing(at):
             return self.model(keras.tree.pack_sequence_as(inputs, flat), training=training)
@@ -374,7 +380,13 @@ class QuantizeAwareModel(keras.Model):
 
     def get_config(self) -> dict[str, typing.Any]:
         model = keras.saving.serialize_keras_object(self.model)
-        return {"model": model, **self._settings, "name": self.name}
+        rounded_inputs = self._plan.rounded_inputs
+        return {
+            "model": model,
+            **self._settings,
+            "rounded_inputs": rounded_inputs,
+            "name": self.name,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, typing.Any], custom_objects=None):

@@ -30,6 +30,7 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
     def at(place, tensor):
         return rounded(placement, place, tensor) if getattr(placement, place) else tensor
 
+    args, kwargs = kinds.with_first_argument(layer, args, kwargs)
     if placement.inputs:
         args = (at("inputs", args[0]), *args[1:])
     if isinstance(layer, kinds.ATTENTION):
@@ -44,7 +45,7 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
             activation = functools.partial(_activated, at, activation)
         kept = _replaced_kernels(layer, kernels, states(placement))
         with kept, kinds.other_activation(layer, activation):
-            if isinstance(layer, kinds.SEPARABLE):
+            if isinstance(layer, kinds.SEPARABLE) and kinds.computes_as_keras(layer):
                 outputs = _separable(layer, args[0], at)
             else:
                 outputs = call(*args, **kwargs)
