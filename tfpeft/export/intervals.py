@@ -8,15 +8,16 @@ _MOVES = (
     *("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "PAD"),
 )
 _CUTS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+_FIXED = {"LOGISTIC": (0.0, 255 / 256), "SOFTMAX": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
 _ARITHMETIC = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide}
 
 
 def complete_ranges(graph):
     """Gives ranges to the tensors of a `FloatGraph` whose values follow from a range.
 
-    Forwards: values that are moved; cut, as by a ReLU; and scaled or shifted by constants, for
-    which the range is that of all columns. Backwards: what is only moved, or only cut, needs the
-    range of what becomes of it.
+    Forwards: values that are moved; cut, as by a ReLU; scaled or shifted by constants, for which
+    the range is that of all columns; and those of which TFLite fixes the range. Backwards: what is
+    only moved, or only cut, needs the range of what becomes of it.
     """
     for op in graph.operators:
         _forward(graph, op)
@@ -28,9 +29,13 @@ def complete_ranges(graph):
 
 def _forward(graph, op):
     known = [_range(graph, tensor) for tensor in op.inputs if graph.is_float(tensor)]
-    if any(graph.is_float(t) and t in graph.low for t in op.outputs) or None in known or not known:
+    if any(graph.is_float(t) and t in graph.low for t in op.outputs) or not known:
         return
-    if op.name in _MOVES:
+    if op.name in _FIXED:
+        low, high = _FIXED[op.name]
+    elif None in known:
+        return
+    elif op.name in _MOVES:
         (low, high), *_ = known
         low, high = (min(low, 0.0), max(high, 0.0)) if op.name == "PAD" else (low, high)
     elif op.name in _CUTS:

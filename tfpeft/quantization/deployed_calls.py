@@ -51,6 +51,8 @@ def _call(placement, folded, bits, marked, call, *args, **kwargs):
         outputs = args[0]
     elif isinstance(layer, layers.BatchNormalization) and _is_last_axis(layer, args[0]):
         outputs = _alone(layer, args[0])
+    elif placement.partial:
+        outputs = kinds.merged(layer, args[0], functools.partial(at, "partial"))
     elif placement.kernels:
         outputs = _with_kernels(layer, folded.get(layer), bits, at, call, args, kwargs)
     else:

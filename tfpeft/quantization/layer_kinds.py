@@ -4,6 +4,7 @@ import contextlib
 import inspect
 
 import keras
+from keras import ops
 
 from tfpeft.core.kernel_axes import kernel_axes
 
@@ -51,7 +52,10 @@ FIXED_RANGES = {
     "sigmoid": (0.0, 255 / 256),
     "tanh": (-1.0, 127 / 128),
 }
-"""Ranges that TFLite fixes for the outputs of an operator."""
+"""Ranges that TFLite fixes for the outputs of an operator in 8 bits."""
+FIXED_RANGE_OF_16_BITS = (-32767 / 32768, 32767 / 32768)
+"""The range that it fixes for all of these in 16 bits."""
+_MERGES = (layers.Add, layers.Multiply, layers.Average)
 
 
 def why_float(operation):
@@ -109,6 +113,22 @@ def is_arithmetic(operation):
         type(operation).__module__.startswith("keras.")
         and type(operation).__name__ in ("Add", "Subtract", "Multiply")
     )
+
+
+def merges_in_parts(operation, inputs):
+    """Whether a layer adds or multiplies more tensors than an operator does, or averages them."""
+    is_long = len(inputs) > (1 if isinstance(operation, layers.Average) else 2)
+    return type(operation) in _MERGES and is_long and len({len(x.shape) for x in inputs}) == 1
+
+
+def merged(layer, inputs, rounded):
+    """Returns what Keras's Add, Multiply or Average return, with rounded results of each part."""
+    operation = ops.multiply if isinstance(layer, layers.Multiply) else ops.add
+    first, *others, last = inputs
+    for each in others:
+        first = rounded(operation(first, each))
+    outputs = operation(first, last)
+    return rounded(outputs) / len(inputs) if isinstance(layer, layers.Average) else outputs
 
 
 def activation_name(operation):

@@ -26,6 +26,7 @@ class Placement:
         kernels: Whether its kernels are rounded.
         inputs: Whether what it reads is rounded, which no operation in the graph makes.
         between: Whether values between its two kernels are rounded.
+        partial: Whether the results of a part of the tensors that it merges are rounded.
         before_activation: Whether what its own activation reads is rounded.
         gate: Whether it is a SiLU, whose sigmoid is rounded.
         output: Whether its output is rounded.
@@ -38,6 +39,7 @@ class Placement:
     kernels: bool = False
     inputs: bool = False
     between: bool = False
+    partial: bool = False
     before_activation: bool = False
     gate: bool = False
     output: bool = False
@@ -46,7 +48,7 @@ class Placement:
 
     def places(self):
         """Returns the names of the activations whose range is to be found."""
-        names = ("inputs", "between", "before_activation", "output")
+        names = ("inputs", "between", "partial", "before_activation", "output")
         found = [name for name in names if getattr(self, name)]
         has_range = self.fixed is None and self.follows is None
         return [name for name in found if name != "output" or has_range]
@@ -222,6 +224,9 @@ class _Planner:
             outputs[0].dtype
         )
         placement = self._alone(operation, path)
+        inputs = self._calls[operation][0].inputs
+        is_rounded = placement.path not in self.in_float
+        placement.partial = is_rounded and kinds.merges_in_parts(operation, inputs)
         is_kept = kinds.moves_values(operation) and not kinds.averages_values(operation)
         is_kept = is_kept or not is_float
         if is_kept or (placement.output and self._is_rounded_later(operation, placement)):
@@ -239,7 +244,8 @@ class _Planner:
     def _keep(self, placement):
         changes_call = (*kinds.ATTENTION, keras.layers.BatchNormalization)
         is_changed = isinstance(placement.operation, changes_call)
-        if placement.kernels or placement.output or placement.inputs or is_changed:
+        rounds = placement.output or placement.inputs or placement.partial
+        if placement.kernels or rounds or is_changed:
             self.placements.append(placement)
 
     def _enter(self, layer, path):

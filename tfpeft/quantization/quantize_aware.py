@@ -330,12 +330,15 @@ class QuantizeAwareModel(keras.Model):
         if self._exporting:
             return _mark(x, fixed)
         bits = self._settings["activation_bits"]
+        fixed = kinds.FIXED_RANGE_OF_16_BITS if bits == 16 else fixed
         return tf.cast(fake_quant(tf.cast(x, "float32"), *fixed, bits), x.dtype)
 
     def _marked(self, quantizer, x):
         with tf.init_scope():
-            deployed = quantizer.deployed_range()
-        return _mark(x, deployed)
+            low, high = quantizer.deployed_range()
+        if self._settings["activation_bits"] == 16:
+            high *= 127 / 128  # a mark has 256 steps: so its least value stays as it is
+        return _mark(x, (low, high))
 
     @contextlib.contextmanager
     def exporting(self):
@@ -380,13 +383,8 @@ class QuantizeAwareModel(keras.Model):
 
     def get_config(self) -> dict[str, typing.Any]:
         model = keras.saving.serialize_keras_object(self.model)
-        rounded_inputs = self._plan.rounded_inputs
-        return {
-            "model": model,
-            **self._settings,
-            "rounded_inputs": rounded_inputs,
-            "name": self.name,
-        }
+        own = {"rounded_inputs": self._plan.rounded_inputs, "name": self.name}
+        return {"model": model, **self._settings, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, typing.Any], custom_objects=None):

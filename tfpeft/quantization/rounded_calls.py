@@ -35,7 +35,9 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
         args = (at("inputs", args[0]), *args[1:])
     if isinstance(layer, kinds.ATTENTION):
         return kinds.attention_by_steps(call, *args, **kwargs)
-    if not placement.kernels:
+    if placement.partial:
+        outputs = kinds.merged(layer, args[0], functools.partial(at, "partial"))
+    elif not placement.kernels:
         outputs = _silu(at, args[0]) if placement.gate else call(*args, **kwargs)
     else:
         activation = getattr(layer, "activation", None)
