@@ -56,6 +56,13 @@ def merged():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def of_the_larger():
+    inputs = keras.Input((8,))
+    first = layers.Dense(8)(inputs)
+    larger = layers.Maximum()([layers.Dense(8, activation="relu")(inputs), first])
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([larger, first])))
+
+
 def exported(model, path, **options):
     """Returns a quantise-aware copy of a model, samples, and the outputs of its file."""
     x = samples(model)
@@ -65,7 +72,9 @@ def exported(model, path, **options):
     return aware, x, tfpeft.TFLiteFile(path).predict(x)
 
 
-@pytest.mark.parametrize("function", [derived, of_floats, called_twice, dilated, merged])
+@pytest.mark.parametrize(
+    "function", [derived, of_floats, called_twice, dilated, merged, of_the_larger]
+)
 def test_the_file_has_the_outputs_of_the_model(function, tmp_path):
     keras.utils.set_random_seed(0)
     aware, x, found = exported(function(), tmp_path / "model.tflite")

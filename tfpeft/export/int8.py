@@ -19,7 +19,7 @@ from tfpeft.export.file_writing import repacked, to_bytes
 from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.four_bits import with_four_bit_weights
 from tfpeft.export.histograms import choose_ranges
-from tfpeft.export.intervals import complete_ranges
+from tfpeft.export.intervals import complete_ranges, unite_ranges
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
 from tfpeft.export.quantization_marks import take_marks
@@ -170,6 +170,7 @@ class Quantizer:
             if marks:
                 graph.set_ranges(marks[program.graph])
                 complete_ranges(graph)
+            unite_ranges(graph)
 
     def raw_columns(self):
         """Returns what `raw_columns` returns, of all graphs."""

@@ -9,6 +9,7 @@ _MOVES = (
 )
 _CUTS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 _FIXED = {"LOGISTIC": (0.0, 255 / 256), "SOFTMAX": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
+_CHOICES = ("MAXIMUM", "MINIMUM", "SELECT", "SELECT_V2")
 _ARITHMETIC = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide}
 
 
@@ -25,6 +26,26 @@ def complete_ranges(graph):
         _backward(graph, op)
     for op in graph.operators:
         _forward(graph, op)
+
+
+def unite_ranges(graph):
+    """Gives what chooses between tensors, such as a maximum, and these tensors one range.
+
+    The quantizer gives the inputs the range of the output, and other operators that read them
+    would find their values cut.
+    """
+    choices = [op for op in graph.operators if op.name in _CHOICES]
+    for _ in choices:  # of those in a row, the last reaches the first
+        for op in choices:
+            known = [t for t in (*op.inputs, *op.outputs) if t in graph.low]
+            ranges = [_range(graph, t) for t in (*known, *op.inputs) if graph.is_float(t)]
+            ranges = [each for each in ranges if each is not None and np.isfinite(each).all()]
+            if known and ranges:
+                low, high = (
+                    side(ends)
+                    for side, ends in zip((min, max), zip(*ranges, strict=True), strict=True)
+                )
+                graph.set_ranges(dict.fromkeys(known, (low, high)))
 
 
 def _forward(graph, op):
