@@ -1,6 +1,7 @@
 """int8 files of one model that differ in which layers stay in float32."""
 
 from tfpeft.export.conversion import in_float32, initial_states
+from tfpeft.export.file_writing import repacked
 from tfpeft.export.int8 import Quantizer, samples_per_run
 from tfpeft.export.int8_options import Int8Options
 from tfpeft.export.lost_layers import LayerNames
@@ -66,5 +67,5 @@ class Int8Files:
 
     def _written(self, in_float):
         path = self._folder / "int8.tflite"
-        path.write_bytes(self._quantizer.convert(in_float | self._in_float))
+        path.write_bytes(repacked(self._quantizer.convert(in_float | self._in_float)))
         return TFLiteFile(path)
