@@ -32,9 +32,14 @@ _HEADER = ["device", *(title for title, _, _ in _COLUMNS)]
 _FORM = {str: {**{key: (numbers.Real, None) for _, key, _ in _COLUMNS}, "notes": [str]}}
 
 
+def targets_of(settings):
+    """Returns the devices that a script was asked for; none for scripts without `--target`."""
+    return getattr(settings, "target", ())
+
+
 def check(settings):
     """Raises for a --target whose package is not installed."""
-    for target in settings.target:
+    for target in targets_of(settings):
         check_target(target)
 
 

@@ -90,7 +90,9 @@ def run(job, settings, names, *, own_flags=()):
         files = [stage.file for stage in with_teacher(names)]
         whole = [folder.has(file) for file in files]
         whole.append(folder.has("report.json", _REPORT))
-        if not all(whole) or not devices.are_described(folder / "report.json", settings.target):
+        if not all(whole) or not devices.are_described(
+            folder / "report.json", devices.targets_of(settings)
+        ):
             run_stages(settings, folder, names)
         drop = reports.show(folder, headline, _REPORT)["accuracy_drop"]
     if settings.max_accuracy_drop is not None and drop > settings.max_accuracy_drop:
@@ -228,7 +230,7 @@ def run_stages(settings, folder, names):
         "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
         "test_samples": len(data.test[1]),
         "outputs": dataclasses.asdict(last),
-        "devices": devices.describe(folder, quantize.STAGE.file, settings.target),
+        "devices": devices.describe(folder, quantize.STAGE.file, devices.targets_of(settings)),
     }
     write_report(folder, comparison, facts)
 

@@ -98,6 +98,7 @@ def test_compress_writes_everything_that_it_lists(digits_run):
 )
 def test_the_headline_has_a_sign_of_what_is_not_zero(drop, change):
     result = {"size_ratio": 12.94, "accuracy_drop": drop, "test_samples": 360}
+    result["teacher_file"] = "float32"
     assert headline(result) == (
         f"model.tflite: 12.9x smaller than the teacher's float32 file, accuracy {change} points, "
         "on 360 test samples."
