@@ -94,11 +94,23 @@ class Tfpeft(Library):
             )
         return self._fit(tfpeft.quantize_aware(model), optimizer, epochs)
 
+    def all_in_one(self, model, epochs):
+        """Returns the quantise-aware model, pruned and then clustered in the same training."""
+        pruning = tfpeft.MagnitudePruning(
+            self._adam(epochs), self._schedule(epochs), scope="global", exclude=EXCLUDED
+        )
+        optimizer = tfpeft.WeightClustering(pruning, self.clusters, exclude=EXCLUDED)
+        return self._fit(tfpeft.quantize_aware(model), optimizer, epochs)
+
     def export(self, model, path, quantization):
         """Writes the file of a model; "int8" of one that is not quantise-aware calibrates."""
-        data = self.x[:CALIBRATED] if quantization == "int8" else None
         tfpeft.export_tflite(
-            model, path, quantization=quantization, representative_data=data, allow_deviation=1e9
+            model,
+            path,
+            quantization=quantization,
+            representative_data=self.x[:CALIBRATED] if quantization == "int8" else None,
+            allow_deviation=1e9,
+            compact=quantization == "int8",
         )
 
 

@@ -8,9 +8,11 @@ with Adam whose rate falls to 0 as a cosine:
 
 - "float32" and "int8, post-training" have the trained weights (400 samples for the ranges).
 - "quantise-aware": tuned with rounding.
-- "pruned": tuned to 93% zeros in each kernel, then tuned with rounding; the zeros stay.
+- "pruned": tuned to 93% zeros (in TFMOT in each kernel, in tfpeft of all kernels together), then
+  tuned with rounding; the zeros stay.
 - "clustered": tuned to 16 values per kernel, then tuned with rounding; the clusters stay.
 - "all three": the pruned model, clustered, then tuned with rounding.
+- "all three at once": all of that in one training of as many epochs, which TFMOT cannot.
 
 Of each file: accuracy on all 10,000 test images, how many classes are those of the model in Keras
 that it was written from, bytes, gzip bytes, and milliseconds of a sample on one thread, all files
@@ -24,6 +26,7 @@ import json
 import pathlib
 import time
 
+import keras
 import machine
 import numpy as np
 from absl import app, flags
@@ -48,7 +51,17 @@ flags.DEFINE_integer("clusters", 16, "Distinct values of clustered kernels.")
 flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
 flags.DEFINE_integer("limit", None, "Training images, the first ones; default: all.")
 
-ROWS = ("float32", "int8, post-training", "quantise-aware", "pruned", "clustered", "all three")
+ONCE = "all three at once"
+ROWS = (
+    "float32",
+    "int8, post-training",
+    "quantise-aware",
+    "pruned",
+    "clustered",
+    "all three",
+    ONCE,
+)
+LIBRARIES = {"tfpeft": Tfpeft, "TFMOT": Tfmot}
 COLUMNS = ("accuracy", "agreement", "bytes", "gzip", "ms")
 
 
@@ -76,6 +89,8 @@ def models(library, model):
     yield "clustered", library.quantized(clustered, epochs, kept="clusters"), "int8"
     both = library.clustered(pruned, epochs)
     yield "all three", library.quantized(both, epochs, kept="clusters"), "int8"
+    if isinstance(library, Tfpeft):
+        yield ONCE, library.all_in_one(model, 3 * epochs), "int8"
 
 
 def figures(path, model, test):
@@ -93,39 +108,40 @@ def figures(path, model, test):
     }
 
 
-def run(dataset, seed, folder):
-    """Yields a result for each file of a dataset and seed, which are in a folder afterwards."""
+def run(name, dataset, seed, folder):
+    """Yields a result for each file of a library, which are in a folder afterwards."""
     train, test = load(dataset)
-    made = {
-        name: kind(
-            *train,
-            batch_size=FLAGS.batch_size,
-            seed=seed,
-            sparsity=FLAGS.sparsity,
-            clusters=FLAGS.clusters,
-            learning_rate=FLAGS.tuning_rate,
-        )
-        for name, kind in (("tfpeft", Tfpeft), ("TFMOT", Tfmot))
+    settings = {
+        "batch_size": FLAGS.batch_size,
+        "seed": seed,
+        "sparsity": FLAGS.sparsity,
+        "clusters": FLAGS.clusters,
+        "learning_rate": FLAGS.tuning_rate,
     }
-    original = made["tfpeft"].trained(mobilenet_like, FLAGS.epochs, FLAGS.learning_rate)
-    for name in FLAGS.libraries:
-        library, started = made[name], time.perf_counter()
-        model = library.copied(original, mobilenet_like) if name == "TFMOT" else original
-        for row, each, quantization in models(library, model):
-            path = folder / f"{dataset}_{seed}_{name}_{ROWS.index(row)}.tflite"
-            library.export(each, path, quantization)
-            seconds = time.perf_counter() - started
-            yield {"library": name, "row": row, "seconds": seconds, "path": str(path)} | figures(
-                path, each, test
-            )
-            started = time.perf_counter()
+    original = folder / f"{dataset}_{seed}.keras"
+    if not original.exists():
+        trained = Tfpeft(*train, **settings).trained(
+            mobilenet_like, FLAGS.epochs, FLAGS.learning_rate
+        )
+        trained.save(original)
+    model = keras.models.load_model(original)
+    library = LIBRARIES[name](*train, **settings)
+    if name == "TFMOT":
+        model = library.copied(model, mobilenet_like)
+    started = time.perf_counter()
+    for row, each, quantization in models(library, model):
+        path = folder / f"{dataset}_{seed}_{name}_{ROWS.index(row)}.tflite"
+        library.export(each, path, quantization)
+        result = {"row": row, "seconds": time.perf_counter() - started, "path": str(path)}
+        yield result | figures(path, each, test)
+        started = time.perf_counter()
 
 
 def with_latency(results, dataset):
-    """Adds the milliseconds of a sample, of all files in turn."""
+    """Returns the results with the milliseconds of a sample, of all files in turn."""
     sample = load(dataset)[1][0][:1]
-    files = {each["path"]: tfpeft.TFLiteFile(each["path"]) for each in results}
-    times = round_robin({path: file.prepare(sample) for path, file in files.items()})
+    programs = {each["path"]: tfpeft.TFLiteFile(each["path"]).prepare(sample) for each in results}
+    times = round_robin(programs)
     return [{**each, "ms": times[each["path"]][0]} for each in results]
 
 
@@ -155,22 +171,25 @@ def main(_):
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "results.jsonl"
     done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    for seed in map(int, FLAGS.seeds):
-        for dataset in FLAGS.datasets:
-            key = {"dataset": dataset, "seed": seed}
-            if any(key.items() <= each.items() for each in done):
-                continue
-            results = []
-            for result in run(dataset, seed, folder):
-                print(json.dumps(key | result), flush=True)
-                results.append(key | result)
-            results = with_latency(results, dataset)
+    runs = [
+        {"dataset": dataset, "seed": int(seed), "library": library}
+        for dataset in FLAGS.datasets
+        for seed in FLAGS.seeds
+        for library in FLAGS.libraries
+    ]
+    for key in runs:
+        last = ONCE if key["library"] == "tfpeft" else "all three"
+        if any((key | {"row": last}).items() <= each.items() for each in done):
+            continue
+        for result in run(key["library"], key["dataset"], key["seed"], folder):
+            done.append(key | result)
+            print(json.dumps(done[-1]), flush=True)
             with output.open("a") as file:
-                file.writelines(json.dumps(each) + "\n" for each in results)
-            done += results
+                file.write(json.dumps(done[-1]) + "\n")
     print(machine.describe())
     for dataset in FLAGS.datasets:
-        print(f"\n{table(dataset, done)}")
+        found = [each for each in done if each["dataset"] == dataset]
+        print(f"\n{table(dataset, with_latency(found, dataset))}")
 
 
 if __name__ == "__main__":
