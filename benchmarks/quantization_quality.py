@@ -12,7 +12,7 @@ with Adam whose rate falls to 0 as a cosine:
   tuned with rounding; the zeros stay.
 - "clustered": tuned to 16 values per kernel, then tuned with rounding; the clusters stay.
 - "all three": the pruned model, clustered, then tuned with rounding.
-- "all three at once": all of that in one training of as many epochs, which TFMOT cannot.
+- "all three together": all of that in one training of as many epochs, which TFMOT cannot.
 
 Of each file: accuracy on all 10,000 test images, how many classes are those of the model in Keras
 that it was written from, bytes, gzip bytes, and milliseconds of a sample on one thread, all files
@@ -51,7 +51,7 @@ flags.DEFINE_integer("clusters", 16, "Distinct values of clustered kernels.")
 flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
 flags.DEFINE_integer("limit", None, "Training images, the first ones; default: all.")
 
-ONCE = "all three at once"
+TOGETHER = "all three together"
 ROWS = (
     "float32",
     "int8, post-training",
@@ -59,7 +59,7 @@ ROWS = (
     "pruned",
     "clustered",
     "all three",
-    ONCE,
+    TOGETHER,
 )
 LIBRARIES = {"tfpeft": Tfpeft, "TFMOT": Tfmot}
 COLUMNS = ("accuracy", "agreement", "bytes", "gzip", "ms")
@@ -90,7 +90,7 @@ def models(library, model):
     both = library.clustered(pruned, epochs)
     yield "all three", library.quantized(both, epochs, kept="clusters"), "int8"
     if isinstance(library, Tfpeft):
-        yield ONCE, library.all_in_one(model, 3 * epochs), "int8"
+        yield TOGETHER, library.all_in_one(model, 3 * epochs), "int8"
 
 
 def figures(path, model, test):
@@ -178,7 +178,7 @@ def main(_):
         for library in FLAGS.libraries
     ]
     for key in runs:
-        last = ONCE if key["library"] == "tfpeft" else "all three"
+        last = TOGETHER if key["library"] == "tfpeft" else "all three"
         if any((key | {"row": last}).items() <= each.items() for each in done):
             continue
         for result in run(key["library"], key["dataset"], key["seed"], folder):

@@ -15,10 +15,12 @@ thread, all files in turn.
 - "macs": the fraction of the multiply-accumulates that is left, of channels everywhere ("taylor").
 
 The accuracy is that of the last epoch, whatever those before had. Runs that are in --output already
-are not run again. After each epoch the model is saved beside it; `--trained` takes the saved ones.
+are not run again. After each epoch the model is saved beside it; `--trained` goes
+on from there, with --epochs=0 it only settles and writes.
 
 --data_dir has cifar10.npz, --mlperf_dir pretrainedResnet.h5 and pretrainedResnet_quant.tflite.
-Cost: 100 seconds an epoch on one core. The table is in README.md.
+Cost: 100 seconds an epoch on one core, that is 20 minutes on 2 cores for one try. The tables are in
+README.md, with the tries that were run.
 """
 
 import json
@@ -40,10 +42,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 8, "Of each try.", lower_bound=0)
 flags.DEFINE_integer("images", 50_000, "Training images, the first ones.", lower_bound=1000)
 flags.DEFINE_list("tries", [], "Only these; default: all.")
-flags.DEFINE_bool("trained", False, "Take the saved models, as of a run that was cut.")
+flags.DEFINE_bool("trained", False, "Begin with the saved models, as of a run that was cut.")
+flags.DEFINE_float("learning_rate", 3e-4, "At the beginning.")
 flags.DEFINE_integer("threads", 0, "Threads of TensorFlow; 0 for all cores.")
 
-BATCH_SIZE, LEARNING_RATE, ALPHA, TEMPERATURE = 128, 3e-4, 0.5, 2.0
+BATCH_SIZE, ALPHA, TEMPERATURE = 128, 0.5, 2.0
 SCORED, CALIBRATED, SETTLING = 2000, 400, 300
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -108,7 +111,7 @@ class Saved(keras.callbacks.Callback):
 def tuned(teacher, student, data, test, path):
     """Trains a quantise-aware model by distillation."""
     steps = len(data[1]) // BATCH_SIZE
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, FLAGS.epochs * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps)
     model = tfpeft.Distiller(
         teacher, student, alpha=ALPHA, temperature=TEMPERATURE, student_from_logits=True
     )
@@ -139,7 +142,7 @@ def run(name, teacher, data, test, folder):
     path = folder / f"{name.replace(' ', '_')}.tflite"
     if FLAGS.trained:
         student = keras.models.load_model(path.with_suffix(".keras"), compile=False)
-    else:
+    if FLAGS.epochs:
         tuned(teacher, student, data, test, path.with_suffix(".keras"))
     unsettled = channels_quality.accuracy(student, test)
     settle(student, data)
