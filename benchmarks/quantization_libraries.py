@@ -72,9 +72,9 @@ class Tfpeft(Library):
         return self._fit(model, self._adam(epochs, learning_rate), epochs)
 
     def pruned(self, model, epochs):
-        """Returns the model tuned to `sparsity` zeros in each kernel."""
+        """Returns the model tuned to `sparsity` zeros, all kernels ranked together."""
         optimizer = tfpeft.MagnitudePruning(
-            self._adam(epochs), self._schedule(epochs), exclude=EXCLUDED
+            self._adam(epochs), self._schedule(epochs), scope="global", exclude=EXCLUDED
         )
         return tfpeft.strip_pruning(self._fit(_copy(model), optimizer, epochs))
 
@@ -138,7 +138,7 @@ class Tfmot(Library):
         clustered = cluster.cluster_weights(
             _copy(model),
             number_of_clusters=self.clusters,
-            cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
+            cluster_centroids_init=clustering.CentroidInitialization.LINEAR,
             preserve_sparsity=_has_zeros(model),
         )
         self._fit(clustered, self._adam(epochs), epochs)
