@@ -141,9 +141,8 @@ def test_mixed_precision():
     assert np.max(np.abs(np.asarray(aware(X)) - np.asarray(exact(X)))) < 0.1
 
 
-def test_replicas(plain):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+def test_replicas(plain, mirrored):
+    with mirrored.scope():
         aware = compiled(tfpeft.quantize_aware(plain))
     fit(aware)
     assert all(np.all(np.isfinite(w)) for w in aware.weights)
@@ -169,11 +168,15 @@ def test_pruned_weights_stay_zero(plain):
 
 
 def test_a_student_in_a_distiller(plain):
-    aware = tfpeft.quantize_aware(plain)
+    confident = keras.models.clone_model(plain)  # probabilities of 0 and 1
+    confident.set_weights([*plain.get_weights()[:-2], *(30 * w for w in plain.get_weights()[-2:])])
+    plain, aware = confident, tfpeft.quantize_aware(confident, representative_data=X)
     distiller = tfpeft.Distiller(plain, aware, alpha=0.5, temperature=2.0)
     distiller.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy())
+    before = distiller.evaluate(X, Y, verbose=0, return_dict=True)
+    assert before["soft_labels"] < 0.01  # of logits, as rounded probabilities may be 0
     distiller.fit(X, Y, batch_size=8, verbose=0)
-    assert float(aware.quantizers["input_0"].steps) == 4.0
+    assert float(aware.quantizers["input_0"].steps) == 1 + 4  # calibration, training
     assert isinstance(distiller.student, tfpeft.QuantizeAwareModel)
 
 

@@ -120,3 +120,16 @@ def _makes_masks(layer):
 def mask_of(tensor):
     """Returns the Keras mask of a tensor, or None."""
     return getattr(tensor, "_keras_mask", None)
+
+
+def logits_of(tensor):
+    """Returns what Keras's softmax or sigmoid was given to make a tensor, or None."""
+    return getattr(tensor, "_keras_logits", None)
+
+
+def keep_notes(tensor, original):
+    """Gives a tensor what Keras notes on another one that it stands for: logits and a mask."""
+    for name in ("_keras_logits", "_keras_mask"):
+        if hasattr(original, name):
+            setattr(tensor, name, getattr(original, name))
+    return tensor

@@ -6,7 +6,7 @@ from keras import ops
 
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import outputs_by_key
-from tfpeft.core.hooks import mask_of
+from tfpeft.core.hooks import logits_of, mask_of
 from tfpeft.distillation.output_kinds import are_logits, check_same_classes
 from tfpeft.distillation.output_matching import OutputNames, match_outputs
 
@@ -257,5 +257,8 @@ def _unknown(argument, names, received):
 
 
 def _as_logits(loss, outputs, is_logits):
+    noted = None if is_logits else logits_of(outputs)
+    if noted is not None:  # exact, where probabilities are rounded to 0 or 1
+        return ops.cast(noted, "float32")
     outputs = ops.cast(outputs, "float32")
     return outputs if is_logits else loss.logits(outputs)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfpeft.core.hooks import intercepting
+from tfpeft.core.hooks import intercepting, keep_notes
 from tfpeft.quantization import layer_kinds as kinds
 
 
@@ -53,7 +53,7 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
                 outputs = call(*args, **kwargs)
     if not placement.output:
         return outputs
-    return _like(at("output", outputs), outputs)
+    return keep_notes(at("output", outputs), outputs)
 
 
 def _silu(at, x):
@@ -62,15 +62,6 @@ def _silu(at, x):
 
 def _activated(at, activation, x):
     return activation(at("before_activation", x))
-
-
-def _like(rounded, outputs):
-    """Gives a tensor what Keras notes on the original: the logits of a softmax, a mask."""
-    for name in ("_keras_logits", "_keras_mask"):
-        if hasattr(outputs, name):
-            with contextlib.suppress(AttributeError):
-                setattr(rounded, name, getattr(outputs, name))
-    return rounded
 
 
 @contextlib.contextmanager
