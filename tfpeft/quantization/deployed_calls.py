@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfpeft.core.hooks import intercepting
 from tfpeft.core.kernel_axes import parse_einsum
 from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.fake_quant import weights_on_grid
+from tfpeft.quantization.rounded_calls import computing
 
 layers = keras.layers
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
@@ -31,33 +31,19 @@ def deploying(plan, bits, marked):
         bits: Bits of the weights.
         marked: A function `(placement, place, tensor)` that marks the range of an activation.
     """
-    placements = plan.placements
-    functions = [functools.partial(_call, each, plan.folded, bits, marked) for each in placements]
-    return intercepting([each.operation for each in placements], functions)
+    compute = functools.partial(_compute, plan.folded, bits)
+    return computing(plan.placements, marked, compute)
 
 
-def _call(placement, folded, bits, marked, call, *args, **kwargs):
+def _compute(folded, bits, placement, at, call, args, kwargs):
     layer = placement.operation
-
-    def at(place, x):
-        return marked(placement, place, x) if getattr(placement, place) else x
-
-    args, kwargs = kinds.with_first_argument(layer, args, kwargs)
-    if placement.inputs:
-        args = (at("inputs", args[0]), *args[1:])
-    if isinstance(layer, kinds.ATTENTION):
-        return kinds.attention_by_steps(call, *args, **kwargs)
     if layer in folded.values():
-        outputs = args[0]
-    elif isinstance(layer, layers.BatchNormalization) and _is_last_axis(layer, args[0]):
-        outputs = _alone(layer, args[0])
-    elif placement.partial:
-        outputs = kinds.merged(layer, args[0], functools.partial(at, "partial"))
-    elif placement.kernels:
-        outputs = _with_kernels(layer, folded.get(layer), bits, at, call, args, kwargs)
-    else:
-        outputs = call(*args, **kwargs)
-    return at("output", outputs)
+        return args[0]
+    if isinstance(layer, layers.BatchNormalization) and _is_last_axis(layer, args[0]):
+        return _alone(layer, args[0])
+    if placement.kernels:
+        return _with_kernels(layer, folded.get(layer), bits, at, call, args, kwargs)
+    return call(*args, **kwargs)
 
 
 def _with_kernels(layer, norm, bits, at, call, args, kwargs):

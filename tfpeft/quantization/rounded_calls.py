@@ -20,11 +20,24 @@ def rounding(placements, kernels, rounded, states):
         rounded: A function `(placement, place, tensor)` that rounds an activation.
         states: A function `(placement)` that returns the variables which `rounded` changes.
     """
-    functions = [functools.partial(_call, each, kernels, rounded, states) for each in placements]
+    return computing(placements, rounded, functools.partial(_compute, kernels, states))
+
+
+def computing(placements, rounded, compute):
+    """Returns a context in which `compute` replaces what layers do between their roundings.
+
+    Args:
+        placements: `Placement`s.
+        rounded: A function `(placement, place, tensor)` that rounds an activation, or marks it.
+        compute: A function `(placement, at, call, args, kwargs)` that returns the outputs of a
+            layer; `call` is the layer's own, and `at(place, tensor)` rounds where the placement has
+            that place.
+    """
+    functions = [functools.partial(_call, each, rounded, compute) for each in placements]
     return intercepting([each.operation for each in placements], functions)
 
 
-def _call(placement, kernels, rounded, states, call, *args, **kwargs):
+def _call(placement, rounded, compute, call, *args, **kwargs):
     layer = placement.operation
 
     def at(place, tensor):
@@ -37,23 +50,27 @@ def _call(placement, kernels, rounded, states, call, *args, **kwargs):
         return kinds.attention_by_steps(call, *args, **kwargs)
     if placement.partial:
         outputs = kinds.merged(layer, args[0], functools.partial(at, "partial"))
-    elif not placement.kernels:
-        outputs = _silu(at, args[0]) if placement.gate else call(*args, **kwargs)
     else:
-        activation = getattr(layer, "activation", None)
-        if placement.gate:
-            activation = functools.partial(_silu, at)
-        if placement.before_activation:
-            activation = functools.partial(_activated, at, activation)
-        kept = _replaced_kernels(layer, kernels, states(placement))
-        with kept, kinds.other_activation(layer, activation):
-            if isinstance(layer, kinds.SEPARABLE) and kinds.computes_as_keras(layer):
-                outputs = _separable(layer, args[0], at)
-            else:
-                outputs = call(*args, **kwargs)
+        outputs = compute(placement, at, call, args, kwargs)
     if not placement.output:
         return outputs
     return keep_notes(at("output", outputs), outputs)
+
+
+def _compute(kernels, states, placement, at, call, args, kwargs):
+    layer = placement.operation
+    if not placement.kernels:
+        return _silu(at, args[0]) if placement.gate else call(*args, **kwargs)
+    activation = getattr(layer, "activation", None)
+    if placement.gate:
+        activation = functools.partial(_silu, at)
+    if placement.before_activation:
+        activation = functools.partial(_activated, at, activation)
+    kept = _replaced_kernels(layer, kernels, states(placement))
+    with kept, kinds.other_activation(layer, activation):
+        if isinstance(layer, kinds.SEPARABLE) and kinds.computes_as_keras(layer):
+            return _separable(layer, args[0], at)
+        return call(*args, **kwargs)
 
 
 def _silu(at, x):
