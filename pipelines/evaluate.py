@@ -8,15 +8,20 @@ Quality, parameters, MACs, bytes, and latency on one thread, the files measured 
 import pathlib
 
 import tfpeft
-from pipelines.common import classifiers, datasets, models
+from pipelines.common import classifiers, datasets, models, objectives, samples
+from pipelines.common.compilation import compilation_of
 from pipelines.common.flags import (
     ALLOW_CHANCE,
     CUSTOM_OBJECTS,
     DATA_FLAGS,
     FORMAT,
+    METRICS,
     MODEL_FLAGS,
+    OBJECTIVE_FLAGS,
     READ_FLAGS,
+    TASK,
     TRAIN_FLAGS,
+    with_defaults,
 )
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
@@ -28,24 +33,28 @@ def main(settings, paths):
         raise unexpected("one or more .keras, .h5 or .tflite files", "none")
     custom_objects = models.import_custom_objects(settings.custom_objects)
     opened = {path: open_model(path, custom_objects) for path in paths}
-    data = datasets.load_given(settings, models.input_shape(opened[paths[0]]))
+    first = opened[paths[0]]
+    compilation = None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
+    request = objectives.request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
+    data = datasets.load_given(settings, first, request)
     if settings.format == "table":  # others are read by programs
         print(data, flush=True)
-    kinds = []
+    kinds, shape = [], None
     for path, model in opened.items():
-        before = data.test[0].shape
-        data, outputs = data.for_model(model, path)
-        if kinds and data.test[0].shape != before:
-            expected = f"models with inputs of one shape, {before[1:]} as {paths[0]}"
-            raise unexpected(expected, f"{path} with {data.test[0].shape[1:]}")
-        kinds.append(outputs)
-        classifiers.check_loss(path, outputs, path)
-        chance = classifiers.chance_of(model, data.test, outputs)
-        chance.check(path, settings.allow_chance)
+        data, objective = data.for_model(model, path)
+        x = samples.first_inputs(data.test, 1)
+        if shape not in (None, getattr(x, "shape", None)):
+            expected = f"models with inputs of one shape, {shape[1:]} as {paths[0]}"
+            raise unexpected(expected, f"{path} with {x.shape[1:]}")
+        shape = getattr(x, "shape", None)
+        kinds.append(objective)
+        if objective.outputs is not None:
+            classifiers.check_loss(path, objective.outputs, path)
+        objective.chance_of(model, data.test).check(path, settings.allow_chance)
     measured = {
         path: path if isinstance(model, TFLiteFile) else model for path, model in opened.items()
     }
-    comparison = tfpeft.compare(measured, data.test, from_logits=classifiers.from_logits(kinds))
+    comparison = objectives.compare(measured, data.test, kinds)
     if settings.format == "json":
         print(comparison.to_json())
     else:
@@ -67,12 +76,13 @@ SCRIPT = Script(
     __doc__,
     groups={
         "data": READ_FLAGS,
+        "task": (TASK, METRICS),
         "models": (CUSTOM_OBJECTS, ALLOW_CHANCE),
         "output": (FORMAT,),
     },
-    first=("dataset", "pixel_range", "classes", "format", "custom_objects"),
+    first=("dataset", "task", "metrics", "pixel_range", "classes", "format", "custom_objects"),
     takes_files=True,
-    others=(*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS),
+    others=(*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS),
 )
 
 

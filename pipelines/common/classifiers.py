@@ -4,10 +4,11 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from pipelines.common.models import compiled_loss, predict
-from tfpeft.core.arguments import InputError, last_cause, unexpected
+from pipelines.common import samples
+from pipelines.common.compilation import compilation_of
+from pipelines.common.models import call, predict
+from tfpeft.core.arguments import unexpected
 from tfpeft.core.graph import last_activation
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -104,10 +105,11 @@ def outputs_of(model, x, received="--model"):
         names = ", ".join(tensor.name for tensor in inputs)
         raise unexpected("a model with one input", f"{received} with {len(inputs)}: {names}")
     x = x[:_SAMPLES]
+    outputs = call(model, x, received)
     if isinstance(model, TFLiteFile):
-        outputs, activation = model.predict(x), "softmax" if model.is_softmax() else None
+        activation = "softmax" if model.is_softmax() else None
     else:
-        outputs, activation = _call(model, x, received), last_activation_of(model)
+        activation = last_activation_of(model)
     if not hasattr(outputs, "shape"):
         keys = f" of {len(outputs)}" if hasattr(outputs, "__len__") else ""
         raise unexpected(
@@ -121,16 +123,6 @@ def outputs_of(model, x, received="--model"):
             f"{received} with outputs of shape {outputs.shape[1:]} a sample",
         )
     return Outputs(_kind(activation, outputs), outputs.shape[1])
-
-
-def _call(model, x, received):
-    try:
-        return model(x, training=False)
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        raise InputError(
-            f"Received a model and a dataset that do not fit: {received} does not take inputs of "
-            f"shape {x.shape[1:]}. Received: --dataset with these: {last_cause(error)}"
-        ) from error
 
 
 def last_activation_of(model):
@@ -161,11 +153,17 @@ def from_logits(kinds):
     return True if single else None
 
 
+def is_of_numbers(loss):
+    """Whether the loss of this name is for targets that are numbers; None is not."""
+    return (loss or "").lower().replace("_", "") in _REGRESSION
+
+
 def check_loss(path, outputs, received):
     """Raises if the model of a file was compiled for targets that are no classes."""
-    name = compiled_loss(path)
+    compilation = compilation_of(path)
+    name = compilation and compilation.loss_name
     plain = (name or "").lower().replace("_", "")
-    is_number = plain in _REGRESSION and outputs.kind == "logits"
+    is_number = is_of_numbers(name) and outputs.kind == "logits"
     is_binary = plain in _BINARY and outputs.kind == "logits" and outputs.units > 1
     if is_number or is_binary:
         expected = "a classifier that is compiled with a cross-entropy of classes"
@@ -221,9 +219,7 @@ def _chance(accuracy, recall, y):
     return Chance(float(accuracy), float(majority), int(samples), bool(is_better))
 
 
-def chance_of(model, pair, outputs):
-    """Returns the `Chance` of a model or a .tflite file, on up to 1000 samples of (x, y)."""
-    count = len(pair[1])
-    spread = np.linspace(0, count - 1, min(count, _CHANCE_SAMPLES)).astype(int)
-    x, y = (part[spread] for part in pair)
+def chance_of(model, split, outputs):
+    """Returns the `Chance` of a model or a .tflite file, on up to 1000 samples of a split."""
+    x, y, _ = samples.some(split, _CHANCE_SAMPLES)
     return compare_with_chance(outputs.class_numbers(predict(model, x)), y)

@@ -11,6 +11,8 @@ import numpy as np
 
 from pipelines.common import images, labels, returned, splits
 from pipelines.common.errors import invalid_flag, unread_flag
+from pipelines.common.models import input_shape
+from pipelines.common.objectives import Request
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
@@ -18,25 +20,36 @@ IMAGE_SIZE = 64  # of a folder, where neither --image_size nor a model says othe
 _LARGEST_PIXELS = {"uint8": 255.0, "uint16": 65535.0}  # by the type of arrays
 
 
-def load_given(settings, shape=None):
-    """Loads what the flags of data name, for a model of the input shape (...), if there is one."""
+def load_given(settings, model=None, request=None):
+    """Loads what the flags of data name, for a model, if there is one, and a `Request`."""
     return load(
         settings.dataset,
         data_dir=settings.data_dir,
         image_size=settings.image_size,
         pixel_range=settings.pixel_range,
         classes=settings.classes,
-        shape=shape,
+        model=model,
+        request=request,
     )
 
 
-def load(dataset, *, data_dir=None, image_size=None, pixel_range=None, classes=None, shape=None):
+def load(
+    dataset,
+    *,
+    data_dir=None,
+    image_size=None,
+    pixel_range=None,
+    classes=None,
+    model=None,
+    request=None,
+):
     """Loads what --dataset names; --help of every script lists the forms.
 
     Splits that are not there are made of the others, the same in every run: see
-    `splits.checked`. `shape` is that of a model's input: images of a folder take its height, width
-    and channels.
+    `splits.checked`. Images of a folder take height, width and channels of the `model`'s input;
+    the `Request` says what labels are, where they do not.
     """
+    shape = None if model is None else input_shape(model)
     path = pathlib.Path(dataset)
     is_named = dataset == "digits" or dataset in IMAGES
     if data_dir is not None and dataset not in IMAGES:
@@ -65,12 +78,13 @@ def load(dataset, *, data_dir=None, image_size=None, pixel_range=None, classes=N
         raise invalid_flag("dataset", expected, dataset)
     if pixel_range is not None:
         pairs = _scaled(pairs, pixel_range, largest, f"--dataset={dataset}")
-    return splits.checked(pairs, f"--dataset={dataset}", names)
+    return splits.checked(pairs, f"--dataset={dataset}", names, model=model, request=request)
 
 
 def load_arrays(path, flag, received):
     """Loads an .npz as `load` does; `flag` and `received` are what an error names."""
-    return splits.checked(_npz(pathlib.Path(path), flag), received)
+    request = Request(task="classification")
+    return splits.checked(_npz(pathlib.Path(path), flag), received, request=request)
 
 
 def _digits():
@@ -137,7 +151,7 @@ def _image_shape(shape, image_size):
 def _scaled(pairs, pixel_range, largest, received):
     """Returns the pairs with pixels moved from 0 to `largest` to --pixel_range."""
     moved = {}
-    for split, (x, y) in pairs.items():
+    for split, (x, *labels) in pairs.items():
         x = np.asarray(x)
         scale = largest or _LARGEST_PIXELS.get(str(x.dtype))
         if scale is None:
@@ -146,7 +160,7 @@ def _scaled(pairs, pixel_range, largest, received):
                 "uint16",
                 f"{received} of type {x.dtype}",
             )
-        moved[split] = (in_range(x, pixel_range, scale), y)
+        moved[split] = (in_range(x, pixel_range, scale), *labels)
     return moved
 
 

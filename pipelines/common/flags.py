@@ -216,6 +216,37 @@ SEED = Flag("seed", int, 0, "Seed of all that is random.", at_least=0)
 READ_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, PIXEL_RANGE, CLASSES)
 DATA_FLAGS = (*READ_FLAGS, OUTPUT_DIR, NAME, SEED)
 
+TASK = Flag(
+    "task",
+    str,
+    None,
+    "What the model does. By default labels, outputs and the loss that a --model was compiled with "
+    "show it.",
+    choices=("classification", "binary", "multi_label", "regression", "segmentation",
+             "reconstruction"),
+)
+LOSS = Flag(
+    "loss",
+    str,
+    None,
+    "A loss of Keras by name, such as mae. By default that of --model, or of the task.",
+)
+METRICS = Flag(
+    "metrics",
+    list,
+    (),
+    "Metrics of Keras by name that training and the report show beside those of the task. By "
+    "default those that --model was compiled with.",
+)
+MONITOR = Flag(
+    "monitor",
+    str,
+    None,
+    "The metric of validation data by which the best epoch is chosen, such as loss; by default the "
+    "metric of the task.",
+)
+OBJECTIVE_FLAGS = (TASK, LOSS, METRICS, MONITOR)
+
 MODEL = Flag(
     "model",
     str,

@@ -2,15 +2,14 @@
 
 import importlib
 import importlib.util
-import json
 import pathlib
-import zipfile
 
-import h5py
 import keras
+import tensorflow as tf
 
 from pipelines.common.errors import invalid_flag, user_code
 from tfpeft.core import model_files
+from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -72,6 +71,20 @@ def predict(model, x):
     return model.predict(x) if isinstance(model, TFLiteFile) else model.predict(x, verbose=0)
 
 
+def call(model, x, received):
+    """Returns the outputs of a Keras model or of a `TFLiteFile` for inputs; an error says `received`."""
+    if isinstance(model, TFLiteFile):
+        return model.predict(x)
+    try:
+        return model(x, training=False)
+    except (ValueError, TypeError, KeyError, tf.errors.InvalidArgumentError) as error:
+        shape = x.shape[1:] if hasattr(x, "shape") else {name: x[name].shape[1:] for name in x}
+        raise InputError(
+            f"Received a model and a dataset that do not fit: {received} does not take inputs of "
+            f"shape {shape}. Received: --dataset with these: {last_cause(error)}"
+        ) from error
+
+
 def input_shape(model):
     """Returns the shape (...) of a sample for a Keras model or a `TFLiteFile`.
 
@@ -86,28 +99,3 @@ def input_shape(model):
 
 def _is_nested(shape):
     return any(isinstance(side, (tuple, list)) for side in shape)
-
-
-def compiled_loss(path):
-    """Returns the name of the loss that the model of a file was compiled with, or None.
-
-    It is read as text: the loss may be one of the user's code.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                config = json.loads(file.read("config.json")).get("compile_config") or {}
-        else:
-            with h5py.File(path, "r") as file:
-                config = json.loads(file.attrs.get("training_config", "{}"))
-    except (OSError, ValueError, KeyError):
-        return None
-    loss = config.get("loss")
-    if isinstance(loss, list) and len(loss) == 1:
-        loss = loss[0]
-    if isinstance(loss, dict) and "class_name" not in loss and len(loss) == 1:
-        loss = next(iter(loss.values()))
-    if isinstance(loss, dict):
-        is_function = loss.get("class_name") == "function"
-        loss = loss.get("config" if is_function else "class_name")
-    return loss if isinstance(loss, str) else None

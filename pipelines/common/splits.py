@@ -1,12 +1,16 @@
-"""Train, validation and test data as arrays: checked, split, and in the shape of a model."""
+"""Train, validation and test data: checked, split, and in the shape of a model."""
 
 import dataclasses
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import arrays, objectives, samples
 from pipelines.common.labels import class_numbers, shortened
 from pipelines.common.models import input_shape
+from pipelines.common.objectives import CLASSES, Request
+from pipelines.common.samples import Stream
 from tfpeft.core.arguments import InputError, unexpected
 
 SPLITS = ("train", "validation", "test")
@@ -14,69 +18,101 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Pairs (x, y): x float32 (samples, ...), y int64 (samples,) in [0, classes).
+    """The samples of the splits, and what their labels mean.
 
-    `names` are those of the classes, in the order of their numbers, by default the numbers; `kind`
-    says in words what the labels were.
+    Each split is arrays (x, y), with or without sample weights, or a `samples.Stream`. Of tasks
+    with one class per sample, x are float32 and y int64 (samples,) in [0, classes).
+
+    Attributes:
+        train: Samples to train on.
+        validation: Samples by which epochs are chosen.
+        test: Samples that the report is of.
+        classes: How many classes there are; None where a sample has no class.
+        names: Names of classes, or of labels, in the order of their numbers; by default numbers.
+        kind: What the labels were, in words.
+        task: A name of `tfpeft.evaluation.tasks.TASKS`, or {name of an output: name of a task}.
+        request: The `objectives.Request` of the run.
     """
 
-    train: tuple
-    validation: tuple
-    test: tuple
-    classes: int
+    train: tuple | Stream
+    validation: tuple | Stream
+    test: tuple | Stream
+    classes: int | None = None
     names: tuple = ()
     kind: str = "class numbers"
+    task: str | dict = "classification"
+    request: Request = Request()
 
     def __post_init__(self):
-        if not self.names:
+        if not self.names and self.classes:
             object.__setattr__(self, "names", tuple(map(str, range(self.classes))))
 
     def __str__(self):
         """What the data was understood as, in one line."""
-        x, _ = self.train
-        sizes = ", ".join(f"{len(getattr(self, split)[1]):,} {split}" for split in SPLITS)
-        inputs = "texts"
-        if hasattr(x, "shape"):
-            inputs = f"shape {x.shape[1:]}, values {x.min():g} to {x.max():g}"
-        return (
-            f"Data: {sizes} samples of {inputs}; one class per sample ({self.kind}), "
-            f"{self.classes} classes: {shortened(self.names)}"
-        )
+        x = samples.first_inputs(self.train, None if isinstance(self.train, tuple) else 256)
+        sizes = ", ".join(f"{samples.count(getattr(self, name)):,} {name}" for name in SPLITS)
+        return f"Data: {sizes} samples of {_described(x)}; {self._labels()}"
+
+    def _labels(self):
+        if self.classes:
+            listed = shortened(self.names)
+            kinds = f"one class per sample ({self.kind})"
+            if self.task not in CLASSES:
+                kinds = f"{self.task} ({self.kind})"
+            return f"{kinds}, {self.classes} classes: {listed}"
+        if isinstance(self.task, dict):
+            return ", ".join(f"{task} of {name}" for name, task in self.task.items())
+        return f"{self.task} of {self.kind}"
 
     def with_inputs(self, change):
         """Returns the data with `change(x)` for each x."""
-        pairs = {split: getattr(self, split) for split in SPLITS}
-        changed = {split: (change(x), y) for split, (x, y) in pairs.items()}
-        return dataclasses.replace(self, **changed)
+        splits = {name: samples.with_inputs(getattr(self, name), change) for name in SPLITS}
+        return dataclasses.replace(self, **splits)
 
     def for_inputs(self, shape, model="--model", received="--dataset"):
         """Returns the data in the shape (...) of a model's input; None is any.
 
         `model` and `received` are what an error names for the model and for the data.
         """
-        if shape is None or None in shape:
+        x = samples.first_inputs(self.train, 1)
+        if shape is None or None in shape or not hasattr(x, "shape") or x.shape[1:] == shape:
             return self
-        if not _same_but_for_ones(shape, self.train[0].shape[1:]):
+        if not _same_but_for_ones(shape, x.shape[1:]):
             raise InputError(
                 f"Received a model and a dataset that do not fit: {model} expects inputs of "
-                f"shape {shape}. Received: {received} with {self.train[0].shape[1:]}"
+                f"shape {shape}. Received: {received} with {x.shape[1:]}"
             )
-        return self.with_inputs(lambda x: x.reshape(-1, *shape))
+        return self.with_inputs(lambda x: _reshaped(x, (-1, *shape)))
 
     def for_model(self, model, name="--model"):
-        """Returns the data in the input shape of `model`, and the `Outputs` of the model.
+        """Returns the data as `model` takes it, and the `Objective` of the model.
 
-        Its classes must be the data's. `name` is what an error names.
+        The model must have the classes of the data. `name` is what an error names.
         """
         data = self.for_inputs(input_shape(model), name)
-        outputs = outputs_of(model, data.train[0], name)
-        if outputs.classes != self.classes:
+        objective = objectives.of(data, model, name)
+        if objective.outputs is not None and objective.outputs.classes != self.classes:
             raise InputError(
                 f"Received a model and a dataset that do not fit: {name} has outputs of "
-                f"{outputs.classes} classes. Received: --dataset with {self.classes}: "
+                f"{objective.outputs.classes} classes. Received: --dataset with {self.classes}: "
                 f"{shortened(self.names)}; --classes names all classes of a model in their order"
             )
-        return data, outputs
+        return data, objective
+
+
+def _described(x):
+    """Returns the shapes and ranges of inputs, in words."""
+    if isinstance(x, dict):
+        return ", ".join(f"{name} of {_described(array)}" for name, array in x.items())
+    if not hasattr(x, "shape"):
+        return "texts"
+    if x.dtype.kind not in "biuf":
+        return f"shape {x.shape[1:]}, texts"
+    return f"shape {x.shape[1:]}, values {x.min():g} to {x.max():g}"
+
+
+def _reshaped(x, shape):
+    return x.reshape(shape) if isinstance(x, np.ndarray) else tf.reshape(x, shape)
 
 
 def _same_but_for_ones(shape, other):
@@ -86,65 +122,81 @@ def _same_but_for_ones(shape, other):
     return np.prod(shape) == np.prod(other) and (flat or dense == other_dense)
 
 
-def checked(pairs, received, names=None):
-    """Returns `Data` of split -> (x, y), of which "train" must be one.
+def checked(pairs, received, names=None, *, model=None, request=None):
+    """Returns `Data` of split -> samples, of which "train" must be one.
 
     Where test data is missing, a fifth of the training data becomes it, and where validation data
     is, a tenth of the rest; both have the same share of every class.
 
     Args:
-        pairs: {split: (x, y)}.
+        pairs: {split: (x, y) or (x, y, sample_weight)}; y is None where there are no labels.
         received: What an error names.
-        names: Names of the classes in their order; None for what the labels say.
+        names: Names of the classes, or of the labels, in their order; None for what labels say.
+        model: The model that is given, a Keras model or a `TFLiteFile`, or None.
+        request: The `objectives.Request`; None for one without wishes.
     """
-    inputs = {split: _inputs(*pair, f"{received}, {split} data") for split, pair in pairs.items()}
-    shapes = {split: x.shape[1:] for split, x in inputs.items()}
-    if len(set(shapes.values())) > 1:
+    request = request or Request()
+    parts = {
+        split: arrays.checked(pair, f"{received}, {split} data") for split, pair in pairs.items()
+    }
+    shapes = {split: keras.tree.map_structure(_shape, part[0]) for split, part in parts.items()}
+    if any(shape != shapes["train"] for shape in shapes.values()):
         raise unexpected("samples of one shape in all splits", f"{received} with {shapes}")
-    labels = {split: y for split, (_, y) in pairs.items()}
-    y, names, kind = class_numbers(labels, received, names)
-    if len(names) < 2:
-        raise unexpected("at least 2 classes", f"{received} with one")
-    found = {split: (inputs[split], y[split]) for split in pairs}
+    some = samples.some(parts["train"], objectives.SAMPLES)
+    some = some._replace(x=_in_shape(some.x, None if model is None else input_shape(model)))
+    task = objectives.task_of(some, model, request, received)
+    labels = {"task": task, "request": request}
+    is_class = task in objectives.CLASSES if isinstance(task, str) else False
+    if is_class:
+        y, names, kind = class_numbers(
+            {split: part[1] for split, part in parts.items()}, received, names
+        )
+        if len(names) < 2:
+            raise unexpected("at least 2 classes", f"{received} with one")
+        parts = {split: (part[0], y[split], *part[2:]) for split, part in parts.items()}
+        labels |= {"classes": len(names), "names": names, "kind": kind}
+    else:
+        parts, more = arrays.labelled(parts, task, names, received)
+        labels |= more
     try:
-        if "test" not in found:
-            found["train"], found["test"] = stratified(*found["train"], 0.2)
-        if "validation" not in found:
-            found["train"], found["validation"] = stratified(*found["train"], 0.1)
+        if "test" not in parts:
+            parts["train"], parts["test"] = apart(parts["train"], 0.2, is_class)
+        if "validation" not in parts:
+            parts["train"], parts["validation"] = apart(parts["train"], 0.1, is_class)
     except InputError as error:
         raise InputError(f"{error}. Received: {received}") from error
     if "validation" in pairs:
         # Sorted by class, the first samples, which calibrate int8, would be of one class.
-        x, y = found["train"]
-        order = np.random.default_rng(0).permutation(len(y))
-        found["train"] = (x[order], y[order])
-    return Data(
-        **{split: found[split] for split in SPLITS}, classes=len(names), names=names, kind=kind
-    )
+        order = np.random.default_rng(0).permutation(samples.count(parts["train"]))
+        parts["train"] = _rows(parts["train"], order)
+    return Data(**{split: parts[split] for split in SPLITS}, **labels)
 
 
-def _inputs(x, y, received):
-    """Returns x as float32, of finite numbers, as many as labels."""
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
-        counts = [len(array) if array.ndim else "no" for array in (x, y)]
-        raise InputError(
-            f"Received invalid data, expected as many samples as labels, and one or more. "
-            f"Received: {received} with {counts[0]} samples and {counts[1]} labels"
-        )
-    if x.dtype.kind not in "biuf":
-        raise unexpected("numbers as inputs", f"{received} of type {x.dtype}")
-    if x.ndim == 1:
-        x = x[:, None]
-    with np.errstate(over="ignore"):
-        x = x.astype("float32")
-    if not np.all(np.isfinite(x)):
-        bad = int(np.sum(~np.isfinite(x.reshape(len(x), -1)).all(axis=1)))
-        raise InputError(
-            "Received invalid data, expected finite numbers. "
-            f"Received: {received} with NaN or infinity in {bad} of {len(x)} samples"
-        )
-    return x
+def _shape(array):
+    return tuple(array.shape[1:])
+
+
+def _in_shape(x, shape):
+    if shape is None or None in shape or not hasattr(x, "shape"):
+        return x
+    return x.reshape(-1, *shape) if _same_but_for_ones(shape, x.shape[1:]) else x
+
+
+def _rows(part, rows):
+    return keras.tree.map_structure(lambda array: array[rows], part)
+
+
+def apart(part, fraction, is_class):
+    """Returns two parts of samples; the second has that fraction, of each class where it is one."""
+    if is_class:
+        rows = np.arange(samples.count(part))
+        (first, _), (second, _) = stratified(rows, part[1], fraction)
+    else:
+        order = np.random.default_rng(0).permutation(samples.count(part))
+        second, first = np.split(order, [max(1, round(fraction * len(order)))])
+        if not len(first):
+            raise InputError(f"Cannot set {fraction:.0%} of {len(order)} samples aside")
+    return _rows(part, first), _rows(part, second)
 
 
 def stratified(x, y, fraction):

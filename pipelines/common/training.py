@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 import tfpeft
+from pipelines.common import samples
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
 from tfpeft.core.model_files import not_finite
@@ -23,7 +24,7 @@ def seed_everything(seed):
 
 def total_steps(settings, data):
     """Returns the number of updates in a stage."""
-    return settings.epochs * math.ceil(len(data.train[1]) / settings.batch_size)
+    return settings.epochs * math.ceil(samples.count(data.train) / settings.batch_size)
 
 
 def verbosity():
@@ -31,31 +32,26 @@ def verbosity():
     return 1 if sys.stdout.isatty() else 2
 
 
-def fit(settings, model, data, outputs, *, train=None, sparsify=None, first_step=0):
+def fit(settings, model, data, objective, *, train=None, sparsify=None, first_step=0):
     """Compiles and trains `model`, and leaves it with the weights of its best epoch.
 
     Args:
         settings: Has the settings of `flags.TRAIN_FLAGS`.
         model: A `keras.Model`.
         data: The `Data`.
-        outputs: The `Outputs` of the model, which have a loss.
-        train: What a Distiller trains on, instead of the data's own pair.
+        objective: The `Objective` of the model.
+        train: What a Distiller trains on, instead of the training data itself.
         sparsify: A function that wraps the optimizer in a `SparseOptimizer`.
         first_step: The update after which epochs can be the best one.
     """
     decay = keras.optimizers.schedules.CosineDecay
     optimizer = keras.optimizers.Adam(decay(settings.learning_rate, total_steps(settings, data)))
-    model.compile(
-        optimizer=sparsify(optimizer) if sparsify else optimizer,
-        loss=outputs.loss(),
-        metrics=[outputs.accuracy()],
-    )
-    best = tfpeft.KeepBest("val_accuracy", first_step=first_step)
+    objective.compile(model, sparsify(optimizer) if sparsify else optimizer)
+    best = tfpeft.KeepBest(objective.monitor, mode=objective.mode, first_step=first_step)
     with _gradients_checked(settings):
         model.fit(
-            *(train or data.train),
-            validation_data=data.validation,
-            batch_size=settings.batch_size,
+            **samples.fit_arguments(train or data.train, settings.batch_size, settings.seed),
+            validation_data=samples.as_data(data.validation, settings.batch_size),
             epochs=settings.epochs,
             callbacks=[
                 RaiseOnNaN(settings.learning_rate),

@@ -11,11 +11,13 @@ from pipelines.stages import (
     quantize,
     quantize_aware,
     sparse_train,
+    tune,
 )
 
 STAGES = {
     stage.name: stage
     for stage in (
+        tune.STAGE,
         distill.STAGE,
         sparse_train.STAGE,
         prune_channels.STAGE,

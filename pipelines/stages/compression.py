@@ -9,13 +9,17 @@ from pipelines.common import (
     devices,
     exporting,
     models,
+    objectives,
     reports,
+    samples,
     training,
 )
+from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
     MODEL_FLAGS,
+    OBJECTIVE_FLAGS,
     TRAIN_FLAGS,
     Flag,
     with_defaults,
@@ -33,8 +37,8 @@ STAGES_FLAG = Flag(
     None,
     f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last, and before it "
     "cluster and quantize_aware. By default "
-    "distill,prune,quantize; of a --model, without flags of distill alone, "
-    "prune_channels,prune,quantize.",
+    "distill,prune,quantize; of a --model, tune,prune_channels,prune,quantize, or with flags of "
+    "distill alone tune,distill,prune,quantize.",
 )
 MAX_ACCURACY_DROP = Flag(
     "max_accuracy_drop",
@@ -52,7 +56,7 @@ _REPORT = {
     "teacher_file": str,
 }
 RESULT_FLAGS = (MAX_ACCURACY_DROP, devices.TARGET)
-RUN_FLAGS = (*DATA_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, *RESULT_FLAGS)
+RUN_FLAGS = (*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, *RESULT_FLAGS)
 # The stages after which none may train as it likes: in this order, and after all others.
 _LAST = ("cluster", "quantize_aware", "quantize")
 
@@ -61,6 +65,7 @@ def groups(*names):
     """Returns the groups of flags of a script that runs the stages `names`."""
     return {
         "data": DATA_FLAGS,
+        "task": OBJECTIVE_FLAGS,
         "model": MODEL_FLAGS,
         "training": TRAIN_FLAGS,
         "result": RESULT_FLAGS,
@@ -105,14 +110,15 @@ def run(job, settings, names, *, own_flags=()):
 
 
 def default_stages(settings):
-    """Returns names of stages: a given model keeps its weights, and loses channels.
+    """Returns names of stages: a given model keeps its weights, is tuned, and loses channels.
 
     A model that the script trains teaches a student of half its width, as does a given one where a
     flag of `distill` asks for a student.
     """
     own = {flag.name for flag in distill.FLAGS if flag not in prune_channels.FLAGS}
+    tune = () if settings.model is None else ("tune",)
     first = "distill" if settings.model is None or own & settings.given else "prune_channels"
-    return (first, "prune", "quantize")
+    return (*tune, first, "prune", "quantize")
 
 
 def files_of_flags(names):
@@ -189,7 +195,11 @@ def run_stages(settings, folder, names):
         model = load(teacher.STAGE.name)
     elif settings.model is not None:
         model = models.load_model(settings.model, "model", custom_objects)
-    data = datasets.load_given(settings, models.input_shape(model))
+    compilation = None
+    if settings.model is not None:
+        compilation = compilation_of(settings.model, custom_objects)
+    request = objectives.request_of(settings, compilation)
+    data = datasets.load_given(settings, model, request)
     print(data, flush=True)
     if model is not None and settings.model is not None:
         data = check_model(settings, model, data, names)
@@ -215,21 +225,22 @@ def run_stages(settings, folder, names):
             folder.write(stage.file, stage.run(settings, inputs))
         if stage is teacher.STAGE:
             model = load(stage.name)
-            data, outputs = data.for_model(model)
+            data, objective = data.for_model(model)
             if settings.model is None:
-                chance = classifiers.chance_of(model, data.train, outputs)
+                chance = objective.chance_of(model, data.train)
                 if not chance.is_better:
                     print(f"The trained teacher is no better than chance: {chance}", flush=True)
             folder.write("labels.txt", "".join(f"{name}\n" for name in data.names))
         done.append(stage.name)
     measured = {name: load(name) for name in done[:-1]}
-    last = classifiers.outputs_of(measured[done[-2]], data.train[0])
+    last = objectives.of(data, measured[done[-2]])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
-    comparison = tfpeft.compare(measured, data.test, from_logits=classifiers.from_logits([last]))
+    comparison = objectives.compare(measured, data.test, [last])
     facts = {
         "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
-        "test_samples": len(data.test[1]),
-        "outputs": dataclasses.asdict(last),
+        "test_samples": samples.count(data.test),
+        "task": last.task,
+        "outputs": None if last.outputs is None else dataclasses.asdict(last.outputs),
         "devices": devices.describe(folder, quantize.STAGE.file, devices.targets_of(settings)),
     }
     write_report(folder, comparison, facts)
@@ -246,12 +257,13 @@ def check_model(settings, model, data, names):
             "a plain model, of which `strip_quantization` makes one, or the stage quantize alone",
             f"{received}, which is quantise-aware",
         )
-    data, outputs = data.for_model(model)
-    classifiers.check_loss(settings.model, outputs, received)
-    chance = classifiers.chance_of(model, data.train, outputs)
+    data, objective = data.for_model(model)
+    if objective.outputs is not None and settings.loss is None:
+        classifiers.check_loss(settings.model, objective.outputs, received)
+    chance = objective.chance_of(model, data.train)
     from_scratch = bool(names) and STAGES[names[0]].from_scratch
     chance.check(received, settings.allow_chance or from_scratch)
-    print(f"Model: {outputs}, {chance}", flush=True)
+    print(f"Model: {objective}, {chance}", flush=True)
     if from_scratch and not chance.is_better:
         print(f"It does no better than chance: {names[0]} trains it from scratch", flush=True)
     return data

@@ -6,8 +6,8 @@ import pathlib
 import keras
 
 import tfpeft
-from pipelines.common import models, training
-from pipelines.common.classifiers import chance_of, check_loss, outputs_of
+from pipelines.common import models, objectives, samples, training
+from pipelines.common.classifiers import check_loss
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
@@ -64,7 +64,8 @@ FLAGS = (
         "soft_loss",
         str,
         "soft_labels",
-        "How outputs are compared: by their divergence, also of sigmoids, by that of the label and "
+        "How outputs are compared: by their divergence, of sigmoids as well, or squared error of "
+        "numbers; by that of the label and "
         "of the other classes apart, by their correlations, or not.",
         choices=("soft_labels", "decoupled", "dist", "none"),
     ),
@@ -90,7 +91,7 @@ FLAGS = (
     Flag("float16", bool, False, "Whether outputs are kept in half the bytes, to 3 digits."),
 )
 _SOFT_LOSSES = {
-    "soft_labels": [tfpeft.SoftLabels],
+    "soft_labels": [],  # by the task: see `Objective.soft_losses`
     "decoupled": [tfpeft.DecoupledKD],
     "dist": [tfpeft.DIST],
     "none": [],
@@ -126,14 +127,22 @@ def check(settings):
 def run(settings, inputs):
     """Returns the student, trained on labels and on the teachers."""
     student = make_student(settings, inputs)
-    data, outputs = inputs.data.for_model(student, "--student")
-    shape = inputs.data.train[0].shape[1:]
-    if data.train[0].shape[1:] != shape:
-        received = f"--student={settings.student} with inputs of {data.train[0].shape[1:]}"
+    data, objective = inputs.data.for_model(student, "--student")
+    shape, of_student = (_shape(each.train) for each in (inputs.data, data))
+    if of_student != shape:
+        received = f"--student={settings.student} with inputs of {of_student}"
         raise unexpected(f"a student with inputs of shape {shape}, as the model has", received)
     distiller, train = make_distiller(settings, inputs, inputs.model, student)
-    training.fit(settings, distiller, inputs.data, outputs, train=train)
+    training.fit(settings, distiller, inputs.data, objective, train=train)
     return student
+
+
+def _shape(split):
+    """Returns the shape (...) of a sample; {name: shape} for several inputs."""
+    x = samples.first_inputs(split, 1)
+    if isinstance(x, dict):
+        return {name: array.shape[1:] for name, array in x.items()}
+    return x.shape[1:]
 
 
 def make_student(settings, inputs):
@@ -142,7 +151,9 @@ def make_student(settings, inputs):
     if pathlib.Path(value).suffix in models.KERAS_FILES:
         student = models.load_model(value, "student", inputs.custom_objects)
         received = f"--student={value}"
-        check_loss(value, outputs_of(student, inputs.data.train[0], received), received)
+        objective = objectives.of(inputs.data, student, received)
+        if objective.outputs is not None:
+            check_loss(value, objective.outputs, received)
         return student
     if ":" in value:
         model = models.call_function(value, "student")
@@ -171,13 +182,13 @@ def _width(value):
 
 def make_distiller(settings, inputs, model, student):
     """Returns a Distiller of the student, by --teacher or `model`, and what it trains on."""
-    data, x = inputs.data, inputs.data.train[0]
+    data = inputs.data
     teachers = [model]
     if settings.teacher:
         teachers = [_load_teacher(settings, inputs, path) for path in settings.teacher]
-    outputs = outputs_of(student, x, "the student")
-    losses = _distillation_losses(settings, outputs)
-    from_logits = [_from_logits(settings, "a teacher", each, x) for each in teachers]
+    objective = objectives.of(data, student, "the student")
+    losses = _distillation_losses(settings, objective)
+    from_logits = [_from_logits(settings, "a teacher", each, data) for each in teachers]
     teachers = [str(each.path) if isinstance(each, TFLiteFile) else each for each in teachers]
     distiller = tfpeft.Distiller(
         teachers,
@@ -187,40 +198,43 @@ def make_distiller(settings, inputs, model, student):
         distillation_losses=losses,
         teacher_weights=_teacher_weights(settings),
         teacher_from_logits=from_logits,
-        student_from_logits=_from_logits(settings, "the student", student, x),
+        student_from_logits=_from_logits(settings, "the student", student, data),
     )
     if settings.precompute == "no":
         return distiller, data.train
+    train = samples.as_data(data.train, settings.batch_size)
     precomputed = tfpeft.precompute(
         teachers,
-        data.train,
+        train,
         inputs.folder / "outputs" if settings.precompute == "folder" else None,
         features=sorted({loss.teacher_layer for loss in losses} - {None}),
         float16=settings.float16,
     )
-    return distiller, precomputed.join(data.train)
+    return distiller, precomputed.join(train)
 
 
-def _from_logits(settings, role, model, x):
+def _from_logits(settings, role, model, data):
     """Returns whether outputs are logits; raises for those that no --soft_loss compares."""
-    outputs = outputs_of(model, x, role)
-    if settings.soft_loss in _OF_CLASSES and not outputs.is_softmax:
+    objective = objectives.of(data, model, role)
+    outputs = objective.outputs
+    if settings.soft_loss in _OF_CLASSES and (outputs is None or not outputs.is_softmax):
         raise unexpected(
             f"outputs of a softmax or its logits, which --soft_loss={settings.soft_loss} compares",
-            f"{role} with {outputs}; --soft_loss=soft_labels compares sigmoids",
+            f"{role} with {objective}; --soft_loss=soft_labels compares all others",
         )
-    return outputs.from_logits
+    return objective.from_logits
 
 
 def _load_teacher(settings, inputs, path):
-    """Returns the model of --teacher, whose classes must be the data's."""
+    """Returns the model of --teacher, whose outputs must be those of the data."""
     received = f"--teacher={path}"
     teacher = models.load_teacher(path, inputs.custom_objects)
-    outputs = outputs_of(teacher, inputs.data.train[0], received)
-    if outputs.classes != inputs.data.classes:
+    objective = objectives.of(inputs.data, teacher, received)
+    outputs = objective.outputs
+    if outputs is not None and outputs.classes != inputs.data.classes:
         expected = f"a teacher of {inputs.data.classes} classes, as --dataset has"
         raise unexpected(expected, f"{received} with {outputs}")
-    chance_of(teacher, inputs.data.train, outputs).check(received, settings.allow_chance)
+    objective.chance_of(teacher, inputs.data.train).check(received, settings.allow_chance)
     return teacher
 
 
@@ -245,11 +259,11 @@ def _annealed(settings, name, data):
     return keras.optimizers.schedules.PolynomialDecay(start, steps, end)
 
 
-def _distillation_losses(settings, outputs):
-    """Returns the losses that the flags name, for a student with these `Outputs`."""
+def _distillation_losses(settings, objective):
+    """Returns the losses that the flags name, for a student with this `Objective`."""
     losses = [make() for make in _SOFT_LOSSES[settings.soft_loss]]
-    if settings.soft_loss == "soft_labels" and not outputs.is_softmax:
-        losses = [tfpeft.BinarySoftLabels()]
+    if settings.soft_loss == "soft_labels":
+        losses = objective.soft_losses()
     pairs = zip(settings.teacher_layers, settings.student_layers, strict=True)
     for teacher_layer, student_layer in pairs:
         for make in _FEATURE_LOSSES[settings.feature_loss]:

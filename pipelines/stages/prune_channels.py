@@ -5,8 +5,7 @@ import fractions
 import keras
 
 import tfpeft
-from pipelines.common import training
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import objectives, samples, training
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import Flag, with_value
 from pipelines.stages import distill, sparsify
@@ -29,6 +28,7 @@ _BUDGETS = {  # what is limited, and the values that the flag takes
     ),
 }
 _DEFAULT = {"max_macs": 0.5}
+_ANY = 1e30  # more than a metric can fall by
 FLAGS = (
     Flag(
         "ratio",
@@ -113,15 +113,14 @@ def run(settings, inputs):
     if settings.steps > 1 and sparsify.has_zeros_in(model):
         expected = "1 for a model with zeros, which training between rounds does not keep"
         raise invalid_flag("steps", expected, settings.steps)
-    outputs = outputs_of(model, data.train[0])
+    objective = objectives.of(data, model)
     rounds = settings.steps if settings.steps > 1 else 0
     share = settings.epochs // (rounds + 1)
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    model.compile(optimizer, outputs.loss(), metrics=[outputs.accuracy()])
+    objective.compile(model, keras.optimizers.Adam(settings.learning_rate))
     if rounds:
-        small, report = _in_rounds(settings, inputs, share)
+        small, report = _in_rounds(settings, inputs, objective, share)
     else:
-        small = tfpeft.prune_channels(model, data=data.train, **_arguments(settings))
+        small = tfpeft.prune_channels(model, data=samples.as_data(data.train), **_arguments(settings))
         report = small.channel_report
     print(f"{report}\n", flush=True)
     inputs.folder.write("channels.md", report.to_markdown())
@@ -130,19 +129,20 @@ def run(settings, inputs):
     distiller, train = distill.make_distiller(tuning, inputs, model, small)
     has_zeros = sparsify.has_zeros_in(small)
     sparse = tfpeft.FixedMask if has_zeros else None  # zeros of an earlier stage stay
-    training.fit(tuning, distiller, data, outputs, train=train, sparsify=sparse)
+    training.fit(tuning, distiller, data, objective, train=train, sparsify=sparse)
     return tfpeft.strip_pruning(small) if has_zeros else copy_model(small)  # not compiled
 
 
-def _in_rounds(settings, inputs, epochs):
+def _in_rounds(settings, inputs, objective, epochs):
     """Returns the model of the last round, after as many epochs in each, and the report of all."""
     pruned = tfpeft.prune_channels_iteratively(
         inputs.model,
-        inputs.data.train,
-        inputs.data.validation,
+        samples.as_data(inputs.data.train, settings.batch_size),
+        samples.as_data(inputs.data.validation, settings.batch_size),
+        monitor=objective.monitor.removeprefix("val_"),
         steps=settings.steps,
         epochs_per_step=epochs,
-        tolerance=1.0,  # of an accuracy: no round is the last one but for the targets
+        tolerance=_ANY,  # no round is the last one but for the targets
         teacher=inputs.model,
         alpha=settings.alpha,
         temperature=settings.temperature,

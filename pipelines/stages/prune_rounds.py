@@ -3,7 +3,7 @@
 import keras
 
 import tfpeft
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import objectives, samples
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from tfpeft.core.arguments import BudgetError
@@ -50,13 +50,13 @@ def check(settings):
 def run(settings, inputs):
     """Returns the last model that held validation accuracy, as `prune_iteratively` returns it."""
     model, data = inputs.model, inputs.data
-    outputs = outputs_of(model, data.train[0])
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    model.compile(optimizer, outputs.loss(), metrics=[outputs.accuracy()])
+    objective = objectives.of(data, model)
+    objective.compile(model, keras.optimizers.Adam(settings.learning_rate))
     pruned = tfpeft.prune_iteratively(
         model,
-        data.train,
-        data.validation,
+        samples.as_data(data.train, settings.batch_size),
+        samples.as_data(data.validation, settings.batch_size),
+        monitor=objective.monitor.removeprefix("val_"),
         target_sparsity=settings.final_sparsity,
         step=settings.step,
         tolerance=settings.tolerance,
@@ -73,7 +73,7 @@ def run(settings, inputs):
     inputs.folder.write("rounds.md", pruned.to_markdown())
     if not any(step["held"] for step in pruned.history):
         raise BudgetError(
-            f"No round held validation accuracy within --tolerance={settings.tolerance}, expected "
+            f"No round held the validation metric within --tolerance={settings.tolerance}, expected "
             f"at least one. Received: {pruned.history}"
         )
     return pruned.model
@@ -83,7 +83,7 @@ def _densities(settings, inputs):
     """Returns a number per kernel, by what each layer can lose, and writes that to the folder."""
     sensitivity = tfpeft.layer_sensitivity(
         inputs.model,
-        inputs.data.validation,
+        samples.as_data(inputs.data.validation),
         _SENSITIVITY_SPARSITIES,
         exclude=settings.exclude,
         include=settings.include,

@@ -1,8 +1,7 @@
 """The last stage: the model becomes a .tflite file, run and compared before it is kept."""
 
 import tfpeft
-from pipelines.common import exporting
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import exporting, objectives, samples
 from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
 
@@ -18,15 +17,16 @@ FLAGS = (*exporting.FLAGS, FLOAT_LAYERS)
 def run(settings, inputs):
     """Returns a function that writes the file to a path."""
     data, model = inputs.data, inputs.model
-    units = outputs_of(model, data.train[0]).units
+    outputs = objectives.of(data, model).outputs
+    names = () if outputs is None else exporting.labels(data.names, outputs.units)
 
     def write(path):
         tfpeft.export_tflite(
             model,
             path,
-            representative_data=data.train[0],
+            representative_data=samples.representative(data.train),
             float_layers=settings.float_layers,
-            labels=exporting.labels(data.names, units),
+            labels=names or None,
             **exporting.arguments(settings),
         )
 

@@ -1,8 +1,7 @@
 """The stage that trains with the rounding of an integer file; zeros and clusters stay."""
 
 import tfpeft
-from pipelines.common import training
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import objectives, samples, training
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from pipelines.stages import keeping, quantize, sparsify
@@ -75,11 +74,11 @@ def run(settings, inputs):
     kept = keeping.kept_of(model, settings.include)
     if str(kept):
         print(f"Kept: {kept}", flush=True)
-    trained, train = model, data.train
+    trained, train = model, None
     if inputs.teacher:
         trained, train = make_distiller(settings, inputs, inputs.teacher, model)
-    outputs = outputs_of(model, data.train[0])
-    training.fit(settings, trained, data, outputs, train=train, sparsify=kept.wrap)
+    objective = objectives.of(data, model)
+    training.fit(settings, trained, data, objective, train=train, sparsify=kept.wrap)
     kept.check(model.model)
     return copy_model(model)  # not compiled
 
@@ -96,7 +95,7 @@ def _quantise_aware(settings, inputs):
             momentum=settings.range_momentum,
             freeze_after=None if fraction is None else max(1, round(fraction * steps)),
             exclude=settings.float_layers,
-            representative_data=inputs.data.train[0],
+            representative_data=samples.representative(inputs.data.train),
         )
     except NoMatchError as error:
         layers = ",".join(settings.float_layers)

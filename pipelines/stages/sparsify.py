@@ -3,8 +3,7 @@
 import numpy as np
 
 import tfpeft
-from pipelines.common import training
-from pipelines.common.classifiers import outputs_of
+from pipelines.common import objectives, training
 from pipelines.common.flags import Flag
 from pipelines.stages.distill import make_distiller
 from tfpeft.sparsity.kernels import select_kernels
@@ -44,14 +43,14 @@ def fit(settings, inputs, sparsify, *, first_step, strip=tfpeft.strip_pruning):
             optimizer = tfpeft.FixedMask(optimizer, include=settings.include)
         return sparsify(optimizer)
 
-    trained, train = model, data.train
+    trained, train = model, None
     if inputs.teacher:
         trained, train = make_distiller(settings, inputs, inputs.teacher, model)
     training.fit(
         settings,
         trained,
         data,
-        outputs_of(model, data.train[0]),
+        objectives.of(data, model),
         train=train,
         sparsify=wrap,
         first_step=first_step,

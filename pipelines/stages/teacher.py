@@ -13,8 +13,8 @@ def run(settings, inputs):
     if inputs.model is not None:
         return inputs.model
     model = default_model(inputs.data)
-    data, outputs = inputs.data.for_model(model)
-    training.fit(settings, model, data, outputs)
+    data, objective = inputs.data.for_model(model)
+    training.fit(settings, model, data, objective)
     return model
 
 

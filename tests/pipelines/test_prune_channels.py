@@ -192,11 +192,11 @@ def test_bad_flags_are_one_line(flag, message, tmp_path, monkeypatch, capsys):
     [
         ({}, "distill,prune,quantize"),
         ({"alpha": 0.5, "student": "0.25"}, "distill,prune,quantize"),
-        ({"model": "m.keras"}, "prune_channels,prune,quantize"),
-        ({"model": "m.keras", "alpha": 0.5}, "prune_channels,prune,quantize"),
-        ({"model": "m.keras", "max_macs": "0.1"}, "prune_channels,prune,quantize"),
-        ({"model": "m.keras", "student": "0.5"}, "distill,prune,quantize"),
-        ({"model": "m.keras", "teacher": ["n.keras"]}, "distill,prune,quantize"),
+        ({"model": "m.keras"}, "tune,prune_channels,prune,quantize"),
+        ({"model": "m.keras", "alpha": 0.5}, "tune,prune_channels,prune,quantize"),
+        ({"model": "m.keras", "max_macs": "0.1"}, "tune,prune_channels,prune,quantize"),
+        ({"model": "m.keras", "student": "0.5"}, "tune,distill,prune,quantize"),
+        ({"model": "m.keras", "teacher": ["n.keras"]}, "tune,distill,prune,quantize"),
     ],
 )
 def test_the_default_chain(given, stages):

@@ -1,0 +1,152 @@
+"""Arrays of samples and labels as scripts take them: numbers, finite, as many labels as samples."""
+
+import keras
+import numpy as np
+
+from tfpeft.core.arguments import InputError, unexpected
+
+_WEIGHTS = "sample weights >= 0, one per sample or per position"
+
+
+def checked(part, received):
+    """Returns (x, y) or (x, y, sample_weight) as arrays: floats as float32, finite, of equal counts.
+
+    x may be a dict of arrays by the names of inputs, y by those of outputs. y is None where the
+    samples have no labels.
+    """
+    x, y, *weights = part
+    count = _count(x, y, received)
+    x = _named(lambda array, where: inputs(array, count, where), x, received)
+    if y is not None:
+        y = _named(lambda array, where: _labels(array, count, where), y, received)
+    weights = [
+        _named(lambda array, where: _weights(array, count, where), each, received)
+        for each in weights
+        if each is not None
+    ]
+    return (x, y, *weights)
+
+
+def _named(check, value, received):
+    """Returns an array, or a dict of them, checked; a dict of one is its array."""
+    if isinstance(value, (list, tuple)):
+        value = {str(number): array for number, array in enumerate(value)}
+    if isinstance(value, dict):
+        if not value:
+            raise unexpected("samples (x, y), each an array", f"{received} with none")
+        if len(value) == 1:
+            return check(next(iter(value.values())), received)
+        return {name: check(array, f"{received}, {name}") for name, array in value.items()}
+    return check(value, received)
+
+
+def _count(x, y, received):
+    leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(x)[:1] + keras.tree.flatten(y)[:1]]
+    leaves = leaves if y is not None else [leaves[0], leaves[0]]
+    counts = [len(array) if array.ndim else "no" for array in leaves]
+    if "no" in counts or counts[0] == 0 or counts[0] != counts[-1]:
+        raise InputError(
+            f"Received invalid data, expected as many samples as labels, and one or more. "
+            f"Received: {received} with {counts[0]} samples and {counts[-1]} labels"
+        )
+    return counts[0]
+
+
+def inputs(x, count, received):
+    """Returns an array of inputs: floats as float32, integers and texts of named ones as they are."""
+    x = np.asarray(x)
+    _check_count(x, count, received)
+    if x.dtype.kind not in "biuf":
+        raise unexpected("numbers as inputs", f"{received} of type {x.dtype}")
+    if x.ndim == 1:
+        x = x[:, None]
+    with np.errstate(over="ignore"):
+        x = x.astype("float32")
+    _check_finite(x, "numbers", "samples", received)
+    return x
+
+
+def _labels(y, count, received):
+    y = np.asarray(y)
+    _check_count(y, count, received)
+    return y
+
+
+def _weights(weights, count, received):
+    weights = np.asarray(weights)
+    _check_count(weights, count, received)
+    if weights.dtype.kind not in "biuf" or not np.all(weights >= 0):
+        raise unexpected(_WEIGHTS, f"{received} with others")
+    weights = weights.astype("float32")
+    _check_finite(weights, "sample weights", "samples", received)
+    return weights
+
+
+def _check_count(array, count, received):
+    if array.ndim == 0 or len(array) != count:
+        found = len(array) if array.ndim else "no"
+        raise InputError(
+            "Received invalid data, expected as many of every input and label. "
+            f"Received: {received} with {found}, and {count} of the first input"
+        )
+
+
+def _check_finite(array, what, samples, received):
+    if not np.all(np.isfinite(array)):
+        bad = int(np.sum(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
+        raise InputError(
+            f"Received invalid data, expected finite {what}. "
+            f"Received: {received} with NaN or infinity in {bad} of {len(array)} {samples}"
+        )
+
+
+def labelled(parts, task, names, received):
+    """Returns the parts with labels as numbers, and `names` and `kind` of the labels.
+
+    Args:
+        parts: {split: (x, y) or (x, y, sample_weight)}.
+        task: The task, or {name of an output: task}.
+        names: Names that --classes lists, or None.
+        received: What an error names.
+    """
+    changed = {}
+    for split, (x, y, *weights) in parts.items():
+        where = f"{received}, {split} data"
+        y = x if y is None else y
+        y = _named(lambda array, at: _numbers(array, task, at), y, where)
+        changed[split] = (x, y, *weights)
+    y = changed["train"][1]
+    labels = {"kind": _described(y), "names": tuple(names or ())}
+    if task in ("multi_label", "segmentation"):
+        labels["classes"] = _classes(y, task, names, received)
+        labels["kind"] = "several labels per sample" if task == "multi_label" else "class numbers"
+    return changed, labels
+
+
+def _numbers(y, task, received):
+    if y.dtype.kind not in "biuf":
+        expected = f"numbers as labels of {task}" if isinstance(task, str) else "numbers as labels"
+        raise unexpected(expected, f"{received} of type {y.dtype}")
+    _check_finite(y, "labels", "labels", received)
+    return y.astype("float32") if y.dtype.kind == "f" or task == "regression" else y
+
+
+def _classes(y, task, names, received):
+    """Returns how many labels a sample, or classes a position, has."""
+    if task == "multi_label":
+        if y.ndim != 2:
+            expected = "labels of shape (samples, labels) for multi_label"
+            raise unexpected(expected, f"{received} with {y.shape}")
+        count = y.shape[1]
+    else:
+        count = max(2, int(y.max()) + 1)
+    if names and len(names) < count:
+        raise unexpected(f"{count} --classes, as labels have", f"{', '.join(names)}")
+    return len(names) if names else count
+
+
+def _described(y):
+    if isinstance(y, dict):
+        return ", ".join(y)
+    what = "a number" if y.ndim == 1 or y.shape[1:] == (1,) else f"shape {y.shape[1:]}"
+    return f"{what}, values {y.min():g} to {y.max():g}"

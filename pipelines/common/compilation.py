@@ -1,0 +1,72 @@
+"""What the model of a file was compiled with: its loss and its metrics."""
+
+import dataclasses
+import json
+import typing
+import zipfile
+
+import h5py
+import keras
+
+from tfpeft.core.arguments import last_cause, unexpected
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """A loss and metrics, in the form of a file, of which new objects are made at each call."""
+
+    config: dict
+    custom_objects: dict = dataclasses.field(default_factory=dict)
+
+    def loss(self) -> typing.Any:
+        """Returns the loss, as `compile` takes it; None if there is none."""
+        return self._made("loss")
+
+    def metrics(self) -> typing.Any:
+        """Returns the metrics, as `compile` takes them; None if there are none."""
+        return self._made("metrics")
+
+    @property
+    def loss_name(self):
+        """The name of the loss in the file; None without one, or with several."""
+        loss = self.config.get("loss")
+        if isinstance(loss, list) and len(loss) == 1:
+            loss = loss[0]
+        if isinstance(loss, dict) and "class_name" not in loss and len(loss) == 1:
+            loss = next(iter(loss.values()))
+        if isinstance(loss, dict):
+            is_function = loss.get("class_name") == "function"
+            loss = loss.get("config" if is_function else "class_name")
+        return loss if isinstance(loss, str) else None
+
+    def _made(self, name):
+        config = self.config.get(name)
+        if config is None:
+            return None
+        try:
+            return keras.saving.deserialize_keras_object(
+                config, custom_objects=self.custom_objects, safe_mode=True
+            )
+        except Exception as error:  # of Keras, and of custom classes
+            flag = "--loss" if name == "loss" else "--metrics"
+            expected = f"a {name} of Keras or of --custom_objects; {flag} names another one"
+            raise unexpected(expected, f"a model compiled with another: {last_cause(error)}") from error
+
+
+def compilation_of(path, custom_objects=None):
+    """Returns the `Compilation` of the model of a .keras or .h5 file; None if it has none.
+
+    It is read as text: a loss of the user's code need not be known.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                config = json.loads(file.read("config.json")).get("compile_config")
+        else:
+            with h5py.File(path, "r") as file:
+                config = json.loads(file.attrs.get("training_config", "{}"))
+    except (OSError, ValueError, KeyError):
+        return None
+    if not isinstance(config, dict) or config.get("loss") is None:
+        return None
+    return Compilation(config, custom_objects or {})

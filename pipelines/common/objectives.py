@@ -1,0 +1,293 @@
+"""What a model is trained for and measured by: its task, loss and metrics, and the one that decides.
+
+The task, loss and metrics are those that flags name (--task, --loss, --metrics, --monitor), else
+those that the given model was compiled with, else those of the task that labels and outputs show.
+"""
+
+import dataclasses
+import typing
+
+import keras
+import numpy as np
+
+import tfpeft
+from pipelines.common import classifiers, samples
+from pipelines.common.errors import invalid_flag
+from pipelines.common.models import call
+from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.evaluation.tasks import TASKS, recognize_task
+
+CLASSES = ("classification", "binary")
+"""Tasks with one class per sample, whose labels the scripts turn into class numbers."""
+SEVERAL = "several outputs"
+SAMPLES = 64  # that show what outputs and labels are
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What flags, and the compilation of a given model, say of the objective; None: nothing.
+
+    Attributes:
+        task: A name of `tfpeft.evaluation.tasks.TASKS`.
+        loss: A loss of Keras by name.
+        metrics: Metrics of Keras by name.
+        monitor: The metric of `fit` by which the best epoch is chosen.
+        compilation: The `compilation.Compilation` of the given model.
+    """
+
+    task: str | None = None
+    loss: str | None = None
+    metrics: tuple = ()
+    monitor: str | None = None
+    compilation: typing.Any = None
+
+    @property
+    def loss_name(self):
+        """The name of the loss that is asked for, or compiled; None if there is none."""
+        return self.loss or (self.compilation and self.compilation.loss_name)
+
+    def wanted_loss(self):
+        """Returns the loss, as `compile` takes it, or None."""
+        return self.loss or (self.compilation and self.compilation.loss())
+
+    def wanted_metrics(self):
+        """Returns new metrics: a list, or a list or dict of lists by output; [] if there are none."""
+        if self.metrics:
+            return list(self.metrics)
+        return (self.compilation and self.compilation.metrics()) or []
+
+
+def request_of(settings, compilation=None):
+    """Returns the `Request` of the flags, and of the compilation of a model."""
+    if settings.loss is not None:
+        _check_known("loss", settings.loss)
+    for name in settings.metrics:
+        _check_known("metrics", name)
+    return Request(
+        task=settings.task,
+        loss=settings.loss,
+        metrics=tuple(settings.metrics),
+        monitor=settings.monitor,
+        compilation=compilation,
+    )
+
+
+def _check_known(flag, name):
+    get = keras.losses.get if flag == "loss" else keras.metrics.get
+    if name in ("accuracy", "acc"):
+        return
+    try:
+        get(name)
+    except ValueError as error:
+        expected = f"a {'loss' if flag == 'loss' else 'metric'} of Keras, such as mae"
+        raise invalid_flag(flag, expected, name) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a model is trained for.
+
+    Attributes:
+        task: A name of `TASKS`, or {name of an output: name of a task}.
+        loss: The loss, as `compile` takes it.
+        metrics: A function that returns metrics, as `compile` takes them.
+        monitor: The metric of validation data by which the best epoch is chosen, "val_accuracy".
+        outputs: The `classifiers.Outputs` of a model with one class per sample; None of others.
+    """
+
+    task: str | dict
+    loss: typing.Any
+    metrics: typing.Callable
+    monitor: str
+    outputs: classifiers.Outputs | None = None
+
+    @property
+    def mode(self):
+        """Whether lower or higher values of `monitor` are better; None for a metric of Keras."""
+        return "min" if self.monitor.endswith("loss") else None
+
+    def compile(self, model, optimizer):
+        """Compiles a model with the loss and the metrics."""
+        try:
+            model.compile(optimizer=optimizer, loss=self.loss, metrics=self.metrics())
+        except ValueError as error:
+            raise InputError(f"Cannot train with --loss or --metrics: {last_cause(error)}") from error
+
+    def soft_losses(self):
+        """Returns the losses that compare the outputs of a student with those of teachers."""
+        if isinstance(self.task, dict):
+            return [_soft_loss(task, output=name) for name, task in self.task.items()]
+        if self.outputs is not None:
+            return [tfpeft.SoftLabels() if self.outputs.is_softmax else tfpeft.BinarySoftLabels()]
+        return [_soft_loss(self.task)]
+
+    def chance_of(self, model, split):
+        """Returns whether a model does better than chance, a `Chance`, on some samples."""
+        if self.outputs is not None:
+            return classifiers.chance_of(model, split, self.outputs)
+        return NoChance()
+
+    @property
+    def from_logits(self):
+        """Whether outputs are logits; None where the last activation says it."""
+        return None if self.outputs is None else self.outputs.from_logits
+
+    def __str__(self):
+        if self.outputs is not None:
+            return str(self.outputs)
+        if isinstance(self.task, dict):
+            return ", ".join(f"{name}: {task}" for name, task in self.task.items())
+        return self.task
+
+
+def _soft_loss(task, output=None):
+    kinds = {
+        **dict.fromkeys(("classification", "segmentation"), tfpeft.SoftLabels),
+        **dict.fromkeys(("binary", "multi_label"), tfpeft.BinarySoftLabels),
+        **dict.fromkeys(("regression", "reconstruction"), tfpeft.SquaredError),
+    }
+    return kinds[task](output=output)
+
+
+def task_of(pair, model, request, received):
+    """Returns the task of samples: a name of `TASKS`, or {name of an output: name of a task}.
+
+    Args:
+        pair: Arrays (x, y, sample_weight) of some samples, y None where there are no labels.
+        model: The model that is given, a Keras model or a `TFLiteFile`, or None.
+        request: The `Request`.
+        received: What an error names.
+    """
+    x, y, _ = pair
+    if request.task is not None and not isinstance(y, dict):
+        return request.task
+    if y is None:
+        return "reconstruction"
+    if model is None:
+        if isinstance(y, dict):
+            raise unexpected(
+                "--model for labels of several outputs, as the scripts train models of one",
+                f"{received} with {', '.join(y)}",
+            )
+        return _task_of_labels(x, y, received)
+    outputs = call(model, samples.first(x, SAMPLES), "--model")
+    if not isinstance(y, dict):
+        found = _task_of_labels(x, y, received)
+        if found == "classification" and not classifiers.is_of_numbers(request.loss_name):
+            return found
+        loss = request.wanted_loss()
+        return recognize_task(outputs, samples.first(y, SAMPLES), loss=loss, model=model)
+    loss = request.wanted_loss()
+    named = by_name(model, outputs)
+    missing = sorted(set(named) ^ set(y))
+    if missing:
+        expected = f"labels by the names of the model's outputs, {', '.join(named)}"
+        raise unexpected(expected, f"{received} with {', '.join(y)}")
+    tasks = {}
+    for name, output in named.items():
+        of_output = loss.get(name) if isinstance(loss, dict) else loss
+        tasks[name] = request.task or recognize_task(
+            output, samples.first(y[name], SAMPLES), loss=of_output
+        )
+    return tasks
+
+
+def by_name(model, outputs):
+    """Returns {name: output} of a model of several outputs."""
+    if isinstance(outputs, dict):
+        return outputs
+    if isinstance(outputs, (list, tuple)):
+        names = getattr(model, "output_names", None) or range(len(outputs))
+        return {str(name): output for name, output in zip(names, outputs, strict=True)}
+    names = getattr(model, "output_names", None) or ["output"]
+    return {names[0]: outputs}
+
+
+def _task_of_labels(x, y, received):
+    """Returns the task that labels show by themselves, where there is no model."""
+    y = np.asarray(y)
+    if y.dtype.kind not in "biuf" or y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1):
+        is_class = y.dtype.kind != "f" or np.all(y == np.floor(y))
+        return "classification" if is_class else "regression"
+    if y.ndim == 2:
+        if np.all((y == 0) | (y == 1)):
+            return "classification" if np.all(y.sum(axis=1) == 1) else "multi_label"
+        if y.dtype.kind == "f" and np.all(y >= 0) and np.allclose(y.sum(axis=1), 1, atol=1e-3):
+            raise unexpected(
+                "labels of one kind: --task=regression predicts such numbers, and np.argmax(y, "
+                "axis=1) makes classes of them",
+                f"{received} with rows of probabilities (soft or smoothed labels)",
+            )
+        if y.dtype.kind == "f":
+            return "regression"
+    if hasattr(x, "shape") and x.shape == y.shape and y.dtype.kind == "f":
+        return "reconstruction"
+    if y.dtype.kind != "f" or np.all(y == np.floor(y)):
+        return "segmentation"
+    return "regression"
+
+
+def of(data, model, received="--model"):
+    """Returns the `Objective` of a model for data.
+
+    Raises:
+        InputError: for outputs that do not fit the task, and inputs that the model does not take.
+    """
+    request = data.request
+    if data.task in CLASSES:
+        x = samples.first_inputs(data.train, SAMPLES)
+        outputs = classifiers.outputs_of(model, x, received)
+        return Objective(
+            task=data.task,
+            loss=request.loss or outputs.loss(),
+            metrics=lambda: [outputs.accuracy(), *_others(request.metrics, ("accuracy", "acc"))],
+            monitor=_monitor(request, "accuracy"),
+            outputs=outputs,
+        )
+    x, y, _ = samples.some(data.train, SAMPLES)
+    outputs = call(model, x, received)
+    if not isinstance(data.task, dict):
+        loss, metrics = _made(data.task, outputs, y, model, received)
+        others = request.wanted_metrics()
+        return Objective(
+            task=data.task,
+            loss=request.wanted_loss() or loss,
+            metrics=lambda: [metrics(), *_others(others, (metrics().name,))],
+            monitor=_monitor(request, metrics().name),
+        )
+    made = {
+        name: _made(data.task[name], output, y[name], model, f"{received}, {name}")
+        for name, output in by_name(model, outputs).items()
+    }
+    return Objective(
+        task=data.task,
+        loss=request.wanted_loss() or {name: loss for name, (loss, _) in made.items()},
+        metrics=lambda: {name: [metric()] for name, (_, metric) in made.items()},
+        monitor=_monitor(request, "loss"),
+    )
+
+
+def _made(task, outputs, y, model, received):
+    """Returns the loss of a task, and a function that makes its metric."""
+    task = TASKS[task]
+    kind = task.check(outputs, y, received)
+    return task.loss(kind), lambda: task.metric(kind)
+
+
+def _others(metrics, names):
+    """Returns the metrics that are not among the names; only of one output they are added."""
+    if not isinstance(metrics, (list, tuple)):
+        return []
+    return [each for each in metrics if getattr(each, "name", each) not in names]
+
+
+def _monitor(request, default):
+    return f"val_{(request.monitor or default).removeprefix('val_')}"
+
+
+def compare(models, split, kinds):
+    """Returns the `tfpeft.Comparison` of models and files, whose objectives are `kinds`."""
+    outputs = [objective.outputs for objective in kinds if objective.outputs is not None]
+    return tfpeft.compare(
+        models, samples.as_data(split), from_logits=classifiers.from_logits(outputs)
+    )

@@ -1,0 +1,3 @@
+TASKS = {}
+def recognize_task(*a, **k):
+    raise NotImplementedError
