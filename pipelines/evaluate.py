@@ -7,7 +7,6 @@ Quality, parameters, MACs, bytes, and latency on one thread, the files measured 
 
 import pathlib
 
-import tfpeft
 from pipelines.common import classifiers, datasets, models, objectives, samples
 from pipelines.common.compilation import compilation_of
 from pipelines.common.flags import (
@@ -34,7 +33,9 @@ def main(settings, paths):
     custom_objects = models.import_custom_objects(settings.custom_objects)
     opened = {path: open_model(path, custom_objects) for path in paths}
     first = opened[paths[0]]
-    compilation = None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
+    compilation = (
+        None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
+    )
     request = objectives.request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
     data = datasets.load_given(settings, first, request)
     if settings.format == "table":  # others are read by programs

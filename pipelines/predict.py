@@ -5,7 +5,8 @@
     python -m pipelines.predict --run=saved_models/images-share --input=images.npy --format=json
     python -m pipelines.predict --run=saved_models/photos-compress one.jpg two.jpg
 
-Prints a line for each sample and task: the task, the class, its probability and the sample. Texts
+Prints a line for each sample and task: the task, the class, its probability and the sample; of
+other tasks the numbers, or what they mean. --save keeps all outputs. Texts
 become tokens as the run keeps it, and images pixels, in the --pixel_range of the run; arrays are
 used as they are.
 """
@@ -20,14 +21,16 @@ import tensorflow as tf
 from pipelines.common import backbones
 from pipelines.common.classifiers import Outputs
 from pipelines.common.datasets import in_range
-from pipelines.common.errors import invalid_flag
+from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import FORMAT, Flag
 from pipelines.common.images import read_images
 from pipelines.common.models import input_shape
 from pipelines.common.script import Script
 from pipelines.common.tasks import CLASSES
-from tfpeft.core.arguments import unexpected
+from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.files import replacing
 from tfpeft.core.json_files import read_json
+from tfpeft.core.paths import file_to_write
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
@@ -35,11 +38,25 @@ RUN = Flag("run", str, None, "Folder of a run of pipelines.share, or of any othe
 TASK = Flag(
     "task", str, (), "A task of the run, given once for each; by default all.", repeated=True
 )
-INPUT = Flag("input", str, None, "Samples of a run on arrays, (samples, ...), in a .npy file.")
+SAVE = Flag(
+    "save", str, None, "An .npy file for all outputs as they are, or an .npz for several outputs."
+)
+INPUT = Flag(
+    "input",
+    str,
+    None,
+    "Samples of a run on arrays, (samples, ...), in a .npy file, or an .npz of "
+    "several inputs by name.",
+)
 
+_SHOWN = 8  # numbers of an output
 # What a run of a script other than pipelines.share leaves.
 _OF_CLASSES = {"model.tflite", "labels.txt", "report.json"}
-_REPORT = {"outputs": {"kind": str, "units": int}, "flags": {str: object}}
+_REPORT = {
+    "task": (str, {str: str}),
+    "outputs": ({"kind": str, "units": int}, None),
+    "flags": {str: object},
+}
 
 
 def main(settings, texts):
@@ -50,6 +67,8 @@ def main(settings, texts):
             "the folder of a run of pipelines.share that has ended, or of another script",
             f"--run={settings.run}",
         )
+    if "tasks.json" in files and settings.save is not None:
+        raise unread_flag("save", f"a run of pipelines.share, --run={settings.run}")
     if "tasks.json" not in files:
         show(predict_classes(settings, folder, texts), settings.format)
         return 0
@@ -89,7 +108,6 @@ def predict_classes(settings, folder, files):
     file = TFLiteFile(folder / "model.tflite")
     report = read_json(folder / "report.json", _REPORT)
     names = (folder / "labels.txt").read_text().splitlines()
-    outputs = Outputs(**report["outputs"])
     if files and settings.input is None:
         shape = input_shape(file)
         if shape is None or len(shape) != 3:
@@ -100,7 +118,12 @@ def predict_classes(settings, folder, files):
             x = in_range(x, report["flags"]["pixel_range"], 255.0)
     else:
         samples, x = read_array(settings, files)
-    probabilities = outputs.probabilities(file.predict(x))
+    found = file.predict(x)
+    if settings.save is not None:
+        save(settings.save, found)
+    if report["outputs"] is None:
+        return numbers_of(samples, found, names, report["task"])
+    probabilities = Outputs(**report["outputs"]).probabilities(found)
     if probabilities.shape[1:] != (len(names),):
         expected = f"the names of {probabilities.shape[1]} classes in {folder / 'labels.txt'}"
         raise unexpected(expected, f"{len(names)}")
@@ -112,6 +135,53 @@ def predict_classes(settings, folder, files):
         }
         for sample, values in zip(samples, probabilities, strict=True)
     ]
+
+
+def numbers_of(samples, outputs, names, task):
+    """Returns the rows of outputs that are no probabilities of classes: a column for each output.
+
+    Of labels, the names of those above one half; of positions, how many have each class; numbers as
+    they are, the first ones of many.
+    """
+    named = (
+        outputs if isinstance(outputs, dict) else {task if isinstance(task, str) else "": outputs}
+    )
+    rows = []
+    for number, sample in enumerate(samples):
+        row = {}
+        for name, values in named.items():
+            kind = task.get(name) if isinstance(task, dict) else task
+            row[name] = _text(np.asarray(values)[number], names, kind)
+        rows.append({**row, "sample": sample})
+    return rows
+
+
+def _text(values, names, task):
+    """Returns the outputs of a sample for a task, in words."""
+    if task == "multi_label":
+        found = np.flatnonzero(values > 0.5)
+        return ", ".join(names[i] if i < len(names) else str(i) for i in found) or "none"
+    if task in ("classification", "binary"):
+        return str(int(values.argmax()) if values.size > 1 else int(values.item() > 0))
+    if task == "segmentation":
+        classes = values.argmax(-1) if values.shape[-1] > 1 else (values[..., 0] > 0).astype(int)
+        numbers, counts = np.unique(classes, return_counts=True)
+        pairs = zip(numbers.tolist(), counts.tolist(), strict=True)
+        return ", ".join(f"{names[i] if i < len(names) else i}: {count}" for i, count in pairs)
+    flat = values.ravel()
+    more = ", ..." if flat.size > _SHOWN else ""
+    return ", ".join(f"{value:.4g}" for value in flat[:_SHOWN]) + more
+
+
+def save(path, outputs):
+    """Writes outputs to an .npy file, or those of several names to an .npz."""
+    path = file_to_write(path, "--save", "an .npy file, or .npz for several outputs")
+    is_dict = isinstance(outputs, dict)
+    if path.suffix != (".npz" if is_dict else ".npy"):
+        expected = "an .npz file for several outputs" if is_dict else "an .npy file"
+        raise unexpected(expected, f"--save={path}")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **outputs) if is_dict else np.save(file, outputs)
 
 
 def run_file(path, x, tasks):
@@ -135,21 +205,35 @@ def read_inputs(settings, folder, texts):
 
 
 def read_array(settings, texts):
-    """Returns the numbers of the samples of --input, and the samples."""
+    """Returns the numbers of the samples of --input, and the samples: {name: array} of an .npz."""
     if settings.input is None or texts:
         received = f"texts, {texts[0]!r} first" if texts else "none"
         raise unexpected(f"--input, as --run={settings.run} reads arrays", received)
     expected, received = "samples in a .npy file", f"--input={settings.input}"
     try:
         x = np.load(settings.input, allow_pickle=False)
+        if isinstance(x, np.lib.npyio.NpzFile):
+            with x as file:
+                x = {name: _checked(file[name], expected, f"{received}, {name}") for name in file}
+            counts = {name: len(array) for name, array in x.items()}
+            if not x or len(set(counts.values())) > 1:
+                raise unexpected("as many samples of each input", f"{received} with {counts}")
+            return range(next(iter(counts.values()))), x
     except (ValueError, OSError, EOFError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise unexpected(expected, f"{received}: {error}") from error
-    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "iuf"
-    if not is_array or x.ndim < 2 or not len(x):
+    return range(len(x)), _checked(x, expected, received)
+
+
+def _checked(x, expected, received):
+    """Returns samples as float32; raises for arrays of something else."""
+    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
+    if not is_array or x.ndim < 1 or not len(x):
         raise unexpected(expected, f"{received}, with something else")
     if not np.all(np.isfinite(x)):
         raise unexpected(expected, f"{received}, with NaN or infinity")
-    return range(len(x)), x.astype("float32")
+    return x.astype("float32")
 
 
 def show(rows, form):
@@ -175,8 +259,8 @@ def _cell(name, value):
 SCRIPT = Script(
     main,
     __doc__,
-    groups={"run": (RUN, TASK, INPUT), "output": (FORMAT,)},
-    first=("run", "task", "input", "format"),
+    groups={"run": (RUN, TASK, INPUT), "output": (FORMAT, SAVE)},
+    first=("run", "task", "input", "format", "save"),
     takes_files=True,
 )
 

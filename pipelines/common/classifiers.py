@@ -105,11 +105,7 @@ def outputs_of(model, x, received="--model"):
         names = ", ".join(tensor.name for tensor in inputs)
         raise unexpected("a model with one input", f"{received} with {len(inputs)}: {names}")
     x = x[:_SAMPLES]
-    outputs = call(model, x, received)
-    if isinstance(model, TFLiteFile):
-        activation = "softmax" if model.is_softmax() else None
-    else:
-        activation = last_activation_of(model)
+    outputs, activation = call(model, x, received), activation_of(model)
     if not hasattr(outputs, "shape"):
         keys = f" of {len(outputs)}" if hasattr(outputs, "__len__") else ""
         raise unexpected(
@@ -125,8 +121,10 @@ def outputs_of(model, x, received="--model"):
     return Outputs(_kind(activation, outputs), outputs.shape[1])
 
 
-def last_activation_of(model):
-    """Returns the name of the last activation; None if it cannot be read."""
+def activation_of(model):
+    """Returns the name of the last activation of a model or `TFLiteFile`; None if not known."""
+    if isinstance(model, TFLiteFile):
+        return "softmax" if model.is_softmax() else None
     try:
         return last_activation(model)
     except (KeyError, AttributeError):

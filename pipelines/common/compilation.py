@@ -50,7 +50,9 @@ class Compilation:
         except Exception as error:  # of Keras, and of custom classes
             flag = "--loss" if name == "loss" else "--metrics"
             expected = f"a {name} of Keras or of --custom_objects; {flag} names another one"
-            raise unexpected(expected, f"a model compiled with another: {last_cause(error)}") from error
+            raise unexpected(
+                expected, f"a model compiled with another: {last_cause(error)}"
+            ) from error
 
 
 def compilation_of(path, custom_objects=None):

@@ -222,8 +222,14 @@ TASK = Flag(
     None,
     "What the model does. By default labels, outputs and the loss that a --model was compiled with "
     "show it.",
-    choices=("classification", "binary", "multi_label", "regression", "segmentation",
-             "reconstruction"),
+    choices=(
+        "classification",
+        "binary",
+        "multi_label",
+        "regression",
+        "segmentation",
+        "reconstruction",
+    ),
 )
 LOSS = Flag(
     "loss",

@@ -16,7 +16,14 @@ RECORD = "run.json"
 _CONVENTION = {"pixels": "as stored"}
 # Where the folder is, how strict its reader is, and which devices the report is about, does not
 # change the files that stages write.
-_NOT_RECORDED = ("output_dir", "name", "max_accuracy_drop", "allow_chance", "target")
+_NOT_RECORDED = (
+    "output_dir",
+    "name",
+    "max_accuracy_drop",
+    "max_metric_loss",
+    "allow_chance",
+    "target",
+)
 
 
 class RunFolder(ResumableFolder):

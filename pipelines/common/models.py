@@ -72,7 +72,7 @@ def predict(model, x):
 
 
 def call(model, x, received):
-    """Returns the outputs of a Keras model or of a `TFLiteFile` for inputs; an error says `received`."""
+    """Returns the outputs of a Keras model or of a `TFLiteFile` for inputs x."""
     if isinstance(model, TFLiteFile):
         return model.predict(x)
     try:

@@ -1,4 +1,4 @@
-"""What a model is trained for and measured by: its task, loss and metrics, and the one that decides.
+"""What a model is trained for and measured by: its task, loss and metrics, and which decides.
 
 The task, loss and metrics are those that flags name (--task, --loss, --metrics, --monitor), else
 those that the given model was compiled with, else those of the task that labels and outputs show.
@@ -9,13 +9,15 @@ import typing
 
 import keras
 import numpy as np
+from tfpeft.evaluation.outputs import recognize_outputs
+from tfpeft.evaluation.recognition import recognize_task
 
 import tfpeft
 from pipelines.common import classifiers, samples
 from pipelines.common.errors import invalid_flag
 from pipelines.common.models import call
 from tfpeft.core.arguments import InputError, last_cause, unexpected
-from tfpeft.evaluation.tasks import TASKS, recognize_task
+from tfpeft.evaluation.tasks import TASKS
 
 CLASSES = ("classification", "binary")
 """Tasks with one class per sample, whose labels the scripts turn into class numbers."""
@@ -51,7 +53,7 @@ class Request:
         return self.loss or (self.compilation and self.compilation.loss())
 
     def wanted_metrics(self):
-        """Returns new metrics: a list, or a list or dict of lists by output; [] if there are none."""
+        """Returns new metrics: a list, or a list or dict of lists by output; [] without any."""
         if self.metrics:
             return list(self.metrics)
         return (self.compilation and self.compilation.metrics()) or []
@@ -92,6 +94,8 @@ class Objective:
         loss: The loss, as `compile` takes it.
         metrics: A function that returns metrics, as `compile` takes them.
         monitor: The metric of validation data by which the best epoch is chosen, "val_accuracy".
+        mode: "min" or "max", what is better of it; None for a metric of Keras.
+        extra: Metrics that reports show beside the figures of the task; None for none.
         outputs: The `classifiers.Outputs` of a model with one class per sample; None of others.
     """
 
@@ -99,19 +103,18 @@ class Objective:
     loss: typing.Any
     metrics: typing.Callable
     monitor: str
+    mode: str | None = None
+    extra: typing.Any = None
     outputs: classifiers.Outputs | None = None
-
-    @property
-    def mode(self):
-        """Whether lower or higher values of `monitor` are better; None for a metric of Keras."""
-        return "min" if self.monitor.endswith("loss") else None
 
     def compile(self, model, optimizer):
         """Compiles a model with the loss and the metrics."""
         try:
             model.compile(optimizer=optimizer, loss=self.loss, metrics=self.metrics())
         except ValueError as error:
-            raise InputError(f"Cannot train with --loss or --metrics: {last_cause(error)}") from error
+            raise InputError(
+                f"Cannot train with --loss or --metrics: {last_cause(error)}"
+            ) from error
 
     def soft_losses(self):
         """Returns the losses that compare the outputs of a student with those of teachers."""
@@ -120,12 +123,6 @@ class Objective:
         if self.outputs is not None:
             return [tfpeft.SoftLabels() if self.outputs.is_softmax else tfpeft.BinarySoftLabels()]
         return [_soft_loss(self.task)]
-
-    def chance_of(self, model, split):
-        """Returns whether a model does better than chance, a `Chance`, on some samples."""
-        if self.outputs is not None:
-            return classifiers.chance_of(model, split, self.outputs)
-        return NoChance()
 
     @property
     def from_logits(self):
@@ -170,13 +167,18 @@ def task_of(pair, model, request, received):
                 f"{received} with {', '.join(y)}",
             )
         return _task_of_labels(x, y, received)
-    outputs = call(model, samples.first(x, SAMPLES), "--model")
+    outputs = call(model, x, "--model")
     if not isinstance(y, dict):
         found = _task_of_labels(x, y, received)
         if found == "classification" and not classifiers.is_of_numbers(request.loss_name):
             return found
-        loss = request.wanted_loss()
-        return recognize_task(outputs, samples.first(y, SAMPLES), loss=loss, model=model)
+        return recognize_task(
+            outputs,
+            y,
+            inputs=x if hasattr(x, "shape") else None,
+            activation=classifiers.activation_of(model),
+            loss=request.wanted_loss(),
+        )
     loss = request.wanted_loss()
     named = by_name(model, outputs)
     missing = sorted(set(named) ^ set(y))
@@ -186,9 +188,7 @@ def task_of(pair, model, request, received):
     tasks = {}
     for name, output in named.items():
         of_output = loss.get(name) if isinstance(loss, dict) else loss
-        tasks[name] = request.task or recognize_task(
-            output, samples.first(y[name], SAMPLES), loss=of_output
-        )
+        tasks[name] = request.task or recognize_task(output, y[name], loss=of_output)
     return tasks
 
 
@@ -234,44 +234,55 @@ def of(data, model, received="--model"):
         InputError: for outputs that do not fit the task, and inputs that the model does not take.
     """
     request = data.request
-    if data.task in CLASSES:
+    if isinstance(data.task, str) and data.task in CLASSES:
         x = samples.first_inputs(data.train, SAMPLES)
         outputs = classifiers.outputs_of(model, x, received)
         return Objective(
             task=data.task,
             loss=request.loss or outputs.loss(),
             metrics=lambda: [outputs.accuracy(), *_others(request.metrics, ("accuracy", "acc"))],
-            monitor=_monitor(request, "accuracy"),
+            extra=_others(request.metrics, ("accuracy", "acc")) or None,
             outputs=outputs,
+            **_monitor(request, "accuracy", None),
         )
     x, y, _ = samples.some(data.train, SAMPLES)
     outputs = call(model, x, received)
     if not isinstance(data.task, dict):
-        loss, metrics = _made(data.task, outputs, y, model, received)
-        others = request.wanted_metrics()
+        task = TASKS[data.task]
+        loss, metric = _made(task, outputs, y, model, received)
+        extra = _others(request.wanted_metrics(), (task.headline,))
         return Objective(
             task=data.task,
             loss=request.wanted_loss() or loss,
-            metrics=lambda: [metrics(), *_others(others, (metrics().name,))],
-            monitor=_monitor(request, metrics().name),
+            metrics=lambda: [metric(), *_others(request.wanted_metrics(), (task.headline,))],
+            extra=extra or None,
+            **_monitor(request, task.headline, "max" if task.higher_is_better else "min"),
         )
     made = {
-        name: _made(data.task[name], output, y[name], model, f"{received}, {name}")
+        name: _made(TASKS[data.task[name]], output, y[name], model, f"{received}, {name}")
         for name, output in by_name(model, outputs).items()
     }
     return Objective(
         task=data.task,
         loss=request.wanted_loss() or {name: loss for name, (loss, _) in made.items()},
         metrics=lambda: {name: [metric()] for name, (_, metric) in made.items()},
-        monitor=_monitor(request, "loss"),
+        **_monitor(request, "loss", "min"),
     )
 
 
 def _made(task, outputs, y, model, received):
     """Returns the loss of a task, and a function that makes its metric."""
-    task = TASKS[task]
-    kind = task.check(outputs, y, received)
-    return task.loss(kind), lambda: task.metric(kind)
+    outputs = np.asarray(outputs)
+    y = outputs if y is None else np.asarray(y)
+    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+    task.labels(y, outputs.shape, received)  # raises for labels that do not fit
+    found = recognize_outputs(
+        outputs,
+        task.name,
+        activation=classifiers.activation_of(model),
+        one_hot=task.name == "segmentation" and y.shape == outputs.shape and y.shape[-1] > 1,
+    )
+    return task.loss(found), lambda: task.training_metric(found)
 
 
 def _others(metrics, names):
@@ -281,13 +292,22 @@ def _others(metrics, names):
     return [each for each in metrics if getattr(each, "name", each) not in names]
 
 
-def _monitor(request, default):
-    return f"val_{(request.monitor or default).removeprefix('val_')}"
+def _monitor(request, default, mode):
+    """Returns the arguments `monitor` and `mode` of an objective."""
+    name = (request.monitor or default).removeprefix("val_")
+    if name != default:
+        mode = "min" if name.endswith("loss") else None
+    return {"monitor": f"val_{name}", "mode": mode}
 
 
 def compare(models, split, kinds):
     """Returns the `tfpeft.Comparison` of models and files, whose objectives are `kinds`."""
     outputs = [objective.outputs for objective in kinds if objective.outputs is not None]
+    task = kinds[-1].task
     return tfpeft.compare(
-        models, samples.as_data(split), from_logits=classifiers.from_logits(outputs)
+        models,
+        samples.as_data(split),
+        task="binary" if outputs and outputs[-1].units == 1 else task,
+        metrics=kinds[-1].extra,
+        from_logits=classifiers.from_logits(outputs) if outputs else None,
     )

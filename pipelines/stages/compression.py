@@ -1,6 +1,7 @@
 """Runs stages one after the other in the folder of a run, exports the model, and reports."""
 
 import dataclasses
+import math
 
 import tfpeft
 from pipelines.common import (
@@ -30,6 +31,7 @@ from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.evaluation.tables import plot_accuracy_size
+from tfpeft.evaluation.tasks import TASKS
 
 STAGES_FLAG = Flag(
     "stages",
@@ -48,14 +50,24 @@ MAX_ACCURACY_DROP = Flag(
     at_least=-100,
     at_most=100,
 )
+MAX_METRIC_LOSS = Flag(
+    "max_metric_loss",
+    float,
+    None,
+    "Per cent of the teacher's metric on test data that the file may lose, in any task: 2 allows "
+    "an accuracy of 88.2% for 90%, an error of 10.2 for 10; else status 2.",
+    at_least=-100,
+    at_most=1000,
+)
 _REPORT = {
     "rows": reports.ROWS,
     "size_ratio": (float, None),
-    "accuracy_drop": float,
+    "accuracy_drop": (float, None),
+    "metrics": {str: {"teacher": float, "file": float, "loss": float}},
     "test_samples": int,
     "teacher_file": str,
 }
-RESULT_FLAGS = (MAX_ACCURACY_DROP, devices.TARGET)
+RESULT_FLAGS = (MAX_ACCURACY_DROP, MAX_METRIC_LOSS, devices.TARGET)
 RUN_FLAGS = (*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, *RESULT_FLAGS)
 # The stages after which none may train as it likes: in this order, and after all others.
 _LAST = ("cluster", "quantize_aware", "quantize")
@@ -99,13 +111,27 @@ def run(job, settings, names, *, own_flags=()):
             folder / "report.json", devices.targets_of(settings)
         ):
             run_stages(settings, folder, names)
-        drop = reports.show(folder, headline, _REPORT)["accuracy_drop"]
-    if settings.max_accuracy_drop is not None and drop > settings.max_accuracy_drop:
+        result = reports.show(folder, headline, _REPORT)
+    return status_of(result, settings, folder / "model.tflite")
+
+
+def status_of(result, settings, path):
+    """Returns the exit status: 2 where the file lost more than the flags allow, with a line."""
+    drop, losses = result["accuracy_drop"], result["metrics"]
+    most = settings.max_accuracy_drop
+    if None not in (most, drop) and drop > most:
         print(
-            f"{folder / 'model.tflite'} is {drop:.2f} points of accuracy below the teacher, "
-            f"expected at most --max_accuracy_drop={settings.max_accuracy_drop}"
+            f"{path} is {drop:.2f} points of accuracy below the teacher, "
+            f"expected at most --max_accuracy_drop={most}"
         )
         return 2
+    for name, each in losses.items():
+        if settings.max_metric_loss is not None and each["loss"] > settings.max_metric_loss:
+            print(
+                f"{path} lost {each['loss']:.2f}% of the teacher's {name}, "
+                f"expected at most --max_metric_loss={settings.max_metric_loss}"
+            )
+            return 2
     return 0
 
 
@@ -201,6 +227,8 @@ def run_stages(settings, folder, names):
     request = objectives.request_of(settings, compilation)
     data = datasets.load_given(settings, model, request)
     print(data, flush=True)
+    if settings.max_accuracy_drop is not None and data.task not in objectives.CLASSES:
+        raise unexpected("--max_metric_loss for tasks without accuracy", "--max_accuracy_drop")
     if model is not None and settings.model is not None:
         data = check_model(settings, model, data, names)
     stages = with_teacher(names)
@@ -279,7 +307,8 @@ def write_report(folder, comparison, facts):
     first, last = rows["teacher"], rows["model.tflite"]
     result = {
         "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
-        "accuracy_drop": 100 * (first["accuracy"] - last["accuracy"]),
+        "accuracy_drop": _accuracy_drop(first, last, facts["task"]),
+        "metrics": _lost(first, last, facts["task"]),
         "rows": rows,
         **facts,
         "flags": folder.flags,
@@ -297,14 +326,43 @@ def write_report(folder, comparison, facts):
     reports.write(folder, result, [headline(result), *tables, plot])
 
 
+def _accuracy_drop(first, last, task):
+    """Returns the points of accuracy that the file lost; None of tasks without accuracy."""
+    if task not in objectives.CLASSES:
+        return None
+    return 100 * (first["accuracy"] - last["accuracy"])
+
+
+def _lost(first, last, task):
+    """Returns {metric: figures of the teacher and the file, and what is lost in per cent}."""
+    tasks = (
+        {f"{name}/": each for name, each in task.items()} if isinstance(task, dict) else {"": task}
+    )
+    found = {}
+    for prefix, name in tasks.items():
+        of_task = TASKS[name]
+        key = f"{prefix}{of_task.headline}"
+        teacher, file = (row["metrics"].get(key) for row in (first, last))
+        if None in (teacher, file):
+            continue
+        change = (teacher - file) if of_task.higher_is_better else (file - teacher)
+        loss = 100 * change / abs(teacher) if teacher else (0.0 if not change else math.inf)
+        found[key] = {"teacher": teacher, "file": file, "loss": loss}
+    return found
+
+
 def headline(result):
-    """Returns a line on the size and the accuracy of the file."""
-    change = round(-result["accuracy_drop"], 2) + 0.0  # no "-0.00"
+    """Returns a line on the size and the quality of the file."""
     size = "of a teacher that has no .tflite file of its own"
     if result["size_ratio"]:
         kind = result["teacher_file"]
         size = f"{result['size_ratio']:.1f}x smaller than the teacher's {kind} file"
-    return (
-        f"model.tflite: {size}, accuracy {change:+.2f} points, "
-        f"on {result['test_samples']} test samples."
-    )
+    if result["accuracy_drop"] is not None:
+        change = round(-result["accuracy_drop"], 2) + 0.0  # no "-0.00"
+        quality = f"accuracy {change:+.2f} points"
+    else:
+        quality = ", ".join(
+            f"{name} {each['teacher']:.4g} -> {each['file']:.4g} ({-each['loss']:+.2f}%)"
+            for name, each in result["metrics"].items()
+        )
+    return f"model.tflite: {size}, {quality}, on {result['test_samples']} test samples."

@@ -120,7 +120,9 @@ def run(settings, inputs):
     if rounds:
         small, report = _in_rounds(settings, inputs, objective, share)
     else:
-        small = tfpeft.prune_channels(model, data=samples.as_data(data.train), **_arguments(settings))
+        small = tfpeft.prune_channels(
+            model, data=samples.as_data(data.train), **_arguments(settings)
+        )
         report = small.channel_report
     print(f"{report}\n", flush=True)
     inputs.folder.write("channels.md", report.to_markdown())

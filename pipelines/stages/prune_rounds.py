@@ -73,8 +73,8 @@ def run(settings, inputs):
     inputs.folder.write("rounds.md", pruned.to_markdown())
     if not any(step["held"] for step in pruned.history):
         raise BudgetError(
-            f"No round held the validation metric within --tolerance={settings.tolerance}, expected "
-            f"at least one. Received: {pruned.history}"
+            f"No round held the metric within --tolerance={settings.tolerance}, expected at least "
+            f"one. Received: {pruned.history}"
         )
     return pruned.model
 

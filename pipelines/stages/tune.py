@@ -1,6 +1,5 @@
 """The stage that trains the given model on, before others make it small."""
 
-
 from pipelines.common import objectives, samples, training
 from pipelines.stages import keeping
 from pipelines.stages.stage import Stage
