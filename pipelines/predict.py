@@ -223,13 +223,14 @@ def read_array(settings, texts):
         if isinstance(error, InputError):
             raise
         raise unexpected(expected, f"{received}: {error}") from error
-    return range(len(x)), _checked(x, expected, received)
+    x = _checked(x, expected, received)
+    return range(len(x)), x
 
 
 def _checked(x, expected, received):
     """Returns samples as float32; raises for arrays of something else."""
     is_array = isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
-    if not is_array or x.ndim < 1 or not len(x):
+    if not is_array or x.ndim < 2 or not len(x):
         raise unexpected(expected, f"{received}, with something else")
     if not np.all(np.isfinite(x)):
         raise unexpected(expected, f"{received}, with NaN or infinity")
