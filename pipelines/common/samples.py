@@ -49,7 +49,8 @@ def count(split):
     """Returns how many samples there are."""
     if isinstance(split, Stream):
         return split.samples
-    return len(keras.tree.flatten(split[1] if len(split) > 1 else split[0])[0])
+    has_labels = len(split) > 1 and split[1] is not None
+    return len(keras.tree.flatten(split[1] if has_labels else split[0])[0])
 
 
 def first_inputs(split, limit=None):
@@ -67,8 +68,11 @@ def some(split, limit):
     if isinstance(split, Stream):
         return read(split.dataset.take(limit).batch(256)).arrays()
     rows = np.linspace(0, count(split) - 1, min(count(split), limit)).astype(int)
-    picked = keras.tree.map_structure(lambda array: np.asarray(array)[rows], tuple(split))
-    return read(picked).arrays()
+
+    def picked(part):
+        return keras.tree.map_structure(lambda array: np.asarray(array)[rows], part)
+
+    return read(tuple(None if part is None else picked(part) for part in split)).arrays()
 
 
 def fit_arguments(data, batch_size, seed=0):
