@@ -184,15 +184,6 @@ class Chance:
     samples: int
     is_better: bool
 
-    def check(self, received, allowed):
-        """Raises unless the predictions are better, or `allowed`."""
-        if not self.is_better and not allowed:
-            raise unexpected(
-                "a model that does better than chance on its own data",
-                f"{received} with {self}. Does it expect pixels in another range (--pixel_range), "
-                "or classes in another order (--classes)? --allow_chance goes on",
-            )
-
     def __str__(self):
         return (
             f"accuracy {self.accuracy:.1%} on {self.samples} samples, of which {self.majority:.1%} "

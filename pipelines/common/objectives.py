@@ -15,7 +15,7 @@ from tfpeft.evaluation.recognition import recognize_task
 import tfpeft
 from pipelines.common import classifiers, samples
 from pipelines.common.errors import invalid_flag
-from pipelines.common.models import call
+from pipelines.common.models import call, predict
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.evaluation.tasks import TASKS
 
@@ -23,6 +23,7 @@ CLASSES = ("classification", "binary")
 """Tasks with one class per sample, whose labels the scripts turn into class numbers."""
 SEVERAL = "several outputs"
 SAMPLES = 64  # that show what outputs and labels are
+_CHANCE_SAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Objective:
         mode: "min" or "max", what is better of it; None for a metric of Keras.
         extra: Metrics that reports show beside the figures of the task; None for none.
         outputs: The `classifiers.Outputs` of a model with one class per sample; None of others.
+        kinds: {output: the `Outputs` of `tfpeft.evaluation`} of others; of one output, None: that.
     """
 
     task: str | dict
@@ -106,6 +108,7 @@ class Objective:
     mode: str | None = None
     extra: typing.Any = None
     outputs: classifiers.Outputs | None = None
+    kinds: dict = dataclasses.field(default_factory=dict)
 
     def compile(self, model, optimizer):
         """Compiles a model with the loss and the metrics."""
@@ -124,6 +127,22 @@ class Objective:
             return [tfpeft.SoftLabels() if self.outputs.is_softmax else tfpeft.BinarySoftLabels()]
         return [_soft_loss(self.task)]
 
+    def chance_of(self, model, split):
+        """Returns the `Chances` of a model, or a .tflite file, on some samples of a split."""
+        if self.outputs is not None:
+            return Chances([classifiers.chance_of(model, split, self.outputs)])
+        x, y, _ = samples.some(split, _CHANCE_SAMPLES)
+        found = predict(model, x)
+        found = by_name(model, found) if isinstance(self.task, dict) else {None: found}
+        y = y if isinstance(self.task, dict) else {None: y}
+        tasks = self.task if isinstance(self.task, dict) else {None: self.task}
+        return Chances(
+            [
+                TASKS[tasks[name]].is_better_than_chance(np.asarray(y[name]), found[name], kind)
+                for name, kind in self.kinds.items()
+            ]
+        )
+
     @property
     def from_logits(self):
         """Whether outputs are logits; None where the last activation says it."""
@@ -135,6 +154,30 @@ class Objective:
         if isinstance(self.task, dict):
             return ", ".join(f"{name}: {task}" for name, task in self.task.items())
         return self.task
+
+
+@dataclasses.dataclass(frozen=True)
+class Chances:
+    """Whether a model does better than chance, by output."""
+
+    by_output: list
+
+    @property
+    def is_better(self):
+        """Whether it does in one output or more."""
+        return any(chance.is_better for chance in self.by_output)
+
+    def check(self, received, allowed):
+        """Raises unless the predictions are better, or `allowed`."""
+        if not self.is_better and not allowed:
+            raise unexpected(
+                "a model that does better than chance on its own data",
+                f"{received} with {self}. Does it expect pixels in another range (--pixel_range), "
+                "or classes in another order (--classes)? --allow_chance goes on",
+            )
+
+    def __str__(self):
+        return "; ".join(map(str, self.by_output))
 
 
 def _soft_loss(task, output=None):
@@ -249,13 +292,14 @@ def of(data, model, received="--model"):
     outputs = call(model, x, received)
     if not isinstance(data.task, dict):
         task = TASKS[data.task]
-        loss, metric = _made(task, outputs, y, model, received)
+        loss, metric, kind = _made(task, outputs, y, model, received)
         extra = _others(request.wanted_metrics(), (task.headline,))
         return Objective(
             task=data.task,
             loss=request.wanted_loss() or loss,
             metrics=lambda: [metric(), *_others(request.wanted_metrics(), (task.headline,))],
             extra=extra or None,
+            kinds={None: kind},
             **_monitor(request, task.headline, "max" if task.higher_is_better else "min"),
         )
     made = {
@@ -264,14 +308,15 @@ def of(data, model, received="--model"):
     }
     return Objective(
         task=data.task,
-        loss=request.wanted_loss() or {name: loss for name, (loss, _) in made.items()},
-        metrics=lambda: {name: [metric()] for name, (_, metric) in made.items()},
+        loss=request.wanted_loss() or {name: loss for name, (loss, _, _) in made.items()},
+        metrics=lambda: {name: [metric()] for name, (_, metric, _) in made.items()},
+        kinds={name: kind for name, (_, _, kind) in made.items()},
         **_monitor(request, "loss", "min"),
     )
 
 
 def _made(task, outputs, y, model, received):
-    """Returns the loss of a task, and a function that makes its metric."""
+    """Returns the loss of a task, a function that makes its metric, and what the outputs are."""
     outputs = np.asarray(outputs)
     y = outputs if y is None else np.asarray(y)
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
@@ -282,7 +327,7 @@ def _made(task, outputs, y, model, received):
         activation=classifiers.activation_of(model),
         one_hot=task.name == "segmentation" and y.shape == outputs.shape and y.shape[-1] > 1,
     )
-    return task.loss(found), lambda: task.training_metric(found)
+    return task.loss(found), lambda: task.training_metric(found), found
 
 
 def _others(metrics, names):

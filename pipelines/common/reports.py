@@ -1,6 +1,5 @@
 """What reports of runs have in common: versions, the machine, how they are written and printed."""
 
-import dataclasses
 import importlib.metadata
 import json
 import numbers
@@ -8,11 +7,11 @@ import platform
 
 from pipelines.common import devices
 from tfpeft.core.json_files import read_json
-from tfpeft.evaluation.compare import Evaluation
+from tfpeft.evaluation.results import FIGURES
 from tfpeft.evaluation.tables import evaluations_text
+from tfpeft.reports.plots import path_plot
 
-_FIGURES = {field.name: (numbers.Real, None) for field in dataclasses.fields(Evaluation)}
-ROWS = {str: {**_FIGURES, "notes": [str]}}
+ROWS = {str: {**dict.fromkeys(FIGURES, (numbers.Real, None)), "notes": [str]}}
 """The form of the rows of a report, for `mismatch`."""
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
@@ -25,6 +24,18 @@ def versions():
 def machine():
     """Returns the machine that latencies are of."""
     return f"{platform.machine()}, Python {platform.python_version()}"
+
+
+def plot_against_size(rows, metric, path):
+    """Writes a PNG: a metric against the size of the file, a point per row that has both."""
+    is_percent = metric == "accuracy"
+    points = {
+        name: (row["size_bytes"] / 1e3, (100 if is_percent else 1) * row["metrics"][metric])
+        for name, row in rows.items()
+        if row["size_bytes"] is not None and metric in row["metrics"]
+    }
+    y_label = f"{metric} on test data{', %' if is_percent else ''}"
+    path_plot(path, points, x_label="size of the .tflite file, kB", y_label=y_label)
 
 
 def write(folder, result, paragraphs):

@@ -50,7 +50,9 @@ def fit(settings, model, data, objective, *, train=None, sparsify=None, first_st
     best = tfpeft.KeepBest(objective.monitor, mode=objective.mode, first_step=first_step)
     with _gradients_checked(settings):
         model.fit(
-            **samples.fit_arguments(train or data.train, settings.batch_size, settings.seed),
+            **samples.fit_arguments(
+                data.train if train is None else train, settings.batch_size, settings.seed
+            ),
             validation_data=samples.as_data(data.validation, settings.batch_size),
             epochs=settings.epochs,
             callbacks=[

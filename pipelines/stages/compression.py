@@ -30,7 +30,6 @@ from pipelines.common.folders import RunFolder
 from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize_aware, teacher
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError, unexpected
-from tfpeft.evaluation.tables import plot_accuracy_size
 from tfpeft.evaluation.tasks import TASKS
 
 STAGES_FLAG = Flag(
@@ -319,8 +318,11 @@ def write_report(folder, comparison, facts):
         "quantise-aware model those of its integer file. Latency is of this machine "
         f"({reports.machine()}): one sample, one thread, all files in turn."
     )
-    plot = "![accuracy against size](accuracy_size.png)"
-    folder.write("accuracy_size.png", lambda path: plot_accuracy_size(rows, path))
+    is_class = facts["task"] in objectives.CLASSES if isinstance(facts["task"], str) else False
+    metric = "accuracy" if is_class else next(iter(result["metrics"]), None)
+    image = "accuracy_size.png" if is_class else "metric_size.png"
+    plot = f"![{metric} against size]({image})"
+    folder.write(image, lambda path: reports.plot_against_size(rows, metric, path))
     tables = [comparison.to_markdown(), note]
     tables += [devices.markdown(facts["devices"])] if facts["devices"] else []
     reports.write(folder, result, [headline(result), *tables, plot])
