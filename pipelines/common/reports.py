@@ -1,6 +1,5 @@
 """What reports of runs have in common: versions, the machine, how they are written and printed."""
 
-import dataclasses
 import importlib.metadata
 import json
 import numbers
@@ -8,11 +7,10 @@ import platform
 
 from pipelines.common import devices
 from tfpeft.core.json_files import read_json
-from tfpeft.evaluation.compare import Evaluation
+from tfpeft.evaluation.results import FIGURES
 from tfpeft.evaluation.tables import evaluations_text
 
-_FIGURES = {field.name: (numbers.Real, None) for field in dataclasses.fields(Evaluation)}
-ROWS = {str: {**_FIGURES, "notes": [str]}}
+ROWS = {str: {**dict.fromkeys(FIGURES, (numbers.Real, None)), "notes": [str]}}
 """The form of the rows of a report, for `mismatch`."""
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
