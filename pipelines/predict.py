@@ -53,7 +53,6 @@ _SHOWN = 8  # numbers of an output
 # What a run of a script other than pipelines.share leaves.
 _OF_CLASSES = {"model.tflite", "labels.txt", "report.json"}
 _REPORT = {
-    "task": (str, {str: str}),
     "outputs": ({"kind": str, "units": int}, None),
     "flags": {str: object},
 }
@@ -122,7 +121,7 @@ def predict_classes(settings, folder, files):
     if settings.save is not None:
         save(settings.save, found)
     if report["outputs"] is None:
-        return numbers_of(samples, found, names, report["task"])
+        return numbers_of(samples, found, names, report.get("task", ""))
     probabilities = Outputs(**report["outputs"]).probabilities(found)
     if probabilities.shape[1:] != (len(names),):
         expected = f"the names of {probabilities.shape[1]} classes in {folder / 'labels.txt'}"

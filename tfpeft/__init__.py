@@ -34,7 +34,8 @@ from tfpeft.distillation.logits_losses import (
 )
 from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
-from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
+from tfpeft.evaluation.compare import compare, evaluate
+from tfpeft.evaluation.results import Comparison, Evaluation
 from tfpeft.export.c_array import export_c_array
 from tfpeft.export.describe import TFLiteDescription, describe_tflite
 from tfpeft.export.onnx import export_onnx

@@ -12,8 +12,8 @@ from pipelines.common import classifiers, models
 from pipelines.common.classifiers import Outputs
 from tests.pipelines.scripts import call, read_report
 from tfpeft.core.arguments import InputError
-from tfpeft.evaluation.labelled_data import Labels
-from tfpeft.evaluation.quality import classification_quality
+from tfpeft.evaluation.outputs import recognize_outputs
+from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 
 rng = np.random.default_rng(0)
@@ -118,9 +118,9 @@ def test_the_loss_and_the_accuracy_are_those_of_numpy(units, activation):
     predicted = model.predict(X, verbose=0)
     np.testing.assert_array_equal(outputs.class_numbers(predicted), predictions)
     from_logits = classifiers.from_logits([outputs])
-    figures = classification_quality(
-        predicted, Labels(y), from_logits, "model", activation or "linear"
-    )
+    name, activation = "binary" if units == 1 else "classification", activation or "linear"
+    kind = recognize_outputs(predicted, name, activation=activation, from_logits=from_logits)
+    figures = TASKS[name].figures(y, predicted, kind).values
     assert figures["accuracy"] == pytest.approx(np.mean(predictions == y))
     assert figures["loss"] == pytest.approx(expected, rel=1e-4)
 

@@ -63,7 +63,7 @@ def test_bad_flags_are_one_line_and_status_1(tmp_path):
         ("--l1=nan", "--l1, expected a number above 0. Received: --l1=nan"),
         (
             "--stages=prune,melt",
-            "--stages, expected some of distill, sparse_train, prune_channels, ",
+            "--stages, expected some of tune, distill, sparse_train, prune_channels, ",
         ),
         ("file.keras", "Expected flags only. Received: file.keras"),
         ("--model=", "--model, expected a text that is not empty. Received: --model="),

@@ -23,6 +23,19 @@ def compile_like(new, model, wrap=lambda optimizer: optimizer):
     new.compile(**{**options, "optimizer": wrap(optimizer)})
 
 
+def compiled_parts(model):
+    """Returns the loss and the metrics, weighted ones among them, that a model is compiled with.
+
+    They are what `compile` was given; None for a model that is not compiled.
+    """
+    if not model.compiled:
+        return None, None
+    options = getattr(model, "_compile_config", None)
+    options = {} if options is None else options.config
+    metrics = [options.get(key) for key in ("metrics", "weighted_metrics")]
+    return options.get("loss"), [each for each in metrics if each]
+
+
 def _new_metric(metric):
     if isinstance(metric, keras.metrics.Metric):
         return clone.copy_object(metric)

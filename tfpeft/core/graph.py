@@ -285,6 +285,11 @@ def metric_function(metric):
     return _private(metric, "_fn")
 
 
+def metric_values(metric, y, outputs):
+    """Returns the values, whose mean a `keras.metrics.MeanMetricWrapper` is, of a batch."""
+    return metric_function(metric)(y, outputs, **_private(metric, "_fn_kwargs"))
+
+
 @contextlib.contextmanager
 def without_all_reduce(optimizers):
     """A context in which optimizers add up no gradients over replicas, where there is only one.

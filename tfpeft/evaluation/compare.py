@@ -1,109 +1,32 @@
 """Quality and cost of models and of .tflite files, in the same figures."""
 
-import dataclasses
-import json
 import os
 import pathlib
 import tempfile
+import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arguments import check_boolean, invalid, last_cause
-from tfpeft.core.arrays import check_numbers
-from tfpeft.core.graph import last_activation
-from tfpeft.core.inputs import arrange
-from tfpeft.core.macs import count_macs
+from tfpeft.core.arguments import check_boolean, invalid
 from tfpeft.core.model_files import load_model
 from tfpeft.core.paths import as_path, file_to_read
-from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
-from tfpeft.evaluation.quality import classification_quality
-from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
-from tfpeft.export.conversion import quantization_settings
-from tfpeft.export.tflite import export_tflite
+from tfpeft.evaluation.quality import measure_quality
+from tfpeft.evaluation.recognition import check_task
+from tfpeft.evaluation.resampling import interval
+from tfpeft.evaluation.results import Comparison, Evaluation
+from tfpeft.evaluation.subjects import FileSubject, KerasSubject
+from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
-
-_NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The figures of one model or file; a missing figure is None, with the reason in `notes`.
-
-    What `evaluate` returns, and `compare` for each of its models.
-
-    Attributes:
-        accuracy: Fraction in [0, 1].
-        precision: Mean over classes (macro); a class that is never predicted counts as 0.
-        recall: Mean over classes.
-        f1: Mean over classes.
-        loss: Cross-entropy in nats, per sample.
-        parameters: Weights of a model; constants of a file, of all its signatures together.
-        nonzero_parameters: Parameters that are not zero.
-        macs: Multiply-accumulates of one sample, in convolutions and matrix products; biases,
-            activations and normalisation do not count.
-        size_bytes: Bytes of the whole .tflite file; of a Keras model: of its float32 export, or
-            its integer one if it is quantise-aware.
-        gzip_bytes: The same, compressed by gzip.
-        latency_ms: Median milliseconds of one run of that file on one thread of this machine: of
-            one sample, unless the file insists on a larger batch.
-        latency_p90_ms: The 90th percentile.
-        notes: Why a figure is missing.
-    """
-
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    loss: float
-    parameters: int
-    nonzero_parameters: int
-    macs: int | None
-    size_bytes: int | None
-    gzip_bytes: int | None
-    latency_ms: float | None
-    latency_p90_ms: float | None
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict:
-        """Returns the figures as plain JSON values."""
-        return {**dataclasses.asdict(self), "notes": list(self.notes)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What `compare` returns, an `Evaluation` by name: print it for a table.
-
-    Attributes:
-        rows: {name: `Evaluation`}.
-    """
-
-    rows: dict[str, Evaluation]
-
-    def __getitem__(self, name: str) -> Evaluation:
-        return self.rows[name]
-
-    def __str__(self) -> str:
-        return evaluations_text(self._dicts())
-
-    def to_markdown(self) -> str:
-        """Returns the table in Markdown."""
-        return evaluations_markdown(self._dicts())
-
-    def to_json(self) -> str:
-        """Returns all figures as a JSON text, by name."""
-        return json.dumps(self._dicts(), indent=2)
-
-    def _dicts(self):
-        return {name: row.as_dict() for name, row in self.rows.items()}
 
 
 def evaluate(
     model: keras.Model | str | os.PathLike,
     data: tuple | tf.data.Dataset | keras.utils.PyDataset,
     *,
+    metrics: typing.Any = None,
+    task: str | dict[str, str] | None = None,
     from_logits: bool | None = None,
     signature: str | None = None,
 ) -> Evaluation:
@@ -127,13 +50,18 @@ def evaluate(
     ```
     """
     models = {"model": model}
-    return compare(models, data, from_logits=from_logits, signature=signature)["model"]
+    found = compare(
+        models, data, metrics=metrics, task=task, from_logits=from_logits, signature=signature
+    )
+    return found["model"]
 
 
 def compare(
     models: dict[str, keras.Model | str | os.PathLike],
     data: tuple | tf.data.Dataset | keras.utils.PyDataset,
     *,
+    metrics: typing.Any = None,
+    task: str | dict[str, str] | None = None,
     from_logits: bool | None = None,
     signature: str | None = None,
 ) -> Comparison:
@@ -187,29 +115,34 @@ def compare(
         raise invalid("models", "a dict whose keys are names", list(models))
     if from_logits is not None:
         check_boolean("from_logits", from_logits)
+    check_task(task)
     files = {name: _opened(model) for name, model in models.items() if _is_tflite(model)}
     _check_signature(files, signature)
-    x, labels = read_classes(data)
-    first = _first(x, 1)
-    figures, runs = {}, {}
+    subjects = {
+        name: FileSubject(files[name], signature) if name in files else KerasSubject(_loaded(model))
+        for name, model in models.items()
+    }
+    quality, tasks, (x, y) = measure_quality(
+        subjects, data, metrics=metrics, task=task, from_logits=from_logits
+    )
+    first = keras.tree.map_structure(lambda array: array[:1], x)
+    costs, runs = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for i, (name, model) in enumerate(models.items()):
-            if name in files:
-                file = files.pop(name)  # its batches need not stay in memory
-                figures[name] = _file_figures(file, x, labels, from_logits, signature)
-            else:
-                exported = pathlib.Path(folder) / str(i)
-                figures[name], file = _model_figures(
-                    _loaded(model), x, labels, from_logits, exported
-                )
+        for i, (name, subject) in enumerate(subjects.items()):
+            costs[name], file = subject.cost(x, y, pathlib.Path(folder) / str(i))
             if file is not None:
                 runs[name] = file.prepare(first, signature)
     latencies = round_robin(runs)
     rows = {}
-    for name, found in figures.items():
+    for name, cost in costs.items():
         median, p90 = latencies.get(name, (None, None))
-        rows[name] = Evaluation(**found, latency_ms=median, latency_p90_ms=p90)
-    return Comparison(rows)
+        cost |= {"latency_ms": median, "latency_p90_ms": p90}
+        rows[name] = _row(quality[name], tasks, cost)
+    headlines = tuple(
+        f"{'' if output is None else f'{output}/'}{TASKS[each].headline}"
+        for output, each in tasks.items()
+    )
+    return Comparison(rows, headlines)
 
 
 def _is_tflite(model):
@@ -230,10 +163,6 @@ def _check_signature(files, signature):
         raise invalid("signature", f"one that a .tflite file has: {names}", signature)
 
 
-def _first(x, count):
-    return keras.tree.map_structure(lambda array: array[:count], x)
-
-
 def _loaded(model):
     if isinstance(model, keras.Model):
         return model
@@ -242,56 +171,31 @@ def _loaded(model):
     return load_model(model)
 
 
-def _file_figures(file, x, labels, from_logits, signature):
-    """Returns the figures of a file, without the latency."""
-    activation = "softmax" if file.is_softmax(signature) else None
-    # An error names the argument of `evaluate`, not of `predict`.
-    check_numbers(file.signature(signature).arrange(x, "data"), "data")
-    outputs = file.predict(x, signature)
-    macs = file.macs(_first(x, 1), signature)
-    return {
-        **classification_quality(outputs, labels, from_logits, file.path, activation),
-        "parameters": file.contents.parameters,
-        "nonzero_parameters": file.contents.nonzero_parameters,
-        "macs": macs,
-        "size_bytes": file.contents.size_bytes,
-        "gzip_bytes": file.contents.gzip_bytes,
-        "notes": (_NO_MACS,) if macs is None else (),
-    }
+def _row(by_output, tasks, cost):
+    """Returns the `Evaluation` of the figures of each output, and the cost."""
+    is_single = list(by_output) == [None]
+    found = {name: {} for name in ("metrics", "intervals", "per_class", "replicates")}
+    columns, notes = [], []
+    for output, figures in by_output.items():
+        prefix = "" if is_single else f"{output}/"
 
+        def named(values, prefix=prefix):
+            return {f"{prefix}{name}": value for name, value in values.items()}
 
-def _model_figures(model, x, labels, from_logits, path):
-    """Returns the figures of a model, without the latency, and its file at `path`, or None."""
-    x = arrange(model, x)
-    check_numbers(x, "data")
-    outputs = model.predict(x, batch_size=256, verbose=0)
-    activation = last_activation(model)
-    figures = classification_quality(outputs, labels, from_logits, model.name, activation)
-    weights = [weight.numpy() for weight in model.weights]
-    notes = []
-    try:
-        samples = (
-            _first(x, 32),
-            labels.numbers[:32],
-        )  # a pair of inputs alone would pass for (x, y)
-        aware = quantization_settings(model)
-        quantization = "none" if aware is None else aware["quantization"]
-        exported = export_tflite(
-            model, path, quantization=quantization, representative_data=samples
-        )
-        file, size_bytes, gzip_bytes = TFLiteFile(path), exported.size_bytes, exported.gzip_bytes
-    except ValueError as error:  # also of Keras, where it cannot trace the model
-        notes.append(f"no .tflite file, so no bytes and no latency: {last_cause(error)}")
-        file = size_bytes = gzip_bytes = None
-    macs = count_macs(model, x)
-    if macs is None:
-        notes.append(_NO_MACS)
-    figures |= {
-        "parameters": sum(weight.size for weight in weights),
-        "nonzero_parameters": sum(int(np.count_nonzero(weight)) for weight in weights),
-        "macs": macs,
-        "size_bytes": size_bytes,
-        "gzip_bytes": gzip_bytes,
-        "notes": tuple(notes),
-    }
-    return figures, file
+        intervals = {name: interval(each) for name, each in figures.replicates.items()}
+        found["metrics"] |= named(figures.values)
+        found["intervals"] |= named({name: each for name, each in intervals.items() if each})
+        found["per_class"] |= named(figures.per_class)
+        found["replicates"] |= named(figures.replicates)
+        shown = figures.columns if is_single else [TASKS[tasks[output]].headline]
+        columns += [f"{prefix}{name}" for name in shown]
+        notes += [f"{prefix.rstrip('/')}: {note}" if prefix else note for note in figures.notes]
+    matrices = {output: figures.confusion_matrix for output, figures in by_output.items()}
+    return Evaluation(
+        task=tasks[None] if is_single else tasks,
+        confusion_matrix=matrices[None] if is_single else matrices,
+        columns=tuple(columns),
+        notes=(*cost.pop("notes"), *notes),
+        **found,
+        **cost,
+    )

@@ -103,15 +103,25 @@ class Flatbuffer:
 
     def is_softmax(self, index):
         """Whether the first output of the graph `index` comes from a SOFTMAX."""
+        return self.last_operator(index) == "SOFTMAX"
+
+    def last_operator(self, index, tensor=None):
+        """Returns the name of the operator that makes an output of the graph `index`, or None.
+
+        Those that change only shape and type are passed over.
+
+        Args:
+            tensor: The index of the output; None for the first one.
+        """
         graph = self._model.subgraphs[index]
         makers = {output: op for op in graph.operators or [] for output in op.outputs}
-        tensor = graph.outputs[0]
+        tensor = graph.outputs[0] if tensor is None else tensor
         while tensor in makers:
             name = self._name(makers[tensor])
             if name not in ("RESHAPE", *_BORDER):
-                return name == "SOFTMAX"
+                return name
             tensor = makers[tensor].inputs[0]
-        return False
+        return None
 
     def is_sparse(self):
         """Whether a constant is encoded as a sparse one."""

@@ -92,6 +92,20 @@ class TFLiteFile:
         graph = self.signature(signature).graph
         return self._parsed(lambda flatbuffer: flatbuffer.is_softmax(graph))
 
+    def last_activation(
+        self, signature: str | None = None, output: str | None = None
+    ) -> str | None:
+        """Returns "softmax" or "sigmoid" where such an operator makes an output; None otherwise.
+
+        Args:
+            signature: The signature.
+            output: The name of the output in `signature(...).outputs`; None for the first one.
+        """
+        program = self.signature(signature)
+        tensor = None if output is None else program.output_tensors[output]
+        name = self._parsed(lambda flatbuffer: flatbuffer.last_operator(program.graph, tensor))
+        return {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}.get(name)
+
     def has_sparse_constants(self) -> bool:
         """Whether a constant is encoded as a sparse one."""
         return self._parsed(lambda flatbuffer: flatbuffer.is_sparse())
@@ -207,6 +221,14 @@ class TFLiteFile:
         program.invoke()
         return program.invoke
 
+    def on_all_cores(self, signature: str | None = None) -> Signature:
+        """Returns a `Signature` that runs on all cores, for large batches.
+
+        It has an interpreter of its own: those of `predict` and `prepare` run on one thread.
+        """
+        interpreter = self._open(num_threads=os.cpu_count())
+        return self._new_signature(interpreter, self.signature(signature).name)
+
     @functools.cached_property
     def _interpreter(self):
         return self._open()
@@ -221,8 +243,8 @@ class TFLiteFile:
         except (ValueError, RuntimeError, KeyError) as error:
             raise self._not_built_in(error) from error
 
-    def _open(self):
-        interpreter = self._load()
+    def _open(self, num_threads=1):
+        interpreter = self._load(num_threads)
         try:
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -232,11 +254,11 @@ class TFLiteFile:
                 raise self._not_built_in(error) from error
         return interpreter
 
-    def _load(self, **options):
+    def _load(self, num_threads=1, **options):
         from ai_edge_litert.interpreter import Interpreter  # late: slow to import
 
         try:
-            return Interpreter(model_content=self.content, num_threads=1, **options)
+            return Interpreter(model_content=self.content, num_threads=num_threads, **options)
         except (ValueError, RuntimeError) as error:
             raise self._not_built_in(error) from error
 

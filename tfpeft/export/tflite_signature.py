@@ -28,6 +28,7 @@ class Signature:
         inputs: {name: shape}, in the order of the file; -1 is a free side.
         input_types: {name: type}, such as "float32".
         outputs: The shapes of the outputs. Where a file has no signature, names are indices.
+        output_tensors: {name: index of the tensor} of the outputs.
         batch: The batch size that the file insists on; None if it is free.
     """
 
@@ -50,6 +51,7 @@ class Signature:
             )
             self._inputs, self._is_ordered = _in_order(self._inputs, tensors)
         self.inputs, self.outputs = _shapes(self._inputs), _shapes(self._outputs)
+        self.output_tensors = {name: details["index"] for name, details in self._outputs.items()}
         self.input_types = {n: np.dtype(d["dtype"]).name for n, d in self._inputs.items()}
         first_sides = {side for shape in self.inputs.values() for side in shape[:1]}
         self.batch = max(first_sides - {-1}, default=None)

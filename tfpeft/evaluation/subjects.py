@@ -1,0 +1,140 @@
+"""What is evaluated: a Keras model or a .tflite file, its outputs, and what it costs."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from tfpeft.core import graph
+from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.core.arrays import check_finite, check_numbers, to_numpy
+from tfpeft.core.compiling import compiled_parts
+from tfpeft.core.inputs import arrange
+from tfpeft.core.macs import count_macs
+from tfpeft.export.conversion import quantization_settings
+from tfpeft.export.tflite import export_tflite
+from tfpeft.export.tflite_file import TFLiteFile
+
+_NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
+
+
+class KerasSubject:
+    """A Keras model.
+
+    Attributes:
+        name: The model, for errors.
+        loss, metrics: What it is compiled with, or None.
+    """
+
+    def __init__(self, model):
+        self._model, self.name = model, model.name
+        self.loss, self.metrics = compiled_parts(model)
+
+    def predict(self, x):
+        """Returns {output: array} for a batch of inputs; the key of one output is None."""
+        x = arrange(self._model, x)
+        check_finite(x, "data", "inputs")
+        if self._model.distribute_strategy.num_replicas_in_sync > 1:
+            # Keras's `predict_on_batch` gives each replica the whole batch.
+            size = len(keras.tree.flatten(x)[0])
+            outputs = self._model.predict(
+                keras.tree.map_structure(to_numpy, x), batch_size=size, verbose=0
+            )
+        else:
+            outputs = self._model.predict_on_batch(x)
+        return {key: np.asarray(each) for key, each in graph.outputs_by_key(outputs).items()}
+
+    def last_activation(self, output):
+        """Returns the name of the activation that makes an output; None if it is not known."""
+        try:
+            return graph.last_activation(self._model, output)
+        except (KeyError, AttributeError):  # a graph of another kind
+            return None
+
+    def cost(self, x, y, folder):
+        """Returns {figure: value} without latency, and the file to be timed, or None.
+
+        Args:
+            x, y: Some samples, which calibrate the file of a quantise-aware model.
+            folder: Where its file is written to.
+        """
+        model, notes = self._model, []
+        x = arrange(model, x)
+        weights = [weight.numpy() for weight in model.weights]
+        try:
+            aware = quantization_settings(model)
+            exported = export_tflite(
+                model,
+                pathlib.Path(folder),
+                quantization="none" if aware is None else aware["quantization"],
+                # A pair of inputs alone would pass for (x, y).
+                representative_data=(x,) if y is None else (x, y),
+            )
+            file, size_bytes, gzip_bytes = (
+                TFLiteFile(folder),
+                exported.size_bytes,
+                exported.gzip_bytes,
+            )
+        except ValueError as error:  # also of Keras, where it cannot trace the model
+            notes.append(f"no .tflite file, so no bytes and no latency: {last_cause(error)}")
+            file = size_bytes = gzip_bytes = None
+        macs = count_macs(model, x)
+        if macs is None:
+            notes.append(_NO_MACS)
+        found = {
+            "parameters": sum(weight.size for weight in weights),
+            "nonzero_parameters": sum(int(np.count_nonzero(weight)) for weight in weights),
+            "macs": macs,
+            "size_bytes": size_bytes,
+            "gzip_bytes": gzip_bytes,
+            "notes": tuple(notes),
+        }
+        return found, file
+
+
+class FileSubject:
+    """A .tflite file, or a signature of one; see `KerasSubject`."""
+
+    loss = metrics = None
+
+    def __init__(self, file, signature):
+        self._file, self._signature, self.name = file, signature, str(file.path)
+        self._program = None
+
+    def predict(self, x):
+        if self._program is None:
+            self._program = self._file.on_all_cores(self._signature)
+        # An error names the argument of `evaluate`, not of `predict`.
+        check_numbers(self._program.arrange(keras.tree.map_structure(to_numpy, x), "data"), "data")
+        size = len(keras.tree.flatten(x)[0])
+        outputs = self._program.run(keras.tree.map_structure(to_numpy, x), batch_size=size)
+        return {None: next(iter(outputs.values()))} if len(outputs) == 1 else outputs
+
+    def last_activation(self, output):
+        return self._file.last_activation(self._signature, output)
+
+    def cost(self, x, y, folder):
+        file = self._file
+        self._program = None  # its batches need not stay in memory
+        macs = file.macs(_first(x, 1), self._signature)
+        found = {
+            "parameters": file.contents.parameters,
+            "nonzero_parameters": file.contents.nonzero_parameters,
+            "macs": macs,
+            "size_bytes": file.contents.size_bytes,
+            "gzip_bytes": file.contents.gzip_bytes,
+            "notes": (_NO_MACS,) if macs is None else (),
+        }
+        return found, file
+
+
+def check_one_output(outputs, name):
+    """Returns the only output; raises for several."""
+    if len(outputs) > 1:
+        expected = "a model of one output, such as `shared.task(name)` of a SharedModel"
+        raise unexpected(expected, f"{name} with {len(outputs)}")
+    return next(iter(outputs.values()))
+
+
+def _first(x, count):
+    return keras.tree.map_structure(lambda array: array[:count], x)
