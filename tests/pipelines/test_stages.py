@@ -209,3 +209,20 @@ def test_the_default_model_reads_raw_pixels_and_no_channels_first(data):
     first = (np.zeros((4, 3, 8, 8)), np.arange(4))
     with pytest.raises(InputError, match=r"channels last.*--dataset with \(3, 8, 8\)"):
         teacher.default_model(splits.Data(first, first, first, classes=4))
+
+
+def test_tuning_is_kept_only_where_it_is_better(run_stage, data, capsys):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    model.layers[0].kernel.assign(np.where(np.arange(640).reshape(64, 10) % 3, 0.01, 0.0))
+    tuned, _ = run_stage("tune", model=model, learning_rate=0.01)
+    assert "Validation accuracy" in capsys.readouterr().out
+    accuracies = [
+        np.mean(each.predict(data.test[0], verbose=0).argmax(1) == data.test[1])
+        for each in (model, tuned)
+    ]
+    assert accuracies[1] > accuracies[0] + 0.3
+    is_zero = model.layers[0].kernel.numpy() == 0
+    assert np.all(tuned.layers[0].kernel.numpy()[is_zero] == 0)  # zeros stay
+    worse, _ = run_stage("tune", model=tuned, learning_rate=10.0, epochs=1)
+    np.testing.assert_array_equal(worse.layers[0].kernel, tuned.layers[0].kernel)
