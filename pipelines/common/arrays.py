@@ -2,42 +2,72 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfpeft.core.arguments import InputError, unexpected
 
 _WEIGHTS = "sample weights >= 0, one per sample or per position"
 
 
-def checked(part, received):
-    """Returns (x, y) or (x, y, sample_weight) as arrays: floats as float32, finite, of equal counts.
+def types_of(model):
+    """Returns {name: type} of the inputs of a Keras model; {} if it does not list them."""
+    inputs = getattr(model, "inputs", None)
+    if not isinstance(inputs, list):
+        return {}
+    return {tensor.name: keras.backend.standardize_dtype(tensor.dtype) for tensor in inputs}
 
-    x may be a dict of arrays by the names of inputs, y by those of outputs. y is None where the
-    samples have no labels.
+
+def checked(part, received, types=None):
+    """Returns (x, y) or (x, y, sample_weight) as arrays, finite and of equal counts.
+
+    x may be a dict of arrays by the names of inputs, or a list in their order; y by those of
+    outputs. y is None where the samples have no labels. Inputs are float32, or of the type of the
+    model's input.
+
+    Args:
+        part: The samples.
+        received: What an error names.
+        types: The types of a model's inputs, as `types_of` returns them.
     """
+    types = types or {}
     x, y, *weights = part
+    x = by_input(x, types)
     count = _count(x, y, received)
-    x = _named(lambda array, where: inputs(array, count, where), x, received)
+    only = next(iter(types.values())) if len(types) == 1 else "float32"
+    x = named(
+        lambda array, where, name: inputs(array, count, where, types.get(name, only)), x, received
+    )
     if y is not None:
-        y = _named(lambda array, where: _labels(array, count, where), y, received)
+        y = named(lambda array, where, _: _labels(array, count, where), y, received)
     weights = [
-        _named(lambda array, where: _weights(array, count, where), each, received)
+        named(lambda array, where, _: _weights(array, count, where), each, received)
         for each in weights
         if each is not None
     ]
     return (x, y, *weights)
 
 
-def _named(check, value, received):
-    """Returns an array, or a dict of them, checked; a dict of one is its array."""
+def by_input(x, types):
+    """Returns inputs in a list, of a model that has as many, as a dict by their names."""
+    is_list = isinstance(x, (list, tuple)) and len(x) == len(types)
+    return dict(zip(types, x, strict=True)) if is_list else x
+
+
+def named(check, value, received):
+    """Returns an array, or a dict of them, checked; a dict of one is its array.
+
+    `check` is a function of an array, of what an error names, and of the name, None for one array.
+    """
     if isinstance(value, (list, tuple)):
         value = {str(number): array for number, array in enumerate(value)}
     if isinstance(value, dict):
         if not value:
             raise unexpected("samples (x, y), each an array", f"{received} with none")
         if len(value) == 1:
-            return check(next(iter(value.values())), received)
-        return {name: check(array, f"{received}, {name}") for name, array in value.items()}
-    return check(value, received)
+            ((name, array),) = value.items()
+            return check(array, received, name)
+        return {name: check(array, f"{received}, {name}", name) for name, array in value.items()}
+    return check(value, received, None)
 
 
 def _count(x, y, received):
@@ -52,18 +82,38 @@ def _count(x, y, received):
     return counts[0]
 
 
-def inputs(x, count, received):
-    """Returns an array of inputs: floats as float32, integers and texts of named ones as they are."""
+def inputs(x, count, received, dtype="float32"):
+    """Returns an array of inputs of a type: numbers, or texts in an array of objects."""
     x = np.asarray(x)
     _check_count(x, count, received)
+    if dtype == "string":
+        if not are_texts(x):
+            raise unexpected("texts as inputs, which the model takes", f"{received} of {x.dtype}")
+        return x.astype(object).reshape(len(x), -1) if x.ndim == 1 else x.astype(object)
     if x.dtype.kind not in "biuf":
         raise unexpected("numbers as inputs", f"{received} of type {x.dtype}")
     if x.ndim == 1:
         x = x[:, None]
     with np.errstate(over="ignore"):
-        x = x.astype("float32")
-    _check_finite(x, "numbers", "samples", received)
-    return x
+        numbers = x.astype("float32")
+    _check_finite(numbers, "numbers", "samples", received)
+    return x.astype(dtype) if "int" in dtype else numbers
+
+
+def are_texts(x):
+    """Whether an array holds texts."""
+    if x.dtype == object:
+        return all(isinstance(each, (str, bytes)) for each in x.flat)
+    return x.dtype.kind in "SU"
+
+
+def as_keras_takes(x):
+    """Returns inputs in their structure, texts as tensors."""
+
+    def converted(array):
+        return tf.constant(array.tolist()) if array.dtype.kind in "OSU" else array
+
+    return keras.tree.map_structure(converted, x)
 
 
 def _labels(y, count, received):
@@ -113,14 +163,18 @@ def labelled(parts, task, names, received):
     for split, (x, y, *weights) in parts.items():
         where = f"{received}, {split} data"
         y = x if y is None else y
-        y = _named(lambda array, at: _numbers(array, task, at), y, where)
+        y = named(lambda array, at, _, task=task: _numbers(array, task, at), y, where)
         changed[split] = (x, y, *weights)
-    y = changed["train"][1]
+    return changed, labels_of(changed["train"][1], task, names, received)
+
+
+def labels_of(y, task, names, received):
+    """Returns `names` and `kind` of labels, and of some tasks `classes`, as `Data` has them."""
     labels = {"kind": _described(y), "names": tuple(names or ())}
     if task in ("multi_label", "segmentation"):
         labels["classes"] = _classes(y, task, names, received)
         labels["kind"] = "several labels per sample" if task == "multi_label" else "class numbers"
-    return changed, labels
+    return labels
 
 
 def _numbers(y, task, received):

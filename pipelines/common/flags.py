@@ -169,10 +169,14 @@ DATASET = Flag(
     "digits",
     "What to train and measure on: digits (embedded, 1,797 images of 8x8); mnist, fashion_mnist, "
     "cifar10 or cifar100 (downloaded by Keras, or NAME.npz in --data_dir); an .npz of x_train, "
-    "y_train, x_test, y_test and perhaps x_val, y_val; a folder with a folder of images per class, "
-    "or with such folders in train, validation and test; or package.module:function, which "
-    "returns data, or a tuple or dict of splits, each (x, y), a tf.data.Dataset or a PyDataset. "
-    "Values reach the model as they are stored, pixels from 0 to 255.",
+    "y_train, x_test, y_test and perhaps x_val, y_val and sample weights weight_train, ...; "
+    "several inputs and outputs are x_train/NAME, y_train/NAME, and without any y, x is "
+    "reconstructed; a folder with a folder of images per class, or with images and masks of equal "
+    "names, or with such folders in train, validation and test; FILE.csv:LABEL, a table of "
+    "numbers and categories (labels A+B for several); FILE.csv:TEXT:LABEL, for a --model that "
+    "reads texts; or package.module:function, which returns data, or a tuple or dict of splits, "
+    "each (x, y), (x, y, sample_weight), a tf.data.Dataset or a PyDataset. Values reach the model "
+    "as they are stored, pixels from 0 to 255.",
 )
 DATA_DIR = Flag("data_dir", str, None, "Folder of NAME.npz for the datasets that have a name.")
 IMAGE_SIZE = Flag(
@@ -198,6 +202,30 @@ CLASSES = Flag(
     "Names of the classes in the order of the model's outputs, or how many there are. By default "
     "the names of folders and labels in alphabetical order, or class numbers from 0.",
 )
+CACHE = Flag(
+    "cache",
+    str,
+    "auto",
+    "Which images of a folder, and datasets of a function, are held in memory: auto those of up to "
+    "1 GiB, memory all, none none. Others are read anew in every epoch.",
+    choices=("auto", "memory", "none"),
+)
+SKIP_BROKEN_IMAGES = Flag(
+    "skip_broken_images",
+    bool,
+    False,
+    "Whether images of a folder that cannot be read are left out, with a line that counts them. "
+    "By default they are an error.",
+)
+AUGMENT = Flag(
+    "augment",
+    list,
+    (),
+    "Random changes of the images that are trained on, others in every epoch: flip (left to "
+    "right), crop (moved by up to a tenth, the border mirrored), color (brightness and contrast "
+    "by up to a fifth). A teacher runs on the same images: its outputs are not precomputed.",
+    choices=("flip", "crop", "color"),
+)
 ALLOW_CHANCE = Flag(
     "allow_chance",
     bool,
@@ -213,7 +241,7 @@ NAME = Flag(
     "Folder of this run in --output_dir; by default the dataset, or backbone, and the job.",
 )
 SEED = Flag("seed", int, 0, "Seed of all that is random.", at_least=0)
-READ_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, PIXEL_RANGE, CLASSES)
+READ_FLAGS = (DATASET, DATA_DIR, IMAGE_SIZE, PIXEL_RANGE, CLASSES, CACHE, SKIP_BROKEN_IMAGES)
 DATA_FLAGS = (*READ_FLAGS, OUTPUT_DIR, NAME, SEED)
 
 TASK = Flag(
@@ -276,7 +304,7 @@ LEARNING_RATE = Flag(
     "Adam's, at the start of each stage; it falls to 0 as a cosine.",
     above=0.0,
 )
-TRAIN_FLAGS = (EPOCHS, BATCH_SIZE, LEARNING_RATE)
+TRAIN_FLAGS = (EPOCHS, BATCH_SIZE, LEARNING_RATE, AUGMENT)
 
 FORMAT = Flag(
     "format", str, "table", "How the result is printed.", choices=("table", "markdown", "json")

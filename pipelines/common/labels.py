@@ -128,6 +128,7 @@ def _numbered(train, received):
     remedy = f"--classes={listed} makes {len(values)} classes of them"
     if values[0] >= 0:
         remedy += f", --classes={values[-1] + 1} means 0 to {values[-1]}, some without a sample"
+    remedy += "; --task=regression predicts numbers"
     raise unexpected(
         "class numbers from 0 to n - 1, all of them in the training data",
         f"{received} with the labels {listed}; {remedy}",

@@ -1,4 +1,4 @@
-"""The data that a function of --dataset=module:function returns, as arrays of splits."""
+"""The data that a function of --dataset=module:function returns, as splits."""
 
 import inspect
 
@@ -9,8 +9,10 @@ import tensorflow as tf
 from pipelines.common.errors import failed, user_code
 from pipelines.common.images import SPLIT_NAMES
 from pipelines.common.models import call_function
+from pipelines.common.samples import HELD_BYTES, Stream, sample_bytes
 from tfpeft.core import data as core_data
 from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.core.dataset_graph import is_reshuffled
 
 _EXPECTED = (
     "a function that returns data (x, y); (train, test) or (train, validation, test) of these; or "
@@ -22,15 +24,21 @@ _LABELS = ("label", "labels")
 _MOST_SAMPLES, _MOST_BYTES = 500_000, 2**31
 
 
-def splits_of(reference):
-    """Returns {split: (x, y)} of what the function returns; of all data, it is "train".
+def splits_of(reference, cache="auto"):
+    """Returns {split: (x, y, ...) or a `Stream`} of what the function returns; of all, "train".
 
     Data are a pair of arrays, a `tf.data.Dataset` with or without batches, a PyDataset, or a
-    generator of batches; their elements are (x, y), or dicts of a label and one input.
+    generator of batches; their elements are x, (x, y) or (x, y, sample_weight), or dicts of inputs
+    with a label. x and y may be dicts or lists of arrays; y is None where there are no labels.
+
+    Args:
+        reference: "module:function".
+        cache: "auto" holds datasets of up to 1 GiB in arrays, "memory" all, "none" none. Those
+            whose length is not known, and generators, are held.
     """
     received = f"--dataset={reference}"
     parts = _named(call_function(reference, "dataset"), received)
-    return {split: _pair(data, f"{received}, {split} data") for split, data in parts.items()}
+    return {split: _part(data, cache, f"{received}, {split} data") for split, data in parts.items()}
 
 
 def _named(value, received):
@@ -67,23 +75,64 @@ def _is_pair(value):
     )
 
 
-def _pair(data, received):
-    """Returns the arrays (x, y) of data."""
+def _part(data, cache, received):
+    """Returns arrays (x, y, ...) of data, or a `Stream`."""
     try:
-        x, y, sample_weight = _arrays(data)
+        return _stream(data, cache) or _parts(*_arrays(data))
     except InputError as error:
         raise InputError(f"{error} ({received})") from error
     except Exception as error:  # of a generator, or of a PyDataset
         raise failed(received, error) from error
-    if sample_weight is not None:
-        expected = "samples (x, y) without sample weights, which the scripts do not use"
-        raise unexpected(expected, f"{received} with sample weights")
+
+
+def _stream(data, cache):
+    """Returns the `Stream` of a dataset of known length that is not held; None of other data."""
+    if cache == "memory" or not isinstance(data, _DATASETS):
+        return None
+    dataset = data if isinstance(data, tf.data.Dataset) else core_data.read(data).dataset()
+    count = int(dataset.cardinality())
+    if count <= 0:  # without an end, or of unknown length
+        return None
+    singles = dataset if _is_unbatched(dataset) else dataset.unbatch()
+    size = 1 if singles is dataset else _batch_size(next(iter(dataset)))
+    if cache == "auto" and count * size * sample_bytes(singles.element_spec) <= HELD_BYTES:
+        return None
+    if is_reshuffled(dataset):
+        raise unexpected(
+            "a dataset that is not shuffled, as the scripts shuffle it, or in one order, with "
+            "`shuffle(..., reshuffle_each_iteration=False)`",
+            "one that is shuffled again in every epoch",
+        )
+    leaves = keras.tree.flatten(singles.element_spec)
+    if not all(
+        isinstance(leaf, tf.TensorSpec) and leaf.shape.is_fully_defined() for leaf in leaves
+    ):
+        expected = "samples of one known shape; `tf.ensure_shape` in the function of `map` says it"
+        raise unexpected(expected, f"a dataset of {singles.element_spec}")
+    is_whole = size == 1 or _batch_size(dataset.element_spec) is not None
+    return Stream(singles.map(_sample), count * size if is_whole else None)
+
+
+def _batch_size(element):
+    """Returns how many samples a batch, or the spec of one, has; None if they are not known."""
+    return keras.tree.flatten(element)[0].shape[0]
+
+
+def _sample(*element):
+    """Returns a sample (x,), (x, y) or (x, y, sample_weight) of an element of a dataset."""
+    parts = _parts(*element, *[None] * (3 - len(element)))
+    return tuple(part for part in parts if part is not None)
+
+
+def _parts(x, y, sample_weight):
+    """Returns (x, y) or (x, y, sample_weight); a dict of inputs may have the label among them."""
     if y is None and isinstance(x, dict):
-        x, y = _of_features(x)
-    x, y = _only(x), _only(y)
-    if x is None or y is None:
-        raise unexpected("samples (x, y), each an array", f"{received} in another form")
-    return x, y
+        found = [name for name in _LABELS if name in x]
+        if len(found) > 1 or len(found) == len(x):
+            raise unexpected("inputs and one label", f"a dict of {', '.join(x)}")
+        y = x[found[0]] if found else None
+        x = {name: array for name, array in x.items() if name not in found}
+    return (x, y) if sample_weight is None else (x, y, sample_weight)
 
 
 def _arrays(data):
@@ -107,7 +156,7 @@ def _arrays(data):
         if samples > _MOST_SAMPLES or size > _MOST_BYTES:
             raise unexpected(
                 "data whose end is known, such as arrays, or a dataset with "
-                "`.apply(tf.data.experimental.assert_cardinality(batches))`",
+                "`.apply(tf.data.experimental.assert_cardinality(batches))`, which is streamed",
                 f"one that has not ended after {samples:,} samples",
             )
     try:
@@ -120,22 +169,6 @@ def _is_unbatched(dataset):
     """Whether an element is one sample: a part of it is a number or a text."""
     leaves = keras.tree.flatten(dataset.element_spec)
     return any(isinstance(leaf, tf.TensorSpec) and leaf.shape.rank == 0 for leaf in leaves)
-
-
-def _of_features(x):
-    """Returns (x, y) of a dict of one input and a label, as TensorFlow Datasets has them."""
-    found = [name for name in _LABELS if name in x]
-    if len(found) != 1 or len(x) != 2:
-        return x, None
-    return {name: array for name, array in x.items() if name not in found}, x[found[0]]
-
-
-def _only(arrays):
-    """Returns the array, also of a dict or list of one; None of more."""
-    if isinstance(arrays, (dict, list, tuple)):
-        values = list(arrays.values()) if isinstance(arrays, dict) else list(arrays)
-        return values[0] if len(values) == 1 and hasattr(values[0], "shape") else None
-    return arrays
 
 
 def _to_numpy(leaf):

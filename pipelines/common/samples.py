@@ -6,15 +6,22 @@ weights. The functions here are the same for arrays and streams.
 
 import dataclasses
 import math
+import os
+import typing
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.core.arrays import text_tensors
 from tfpeft.core.data import read
 
-SHUFFLED = 1024
-"""Samples of a stream among which the next one is drawn."""
+HELD_BYTES = 2**30
+"""Samples of more bytes are streamed."""
+PARALLEL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+"""Samples that are read at a time; a fixed number, as autotuning takes memory."""
+_BATCH_BYTES, _SHUFFLED_BYTES = 2**25, 2**27
+_TEXT_BYTES, _TENSOR_BYTES = 256, 128  # of a text, about; and of any tensor beside its values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,25 +29,106 @@ class Stream:
     """Samples that are not held in memory.
 
     Attributes:
-        dataset: A `tf.data.Dataset` of single samples (x, y) or (x, y, sample_weight), in the same
-            order in every epoch. Its order says nothing of labels: the first ones are a sample.
-        samples: How many there are.
+        source: A `tf.data.Dataset` of single samples (x,), (x, y) or (x, y, sample_weight), or of
+            what `load` makes samples of, in the same order in every epoch. The order says nothing
+            of labels: the first samples are a sample of all.
+        samples: How many there are; None until `streams.readable` counts them.
+        load: A function of an element of `source` that returns a sample; None for samples.
+        change: A function of the inputs of a batch; None for none.
+        augmentation: A function (seed) -> function of a batch (x, y, ...), for batches that are
+            trained on, before `change`; None for none.
     """
 
-    dataset: tf.data.Dataset
+    source: tf.data.Dataset
     samples: int
+    load: typing.Callable | None = None
+    change: typing.Callable | None = None
+    augmentation: typing.Callable | None = None
 
-    def batches(self, batch_size, seed=None):
-        """Returns a dataset of batches, shuffled anew in every epoch with a seed."""
-        dataset = self.dataset
+    @property
+    def varies(self):
+        """Whether training has other inputs in every epoch, so that no outputs are stored."""
+        return self.augmentation is not None
+
+    def batches(self, batch_size=None, seed=None):
+        """Returns a dataset of batches; with a seed those to train on: shuffled and augmented.
+
+        Without `batch_size`, batches have up to 256 samples and 32 MB.
+        """
+        dataset = self.source
         if seed is not None:
-            dataset = dataset.shuffle(min(SHUFFLED, self.samples), seed=seed)
-        count = math.ceil(self.samples / batch_size)
-        batches = dataset.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
-        return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+            buffer = min(self.samples, shuffled(dataset.element_spec))
+            dataset = dataset.shuffle(buffer, seed=seed)
+        dataset = _mapped(dataset, self.load)
+        if batch_size is None:
+            batch_size = max(1, min(256, _BATCH_BYTES // sample_bytes(dataset.element_spec)))
+        batches = dataset.batch(batch_size)
+        if seed is not None and self.augmentation is not None:
+            batches = batches.map(self.augmentation(seed))
+        if self.change is not None:
+            batches = batches.map(lambda x, *others: (self.change(x), *others))
+        if self.samples is not None:
+            count = math.ceil(self.samples / batch_size)
+            batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+        batches = batches.prefetch(1)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return batches.with_options(options)
+
+    @property
+    def spec(self):
+        """The specs of a sample before `change`: (x,), (x, y) or (x, y, sample_weight)."""
+        return _mapped(self.source, self.load).element_spec
+
+    def first(self, limit):
+        """Returns a stream of the first samples."""
+        source = self.source.take(limit)
+        return dataclasses.replace(self, source=source, samples=min(limit, self.samples))
+
+    def mapped(self, function):
+        """Returns a stream of the function's values of its samples, each a tuple."""
+        load = self.load
+
+        def both(*element):
+            return function(*(element if load is None else load(*element)))
+
+        return dataclasses.replace(self, load=both)
+
+    def with_change(self, change):
+        """Returns a stream whose inputs are changed, after the changes that it makes already."""
+        before = self.change
+        both = change if before is None else lambda x: change(before(x))
+        return dataclasses.replace(self, change=both)
 
 
-def as_data(split, batch_size=256):
+def _mapped(dataset, load):
+    return dataset if load is None else dataset.map(load, num_parallel_calls=PARALLEL)
+
+
+def stream_of(arrays):
+    """Returns arrays (x,), (x, y) or (x, y, sample_weight) as a `Stream`."""
+    parts = tuple(part for part in arrays if part is not None)
+    return Stream(tf.data.Dataset.from_tensor_slices(parts), count(arrays))
+
+
+def sample_bytes(spec):
+    """Returns how many bytes an element of a dataset has, where its shapes are known; at least 1.
+
+    Free sides count as 1.
+    """
+    size = 0
+    for leaf in keras.tree.flatten(spec):
+        values = math.prod(side or 1 for side in leaf.shape.as_list()) if leaf.shape.rank else 1
+        size += values * (_TEXT_BYTES if leaf.dtype == tf.string else leaf.dtype.size)
+    return max(1, size)
+
+
+def shuffled(spec):
+    """Returns among how many elements of a dataset the next one is drawn: 128 MB of them."""
+    return max(1, _SHUFFLED_BYTES // (sample_bytes(spec) + _TENSOR_BYTES))
+
+
+def as_data(split, batch_size=None):
     """Returns the samples as the library takes them: arrays, or a dataset of batches."""
     return split.batches(batch_size) if isinstance(split, Stream) else split
 
@@ -54,8 +142,10 @@ def count(split):
 
 
 def first_inputs(split, limit=None):
-    """Returns the inputs of the first samples, or of all, as arrays."""
-    return read(as_data(split)).inputs(limit)
+    """Returns the inputs of the first samples, or of all: arrays, or tensors of texts."""
+    if isinstance(split, Stream) and limit is not None:
+        return some(split, limit).x
+    return text_tensors(read(as_data(split)).inputs(limit))
 
 
 def first(x, limit):
@@ -64,15 +154,21 @@ def first(x, limit):
 
 
 def some(split, limit):
-    """Returns (x, y, sample_weight or None) of up to `limit` samples, evenly spaced in arrays."""
+    """Returns (x, y, sample_weight or None) of up to `limit` samples, as arrays.
+
+    Of arrays they are evenly spaced; of a stream the first ones, of at most 128 MB.
+    """
     if isinstance(split, Stream):
-        return read(split.dataset.take(limit).batch(256)).arrays()
+        limit = max(1, min(limit, split.samples, _SHUFFLED_BYTES // sample_bytes(split.spec)))
+        batch = read(split.first(limit).batches()).arrays()
+        return batch._replace(x=text_tensors(batch.x))
     rows = np.linspace(0, count(split) - 1, min(count(split), limit)).astype(int)
 
     def picked(part):
         return keras.tree.map_structure(lambda array: np.asarray(array)[rows], part)
 
-    return read(tuple(None if part is None else picked(part) for part in split)).arrays()
+    batch = read(tuple(None if part is None else picked(part) for part in split)).arrays()
+    return batch._replace(x=text_tensors(batch.x))
 
 
 def fit_arguments(data, batch_size, seed=0):
@@ -80,25 +176,22 @@ def fit_arguments(data, batch_size, seed=0):
     if isinstance(data, Stream):
         return {"x": data.batches(batch_size, seed)}
     if isinstance(data, tf.data.Dataset):  # of batches that teachers' outputs were joined to
-        return {"x": data.shuffle(max(1, SHUFFLED // batch_size), seed=seed)}
+        samples = data.unbatch()
+        samples = samples.shuffle(shuffled(samples.element_spec), seed=seed)
+        return {"x": samples.batch(batch_size).prefetch(1)}
     names = ("x", "y", "sample_weight")
     return {**dict(zip(names, data, strict=False)), "batch_size": batch_size}
 
 
 def with_inputs(split, change):
     """Returns the samples with `change(x)` for the inputs of many samples."""
-    if not isinstance(split, Stream):
-        return (change(split[0]), *split[1:])
-
-    def changed(x, *others):
-        batch = keras.tree.map_structure(lambda leaf: leaf[None], x)
-        return keras.tree.map_structure(lambda leaf: leaf[0], change(batch)), *others
-
-    return Stream(split.dataset.map(changed, tf.data.AUTOTUNE), split.samples)
+    if isinstance(split, Stream):
+        return split.with_change(change)
+    return (change(split[0]), *split[1:])
 
 
 def representative(split):
     """Returns the inputs that calibrate integers: those of arrays, or a dataset of inputs."""
     if not isinstance(split, Stream):
         return split[0]
-    return split.batches(256).map(lambda x, *_: x)
+    return split.batches().map(lambda x, *_: x)

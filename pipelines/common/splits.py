@@ -1,12 +1,13 @@
 """Train, validation and test data: checked, split, and in the shape of a model."""
 
 import dataclasses
+import typing
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import arrays, objectives, samples
+from pipelines.common import arrays, objectives, samples, streams
 from pipelines.common.labels import class_numbers, shortened
 from pipelines.common.models import input_shape
 from pipelines.common.objectives import CLASSES, Request
@@ -32,6 +33,7 @@ class Data:
         kind: What the labels were, in words.
         task: A name of `tfpeft.evaluation.tasks.TASKS`, or {name of an output: name of a task}.
         request: The `objectives.Request` of the run.
+        table: The `tables.Table` that made inputs of columns of a CSV file; None of other data.
     """
 
     train: tuple | Stream
@@ -42,6 +44,7 @@ class Data:
     kind: str = "class numbers"
     task: str | dict = "classification"
     request: Request = Request()
+    table: typing.Any = None
 
     def __post_init__(self):
         if not self.names and self.classes:
@@ -104,10 +107,8 @@ def _described(x):
     """Returns the shapes and ranges of inputs, in words."""
     if isinstance(x, dict):
         return ", ".join(f"{name} of {_described(array)}" for name, array in x.items())
-    if not hasattr(x, "shape"):
+    if isinstance(x, list) or x.dtype == tf.string:
         return "texts"
-    if x.dtype.kind not in "biuf":
-        return f"shape {x.shape[1:]}, texts"
     return f"shape {x.shape[1:]}, values {x.min():g} to {x.max():g}"
 
 
@@ -126,67 +127,120 @@ def checked(pairs, received, names=None, *, model=None, request=None):
     """Returns `Data` of split -> samples, of which "train" must be one.
 
     Where test data is missing, a fifth of the training data becomes it, and where validation data
-    is, a tenth of the rest; both have the same share of every class.
+    is, a tenth of the rest; both have the same share of every class. Of a stream it is every fifth
+    sample, and then every tenth.
 
     Args:
-        pairs: {split: (x, y) or (x, y, sample_weight)}; y is None where there are no labels.
+        pairs: {split: (x, y), (x, y, sample_weight) or a `Stream`}; y is None where there are no
+            labels.
         received: What an error names.
         names: Names of the classes, or of the labels, in their order; None for what labels say.
         model: The model that is given, a Keras model or a `TFLiteFile`, or None.
         request: The `objectives.Request`; None for one without wishes.
     """
-    request = request or Request()
+    request, types = request or Request(), arrays.types_of(model)
     parts = {
-        split: arrays.checked(pair, f"{received}, {split} data") for split, pair in pairs.items()
+        split: part
+        if isinstance(part, Stream)
+        else arrays.checked(part, f"{received}, {split} data", types)
+        for split, part in pairs.items()
     }
-    shapes = {split: keras.tree.map_structure(_shape, part[0]) for split, part in parts.items()}
-    if any(shape != shapes["train"] for shape in shapes.values()):
-        raise unexpected("samples of one shape in all splits", f"{received} with {shapes}")
+    _check_labelled(parts, received)
+    are_streams = any(isinstance(part, Stream) for part in parts.values())
+    if are_streams:
+        parts = streams.readable(parts, received, types)
+    _check_shapes(parts, received)
     some = samples.some(parts["train"], objectives.SAMPLES)
     some = some._replace(x=_in_shape(some.x, None if model is None else input_shape(model)))
     task = objectives.task_of(some, model, request, received)
-    labels = {"task": task, "request": request}
     is_class = task in objectives.CLASSES if isinstance(task, str) else False
-    if is_class:
-        y, names, kind = class_numbers(
-            {split: part[1] for split, part in parts.items()}, received, names
-        )
-        if len(names) < 2:
-            raise unexpected("at least 2 classes", f"{received} with one")
-        parts = {split: (part[0], y[split], *part[2:]) for split, part in parts.items()}
-        labels |= {"classes": len(names), "names": names, "kind": kind}
+    if are_streams:
+        parts, labels = streams.labelled(parts, task, names, received, model)
+        parts = streams.divided(parts)
     else:
-        parts, more = arrays.labelled(parts, task, names, received)
-        labels |= more
+        if is_class:
+            parts, labels = _of_classes(parts, names, received)
+        else:
+            parts, labels = arrays.labelled(parts, task, names, received)
+        parts = divided(parts, is_class=is_class, received=received)
+        parts = {
+            split: (arrays.as_keras_takes(part[0]), *part[1:]) for split, part in parts.items()
+        }
+    return Data(**parts, **labels, task=task, request=request)
+
+
+def _check_labelled(parts, received):
+    """Raises where some splits have labels, and others do not."""
+    has_labels = {
+        split: len(part.spec) > 1 if isinstance(part, Stream) else part[1] is not None
+        for split, part in parts.items()
+    }
+    if len(set(has_labels.values())) > 1:
+        without = ", ".join(split for split, has in has_labels.items() if not has)
+        raise unexpected(
+            "samples (x, y) in all splits, or samples without labels in all",
+            f"{received} without labels in {without} data",
+        )
+
+
+def _check_shapes(parts, received):
+    shapes = {split: _shapes(part) for split, part in parts.items()}
+    if any(shape != shapes["train"] for shape in shapes.values()):
+        raise unexpected("samples of one shape in all splits", f"{received} with {shapes}")
+
+
+def _shapes(part):
+    """Returns the shape of a sample, or those of its inputs by name."""
+    x = part.spec[0] if isinstance(part, Stream) else part[0]
+    skip = 0 if isinstance(part, Stream) else 1
+    return keras.tree.map_structure(lambda leaf: tuple(leaf.shape[skip:]), x)
+
+
+def _of_classes(parts, names, received):
+    """Returns the parts with class numbers, and the `classes`, `names` and `kind` of `Data`."""
+    labels = {split: part[1] for split, part in parts.items()}
+    y, names, kind = class_numbers(labels, received, names)
+    if len(names) < 2:
+        raise unexpected("at least 2 classes", f"{received} with one")
+    parts = {split: (part[0], y[split], *part[2:]) for split, part in parts.items()}
+    return parts, {"classes": len(names), "names": names, "kind": kind}
+
+
+def divided(parts, *, is_class, received):
+    """Returns {split: columns} of all `SPLITS`, in a fixed random order.
+
+    Args:
+        parts: {split: columns}, "train" among them: arrays, or structures of them; labels are the
+            second one.
+        is_class: Whether labels are classes, of which every part has the same share.
+        received: What an error names.
+    """
+    parts, has_validation = dict(parts), "validation" in parts
     try:
         if "test" not in parts:
-            parts["train"], parts["test"] = apart(parts["train"], 0.2, is_class)
-        if "validation" not in parts:
-            parts["train"], parts["validation"] = apart(parts["train"], 0.1, is_class)
+            parts["train"], parts["test"] = _apart(parts["train"], 0.2, is_class)
+        if not has_validation:
+            parts["train"], parts["validation"] = _apart(parts["train"], 0.1, is_class)
     except InputError as error:
         raise InputError(f"{error}. Received: {received}") from error
-    if "validation" in pairs:
+    if has_validation:
         # Sorted by class, the first samples, which calibrate int8, would be of one class.
         order = np.random.default_rng(0).permutation(samples.count(parts["train"]))
         parts["train"] = _rows(parts["train"], order)
-    return Data(**{split: parts[split] for split in SPLITS}, **labels)
-
-
-def _shape(array):
-    return tuple(array.shape[1:])
+    return {split: parts[split] for split in SPLITS}
 
 
 def _in_shape(x, shape):
     if shape is None or None in shape or not hasattr(x, "shape"):
         return x
-    return x.reshape(-1, *shape) if _same_but_for_ones(shape, x.shape[1:]) else x
+    return _reshaped(x, (-1, *shape)) if _same_but_for_ones(shape, tuple(x.shape[1:])) else x
 
 
 def _rows(part, rows):
     return keras.tree.map_structure(lambda array: array[rows], part)
 
 
-def apart(part, fraction, is_class):
+def _apart(part, fraction, is_class):
     """Returns two parts of samples; the second has that fraction, of each class where it is one."""
     if is_class:
         rows = np.arange(samples.count(part))

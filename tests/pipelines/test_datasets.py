@@ -179,11 +179,11 @@ def unknown_end():
 
 
 def weighted():
-    return (x, y, y), pair, pair
+    return (x, y, x[:, 0] / 3 % 2 + 1), few[0], few[1]
 
 
-def weighted_all():
-    return x, y, y
+def negative_weights():
+    return (x, y, -y), pair, pair
 
 
 def unlabelled():
@@ -198,8 +198,13 @@ def other_names():
     return {"train": pair, "holdout": pair}
 
 
-def more_features():
-    return tf.data.Dataset.from_tensor_slices({"image": x, "label": y, "id": y})
+def several():
+    rows = [{"left": x[:n], "label": y[:n], "right": 2 * x[:n, :1]} for n in (8, 2, 4)]
+    return tuple(map(tf.data.Dataset.from_tensor_slices, rows))
+
+
+def only_label():
+    return tf.data.Dataset.from_tensor_slices({"label": y})
 
 
 def four():
@@ -255,11 +260,13 @@ def test_a_function_may_return_all_data(functions, name, counts):
     [
         ("endless", r"repeats without an end.*=my_data:endless, train data"),
         ("unknown_end", r"data whose end is known.*not ended after 5\d\d samples.*train data"),
-        ("weighted", r"without sample weights.*=my_data:weighted, train data"),
-        ("weighted_all", r"without sample weights.*=my_data:weighted_all, train data"),
-        ("unlabelled", r"samples \(x, y\).*=my_data:unlabelled, train data"),
-        ("two_inputs", r"samples \(x, y\).*=my_data:two_inputs, train data"),
-        ("more_features", r"samples \(x, y\).*=my_data:more_features, train data"),
+        (
+            "unlabelled",
+            r"samples \(x, y\) in all splits.*=my_data:unlabelled without labels in train",
+        ),
+        ("two_inputs", "samples of one shape in all splits.*=my_data:two_inputs"),
+        ("only_label", "inputs and one label.*a dict of label.*=my_data:only_label, train data"),
+        ("negative_weights", "sample weights >= 0.*=my_data:negative_weights, train data"),
         ("other_names", "a dict of them.*=my_data:other_names, which returns a dict of train, hol"),
         ("four", "a function that returns data.*=my_data:four, which returns a tuple of 4"),
         ("no_samples", "one or more.*=my_data:no_samples, train data"),

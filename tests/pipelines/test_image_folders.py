@@ -39,7 +39,10 @@ def in_order(x):
 )
 def test_a_folder_of_images_is_that_of_keras(tmp_path, shape, color_mode):
     save_photos(tmp_path)
-    splits = datasets.load(str(tmp_path), shape=shape)
+    model = shape and keras.Sequential(
+        [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    splits = datasets.load(str(tmp_path), model=model)
     x, y = of_keras(tmp_path, (64, 64) if shape is None else shape[:2], color_mode)
     assert [len(getattr(splits, s)[1]) for s in ("train", "validation", "test")] == [28, 4, 8]
     parts = [splits.train, splits.validation, splits.test]
