@@ -121,13 +121,21 @@ def outputs_of(model, x, received="--model"):
     return Outputs(_kind(activation, outputs), outputs.shape[1])
 
 
-def activation_of(model):
-    """Returns the name of the last activation of a model or `TFLiteFile`; None if not known."""
+def activation_of(model, output=None):
+    """Returns the name of the activation that makes an output of a model, or of a `TFLiteFile`.
+
+    Args:
+        model: The model or file.
+        output: The key or index of an output of a model, its name in a file; None for the one.
+
+    Returns:
+        None if it cannot be read.
+    """
     if isinstance(model, TFLiteFile):
-        return "softmax" if model.is_softmax() else None
+        return model.last_activation(output=output)
     try:
-        return last_activation(model)
-    except (KeyError, AttributeError):
+        return last_activation(model, output)
+    except (KeyError, AttributeError, IndexError, TypeError):
         return None
 
 

@@ -9,14 +9,14 @@ import typing
 
 import keras
 import numpy as np
-from tfpeft.evaluation.outputs import recognize_outputs
-from tfpeft.evaluation.recognition import recognize_task
 
 import tfpeft
 from pipelines.common import classifiers, samples
 from pipelines.common.errors import invalid_flag
 from pipelines.common.models import call, predict
 from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.evaluation.outputs import recognize_outputs
+from tfpeft.evaluation.recognition import recognize_task
 from tfpeft.evaluation.tasks import TASKS
 
 CLASSES = ("classification", "binary")
@@ -303,8 +303,8 @@ def of(data, model, received="--model"):
             **_monitor(request, task.headline, "max" if task.higher_is_better else "min"),
         )
     made = {
-        name: _made(TASKS[data.task[name]], output, y[name], model, f"{received}, {name}")
-        for name, output in by_name(model, outputs).items()
+        name: _made(TASKS[data.task[name]], output, y[name], model, f"{received}, {name}", key)
+        for key, (name, output) in _by_key(model, outputs).items()
     }
     return Objective(
         task=data.task,
@@ -315,7 +315,14 @@ def of(data, model, received="--model"):
     )
 
 
-def _made(task, outputs, y, model, received):
+def _by_key(model, outputs):
+    """Returns {key in a structure of outputs, or name in a file: (name, output)}."""
+    named = by_name(model, outputs)
+    keys = range(len(named)) if isinstance(outputs, (list, tuple)) else named
+    return dict(zip(keys, named.items(), strict=True))
+
+
+def _made(task, outputs, y, model, received, output=None):
     """Returns the loss of a task, a function that makes its metric, and what the outputs are."""
     outputs = np.asarray(outputs)
     y = outputs if y is None else np.asarray(y)
@@ -324,7 +331,7 @@ def _made(task, outputs, y, model, received):
     found = recognize_outputs(
         outputs,
         task.name,
-        activation=classifiers.activation_of(model),
+        activation=classifiers.activation_of(model, output),
         one_hot=task.name == "segmentation" and y.shape == outputs.shape and y.shape[-1] > 1,
     )
     return task.loss(found), lambda: task.training_metric(found), found

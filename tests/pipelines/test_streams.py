@@ -250,7 +250,7 @@ def test_training_images_change_and_others_stay(tmp_path):
     assert next(iter(samples.fit_arguments(flat.train, 4, seed=0)["x"]))[0].shape == (4, 192)
     changed = datasets.load(dataset, augment=["crop", "color"])
     images, _ = next(iter(samples.fit_arguments(changed.train, 36, seed=3)["x"]))
-    assert 0 <= images.numpy().min() and images.numpy().max() <= 255
+    assert images.numpy().min() >= 0 and images.numpy().max() <= 255
     assert len(np.unique(np.round(images.numpy().max(axis=(1, 2, 3))))) > 20
     again, _ = next(iter(samples.fit_arguments(changed.train, 36, seed=3)["x"]))
     np.testing.assert_array_equal(images, again)

@@ -197,8 +197,8 @@ class TFLiteFile:
 
     def predict(
         self, x: typing.Any, signature: str | None = None, batch_size: int = 256
-    ) -> np.ndarray:
-        """Returns the output (samples, ...), in float32.
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Returns the output (samples, ...), in float32; of several outputs {name: output}.
 
         Inputs and outputs of a file that is integer throughout are converted by its own scales.
 

@@ -190,11 +190,9 @@ class Signature:
         return {name: np.concatenate(parts)[:samples] for name, parts in batches.items()}
 
     def predict(self, x, batch_size=256):
-        """Returns the output for x, of a signature that has one."""
-        if len(self.outputs) != 1:
-            received = f"{self._path} with {len(self.outputs)}"
-            raise unexpected("a file of one output", received)
-        return next(iter(self.run(x, batch_size).values()))
+        """Returns the output for x; of several outputs {name: output}."""
+        outputs = self.run(x, batch_size)
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
 def _in_order(inputs, tensors):
