@@ -112,6 +112,7 @@ def test_several_inputs_and_outputs_of_a_compiled_model(tmp_path, monkeypatch, c
     model.save("mine.keras")
     save("mine.npz", x, y)
     mine = ["--dataset=mine.npz", "--model=mine.keras"]
+    stages = ["--stages=prune_channels,quantize", "--max_macs=0.8"]
     assert (
         call(
             compress,
