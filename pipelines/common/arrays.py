@@ -108,10 +108,14 @@ def are_texts(x):
 
 
 def as_keras_takes(x):
-    """Returns inputs in their structure, texts as tensors."""
+    """Returns inputs in their structure: tensors if texts are among them, else arrays."""
+    leaves = keras.tree.flatten(x)
+    if not any(tf.is_tensor(leaf) or leaf.dtype.kind in "OSU" for leaf in leaves):
+        return x
 
-    def converted(array):
-        return tf.constant(array.tolist()) if array.dtype.kind in "OSU" else array
+    def converted(leaf):
+        is_text = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
+        return tf.convert_to_tensor(leaf.tolist() if is_text else leaf)
 
     return keras.tree.map_structure(converted, x)
 

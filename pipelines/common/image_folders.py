@@ -64,10 +64,12 @@ def read_folder(path, reading, names, received):
             images.check_readable(load, [files], is_whole, skip_broken=reading.skip_broken)
             parts[split] = (pixels[0], labels[is_whole])
         return parts, names, False
-    _, names, _ = class_numbers({split: y for split, (_, y) in listed.items()}, received, names)
     listed = _whole(load, listed, [0], reading)
-    parts = splits.divided(listed, is_class=True, received=received)
-    return _streams(parts, lambda file, label: (load(file), label)), names, False
+    labels = {split: y for split, (_, y) in listed.items()}
+    numbers, names, _ = class_numbers(labels, received, names)
+    rows = {split: (files, numbers[split], y) for split, (files, y) in listed.items()}
+    parts = splits.divided(rows, is_class=True, received=received)
+    return _streams(parts, lambda file, _, label: (load(file), label)), names, False
 
 
 def _with_masks(path, reading, names, received):

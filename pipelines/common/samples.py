@@ -5,6 +5,7 @@ weights. The functions here are the same for arrays and streams.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import typing
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.core.arrays import text_tensors
+from pipelines.common.arrays import as_keras_takes
 from tfpeft.core.data import read
 
 HELD_BYTES = 2**30
@@ -55,14 +56,10 @@ class Stream:
 
         Without `batch_size`, batches have up to 256 samples and 32 MB.
         """
-        dataset = self.source
-        if seed is not None:
-            buffer = min(self.samples, shuffled(dataset.element_spec))
-            dataset = dataset.shuffle(buffer, seed=seed)
-        dataset = _mapped(dataset, self.load)
         if batch_size is None:
-            batch_size = max(1, min(256, _BATCH_BYTES // sample_bytes(dataset.element_spec)))
-        batches = dataset.batch(batch_size)
+            batch_size = max(1, min(256, _BATCH_BYTES // sample_bytes(self.spec)))
+        stream = self if seed is None else self._shuffled(seed)
+        batches = stream.loaded.batch(batch_size)
         if seed is not None and self.augmentation is not None:
             batches = batches.map(self.augmentation(seed))
         if self.change is not None:
@@ -75,15 +72,28 @@ class Stream:
         options.autotune.enabled = False
         return batches.with_options(options)
 
+    @functools.cached_property
+    def loaded(self):
+        """The samples before `change`, as a dataset."""
+        if self.load is None:
+            return self.source
+        # The functions are those of the scripts, and have no Python code to convert.
+        load = tf.autograph.experimental.do_not_convert(self.load)
+        return self.source.map(load, num_parallel_calls=PARALLEL)
+
     @property
     def spec(self):
         """The specs of a sample before `change`: (x,), (x, y) or (x, y, sample_weight)."""
-        return _mapped(self.source, self.load).element_spec
+        return self.loaded.element_spec
 
     def first(self, limit):
         """Returns a stream of the first samples."""
         source = self.source.take(limit)
         return dataclasses.replace(self, source=source, samples=min(limit, self.samples))
+
+    def _shuffled(self, seed):
+        buffer = min(self.samples, shuffled(self.source.element_spec))
+        return dataclasses.replace(self, source=self.source.shuffle(buffer, seed=seed))
 
     def mapped(self, function):
         """Returns a stream of the function's values of its samples, each a tuple."""
@@ -99,10 +109,6 @@ class Stream:
         before = self.change
         both = change if before is None else lambda x: change(before(x))
         return dataclasses.replace(self, change=both)
-
-
-def _mapped(dataset, load):
-    return dataset if load is None else dataset.map(load, num_parallel_calls=PARALLEL)
 
 
 def stream_of(arrays):
@@ -145,7 +151,7 @@ def first_inputs(split, limit=None):
     """Returns the inputs of the first samples, or of all: arrays, or tensors of texts."""
     if isinstance(split, Stream) and limit is not None:
         return some(split, limit).x
-    return text_tensors(read(as_data(split)).inputs(limit))
+    return as_keras_takes(read(as_data(split)).inputs(limit))
 
 
 def first(x, limit):
@@ -161,14 +167,14 @@ def some(split, limit):
     if isinstance(split, Stream):
         limit = max(1, min(limit, split.samples, _SHUFFLED_BYTES // sample_bytes(split.spec)))
         batch = read(split.first(limit).batches()).arrays()
-        return batch._replace(x=text_tensors(batch.x))
+        return batch._replace(x=as_keras_takes(batch.x))
     rows = np.linspace(0, count(split) - 1, min(count(split), limit)).astype(int)
 
     def picked(part):
         return keras.tree.map_structure(lambda array: np.asarray(array)[rows], part)
 
     batch = read(tuple(None if part is None else picked(part) for part in split)).arrays()
-    return batch._replace(x=text_tensors(batch.x))
+    return batch._replace(x=as_keras_takes(batch.x))
 
 
 def fit_arguments(data, batch_size, seed=0):

@@ -109,6 +109,7 @@ def _described(x):
         return ", ".join(f"{name} of {_described(array)}" for name, array in x.items())
     if isinstance(x, list) or x.dtype == tf.string:
         return "texts"
+    x = np.asarray(x)
     return f"shape {x.shape[1:]}, values {x.min():g} to {x.max():g}"
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipelines.common import datasets, returned
+from pipelines.common.objectives import Request
 from tfpeft.core.arguments import InputError
 
 
@@ -262,7 +263,7 @@ def test_a_function_may_return_all_data(functions, name, counts):
         ("unknown_end", r"data whose end is known.*not ended after 5\d\d samples.*train data"),
         (
             "unlabelled",
-            r"samples \(x, y\) in all splits.*=my_data:unlabelled without labels in train",
+            r"samples \(x, y\) in all splits.*=my_data:unlabelled without labels",
         ),
         ("two_inputs", "samples of one shape in all splits.*=my_data:two_inputs"),
         ("only_label", "inputs and one label.*a dict of label.*=my_data:only_label, train data"),
@@ -312,3 +313,76 @@ def test_models_that_do_not_take_the_data():
         data.for_model(TwoOutputs())
     with pytest.raises(InputError, match=r"does not take inputs of shape \(8, 8, 1\)"):
         data.for_model(Flat())
+
+
+def save_npz(path, **changes):
+    """Writes an .npz of two inputs, two outputs and sample weights, 40 training samples."""
+    arrays = {}
+    for split, count in (("train", 40), ("test", 10)):
+        x = np.arange(3.0 * count).reshape(count, 3)
+        arrays |= {
+            f"x_{split}/left": x,
+            f"x_{split}/right": x[:, 0],
+            f"y_{split}/size": x[:, :1] / 2,
+            f"y_{split}/kind": (x[:, 0] / 3 % 2).astype(int),
+            f"weight_{split}": x[:, 0] + 1,
+        }
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return str(path)
+
+
+def test_an_npz_of_several_inputs_and_outputs_and_weights(tmp_path):
+    inputs = {
+        "left": keras.Input((3,), name="left"),
+        "right": keras.Input((1,), name="right", dtype="int32"),
+    }
+    hidden = keras.layers.Concatenate()(list(inputs.values()))
+    outputs = {name: keras.layers.Dense(1)(hidden) for name in ("size", "kind")}
+    model = keras.Model(inputs, outputs)
+    path = save_npz(tmp_path / "a.npz")
+    data = datasets.load(path, model=model, request=Request(task="regression"))
+    assert data.task == {"size": "regression", "kind": "regression"}
+    sizes = [len(getattr(data, s)[2]) for s in ("train", "validation", "test")]
+    assert sizes == [36, 4, 10]
+    x, y, weight = data.train
+    assert (x["right"].shape, x["right"].dtype, x["left"].dtype) == ((36, 1), "int32", "float32")
+    np.testing.assert_array_equal(x["left"][:, 0], x["right"][:, 0])
+    np.testing.assert_array_equal(y["size"][:, 0], x["left"][:, 0] / 2)
+    np.testing.assert_array_equal(weight, x["left"][:, 0] + 1)
+    assert "left of shape (3,), values" in str(data)
+
+
+def test_an_npz_without_labels_is_reconstructed(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.savez(tmp_path / "a.npz", x_train=x, x_test=x[:5])
+    data = datasets.load(str(tmp_path / "a.npz"))
+    assert data.task == "reconstruction"
+    np.testing.assert_array_equal(data.test[1], x[:5].astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": np.ones(40)}, "either x_train or x_train/NAME.*x_train and x_train/left"),
+        ({"y_test/kind": None}, "equal names in all splits.*has y_test/kind in some of them"),
+        ({"x_test/left": None, "x_test/right": None}, "without x_test"),
+        ({"weight_train": np.ones(39)}, "as many of every input.*a.npz, train data with 39"),
+        ({"weight_test": np.full(10, -1.0)}, "sample weights >= 0.*a.npz, test data"),
+        ({"x_train/left": np.full((40, 3), np.nan)}, "finite numbers.*train data, left with NaN"),
+        ({}, "--model for labels of several outputs.*a.npz with size, kind"),
+    ],
+)
+def test_npz_files_that_do_not_fit(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        datasets.load(save_npz(tmp_path / "a.npz", **changes))
+
+
+def test_a_function_may_return_weights_and_several_inputs(functions):
+    x, y, weight = datasets.load("my_data:weighted").train
+    np.testing.assert_array_equal(weight, y + 1)
+    data = datasets.load("my_data:several")
+    assert [len(getattr(data, s)[1]) for s in ("train", "validation", "test")] == [8, 2, 4]
+    x, y = data.train
+    np.testing.assert_array_equal(x["right"][:, 0], 2 * x["left"][:, 0])
+    np.testing.assert_array_equal(y, x["left"][:, 0] / 3 % 2)

@@ -63,7 +63,7 @@ def test_names_of_the_classes_say_what_labels_mean(given, classes, expected):
         (np.array([0, 40, 41])[Y], "the labels 0,40,41; --classes=0,40,41"),
         (
             np.array([-1, 1])[Y % 2],
-            "the labels -1,1; --classes=-1,1 makes 2 classes of them; --task=reg",
+            "labels -1,1; --classes=-1,1 makes 2 classes of them; --task=reg",
         ),
         (Y * 1e300, "the labels 0,1000000"),
         (Y + 0.5, "train data with numbers such as 0.5, which are no classes"),
