@@ -3,10 +3,14 @@
 from bad_cases.scripts import finished_run, script_case
 
 DATA = (
-    *("no_labels", "no_y_val", "no_x_val", "nan", "nan_labels", "infinite_labels"),
+    *("no_y_test", "no_y_val", "no_x_val", "nan", "nan_labels", "infinite_labels"),
     *("complex_labels", "complex", "text", "empty", "shorter", "width", "negative", "one_class"),
     *("more_classes", "scalar", "objects", "empty_file", "cut_off_file", "zeros_file"),
-    *("text_file", "zeros_inside_file"),
+    *("text_file", "zeros_inside_file", "mixture", "weights"),
+)
+TABLES = (
+    *("no_such.csv:kind", "table.csv:no_such", "table.csv:b:kind", "table.csv:a+kind"),
+    *("cells.csv:kind", "rows.csv:kind", "label.csv:kind"),
 )
 FUNCTIONS = (
     *("raises", "returns_none", "takes_arguments", "leaves", "leaves_with_status"),
@@ -31,9 +35,17 @@ def of_data():
     for name in DATA:
         file = f"{name}.npz"
         found.append(script_case("train", f"--dataset={{folder}}/{file}", named=("dataset", file)))
-    for name in DATA[:9]:
+    for name in ("no_labels", *DATA[:9]):
         file = f"{name}.npz"
         found.append(script_case("share", f"--task=a={{folder}}/{file}", named=("task", file)))
+    for name in TABLES:
+        found.append(script_case("train", f"--dataset={{folder}}/{name}", named=("dataset", name)))
+    for name in ("returns_shuffled", "returns_any_shape"):
+        flags = [f"--dataset=given_code:{name}", "--cache=none"]
+        found.append(script_case("train", *flags, named=(name,), prepare=copy_code))
+    found.append(script_case("train", "--dataset={folder}/alone", named=("images/1.png",)))
+    for flag in ("--augment=flip", "--cache=none", "--skip_broken_images"):
+        found.append(script_case("train", flag))
     for name in ("no_images", "nothing"):
         found.append(script_case("train", f"--dataset={{folder}}/{name}"))
     bad_images = "bad_images/a/1.png"

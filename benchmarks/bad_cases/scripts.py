@@ -72,6 +72,15 @@ def returns_generators():
             yield np.ones((4, 6)), np.arange(4) % 3
     return batches(), batches(), batches()
 
+def returns_shuffled():
+    import tensorflow as tf
+    return tf.data.Dataset.from_tensor_slices((np.ones((48, 6)), np.arange(48) % 3)).shuffle(9)
+
+def returns_any_shape():
+    import tensorflow as tf
+    pairs = returns_shuffled().map(lambda x, y: (tf.py_function(lambda x: x, [x], "float64"), y))
+    return pairs
+
 not_a_function = 3
 """
 
@@ -87,6 +96,9 @@ def prepared():
     pairs = {"x_train": x, "y_train": y, "x_test": x, "y_test": y, "x_val": x, "y_val": y}
     np.savez(folder / "data.npz", **pairs)
     np.savez(folder / "no_labels.npz", x_train=x, x_test=x)
+    np.savez(folder / "no_y_test.npz", **{k: v for k, v in pairs.items() if k != "y_test"})
+    np.savez(folder / "mixture.npz", **pairs, **{"x_train/left": x})
+    np.savez(folder / "weights.npz", **pairs, weight_train=-np.ones(48))
     np.savez(folder / "no_y_val.npz", **{k: v for k, v in pairs.items() if k != "y_val"})
     np.savez(folder / "no_x_val.npz", **{k: v for k, v in pairs.items() if k != "x_val"})
     changes = {
@@ -130,6 +142,13 @@ def prepared():
     (folder / "bad_images" / "b").mkdir()
     for name in ("a/1.png", "b/2.png"):
         (folder / "bad_images" / name).write_bytes(b"no image")
+    for kind in ("images", "masks"):
+        (folder / "alone" / kind).mkdir(parents=True)
+    (folder / "alone" / "images" / "1.png").write_bytes(b"no image")
+    (folder / "table.csv").write_text("a,b,kind\n" + "1,x,cat\n2,y,dog\n" * 12)
+    (folder / "cells.csv").write_text("a,kind\n1,cat\n2\n")
+    (folder / "rows.csv").write_text("a,kind\n")
+    (folder / "label.csv").write_text("a,kind\n1,cat\n2,\n")
     (folder / "nothing").mkdir()
     np.save(folder / "samples.npy", x)
     np.save(folder / "nan.npy", np.full_like(x, np.nan))

@@ -147,6 +147,11 @@ def count(split):
     return len(keras.tree.flatten(split[1] if has_labels else split[0])[0])
 
 
+def varies(split):
+    """Whether the samples have other inputs in every epoch, so that no outputs are stored."""
+    return isinstance(split, Stream) and split.varies
+
+
 def first_inputs(split, limit=None):
     """Returns the inputs of the first samples, or of all: arrays, or tensors of texts."""
     if isinstance(split, Stream) and limit is not None:

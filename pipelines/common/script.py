@@ -16,6 +16,7 @@ from pipelines.common import stopping
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import DEBUG, settings_of
 from tfpeft.core.arguments import InputError
+from tfpeft.core.checks import input_errors
 
 _HELP = {"help", "helpshort", "?", "helpfull"}
 _CLOSED_PIPE = 141  # the exit status of programs that write to a pipe which nobody reads
@@ -93,9 +94,10 @@ class Script:
             return 1
 
     def call(self, arguments):
-        """Runs the script; bad input raises."""
+        """Runs the script; bad input raises, also where data is checked while it is read."""
         settings, files = self.parse(arguments)
-        return self.main(settings, files) if self.takes_files else self.main(settings)
+        with input_errors():
+            return self.main(settings, files) if self.takes_files else self.main(settings)
 
     def parse(self, arguments):
         """Returns the settings that the arguments ask for, and those that are no flags."""

@@ -155,6 +155,8 @@ def checked(pairs, received, names=None, *, model=None, request=None):
     some = some._replace(x=_in_shape(some.x, None if model is None else input_shape(model)))
     task = objectives.task_of(some, model, request, received)
     is_class = task in objectives.CLASSES if isinstance(task, str) else False
+    if task != "reconstruction" and not _has_labels(parts["train"]):
+        raise unexpected(f"samples (x, y) with labels for {task}", f"{received} without labels")
     if are_streams:
         parts, labels = streams.labelled(parts, task, names, received, model)
         parts = streams.divided(parts)
@@ -172,16 +174,17 @@ def checked(pairs, received, names=None, *, model=None, request=None):
 
 def _check_labelled(parts, received):
     """Raises where some splits have labels, and others do not."""
-    has_labels = {
-        split: len(part.spec) > 1 if isinstance(part, Stream) else part[1] is not None
-        for split, part in parts.items()
-    }
+    has_labels = {split: _has_labels(part) for split, part in parts.items()}
     if len(set(has_labels.values())) > 1:
         without = ", ".join(split for split, has in has_labels.items() if not has)
         raise unexpected(
             "samples (x, y) in all splits, or samples without labels in all",
             f"{received} without labels in {without} data",
         )
+
+
+def _has_labels(part):
+    return len(part.spec) > 1 if isinstance(part, Stream) else part[1] is not None
 
 
 def _check_shapes(parts, received):

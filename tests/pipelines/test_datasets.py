@@ -359,6 +359,9 @@ def test_an_npz_without_labels_is_reconstructed(tmp_path):
     data = datasets.load(str(tmp_path / "a.npz"))
     assert data.task == "reconstruction"
     np.testing.assert_array_equal(data.test[1], x[:5].astype("float32"))
+    request = Request(task="regression")
+    with pytest.raises(InputError, match="with labels for regression.*a.npz without labels"):
+        datasets.load(str(tmp_path / "a.npz"), request=request)
 
 
 @pytest.mark.parametrize(
