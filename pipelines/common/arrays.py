@@ -123,6 +123,8 @@ def as_keras_takes(x):
 def _labels(y, count, received):
     y = np.asarray(y)
     _check_count(y, count, received)
+    if y.dtype.kind == "c":
+        raise unexpected("labels that are real numbers or texts", f"{received} of type {y.dtype}")
     return y
 
 
