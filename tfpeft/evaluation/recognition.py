@@ -61,7 +61,10 @@ def recognize_task(outputs, labels, *, inputs=None, activation=None, loss=None, 
     if labels is None:
         if inputs is not None and _is_shape_of(inputs, outputs):
             return "reconstruction"
-        expected = "(x, y), or x alone for a model whose outputs have its shape"
+        expected = (
+            "(x, y), x alone for a model whose outputs have its shape, or `reference`, a model "
+            "whose outputs are compared with"
+        )
         raise InputError(f"Received invalid `data`, expected {expected}. Received: x alone")
     labels = check_array(labels)
     if _are_inputs(labels, inputs, outputs):

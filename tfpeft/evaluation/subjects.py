@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfpeft.core import graph
-from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.core.arguments import last_cause
 from tfpeft.core.arrays import check_finite, check_numbers, to_numpy
 from tfpeft.core.compiling import compiled_parts
 from tfpeft.core.inputs import arrange
@@ -28,7 +28,10 @@ class KerasSubject:
 
     def __init__(self, model):
         self._model, self.name = model, model.name
-        self.loss, self.metrics = compiled_parts(model)
+        loss, metrics = compiled_parts(model)
+        self.loss, self.metrics = _by_position(loss, model), metrics
+        if metrics:
+            self.metrics = [_by_position(each, model) for each in metrics]
 
     def predict(self, x):
         """Returns {output: array} for a batch of inputs; the key of one output is None."""
@@ -108,10 +111,13 @@ class FileSubject:
         check_numbers(self._program.arrange(keras.tree.map_structure(to_numpy, x), "data"), "data")
         size = len(keras.tree.flatten(x)[0])
         outputs = self._program.run(keras.tree.map_structure(to_numpy, x), batch_size=size)
-        return {None: next(iter(outputs.values()))} if len(outputs) == 1 else outputs
+        return _by_key(outputs)
 
     def last_activation(self, output):
-        return self._file.last_activation(self._signature, output)
+        name = f"output_{output}" if isinstance(output, int) else output
+        if name not in self._program.output_tensors:
+            name = None
+        return self._file.last_activation(self._signature, name)
 
     def cost(self, x, y, folder):
         file = self._file
@@ -128,12 +134,23 @@ class FileSubject:
         return found, file
 
 
-def check_one_output(outputs, name):
-    """Returns the only output; raises for several."""
-    if len(outputs) > 1:
-        expected = "a model of one output, such as `shared.task(name)` of a SharedModel"
-        raise unexpected(expected, f"{name} with {len(outputs)}")
-    return next(iter(outputs.values()))
+def _by_position(structure, model):
+    """Returns a list of what a dict has for the outputs of a model that are a list."""
+    names = getattr(model, "output_names", None) or ()
+    are_listed = len(names) > 1 and isinstance(graph.output_structure(model), (list, tuple))
+    if not are_listed or not isinstance(structure, dict):
+        return structure
+    return [structure.get(name) for name in names]
+
+
+def _by_key(outputs):
+    """Returns {output: array} of a file, by the keys that the outputs of its model have."""
+    if len(outputs) == 1:
+        return {None: next(iter(outputs.values()))}
+    names = [f"output_{i}" for i in range(len(outputs))]  # of a model with a list of outputs
+    if set(outputs) == set(names):
+        return {i: outputs[name] for i, name in enumerate(names)}
+    return outputs
 
 
 def _first(x, count):

@@ -220,7 +220,7 @@ TASKS = {
         Task("classification", "accuracy", True, _OF_CLASSES, ClassStatistics, _numbers),
         Task("binary", "accuracy", True, _OF_CLASSES, ClassStatistics, _numbers),
         Task(
-            *("multi_label", "f1", True, _OF_CLASSES),
+            *("multi_label", "f1", True, ("f1", "precision", "recall", "accuracy", "loss")),
             *(LabelStatistics, label_forms.zeros_and_ones),
         ),
         Task(

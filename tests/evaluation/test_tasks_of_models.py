@@ -1,0 +1,181 @@
+"""evaluate and compare on models of every task, and on their files, against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import f1_score
+
+import tfpeft
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 8)).astype("float32")
+IMAGES = rng.normal(size=(12, 4, 4, 2)).astype("float32")
+MASK = rng.integers(0, 2, (12, 4, 4))
+BITS = rng.integers(0, 2, (60, 3))
+
+
+def dense(units, activation=None, x=X):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(units, activation)])
+
+
+def as_dataset(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts).batch(7)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Returns (model, file) of two outputs: 3 classes and a number."""
+    inputs = keras.Input((8,))
+    outputs = {
+        "kind": keras.layers.Dense(3, activation="softmax")(inputs),
+        "age": keras.layers.Dense(1)(inputs),
+    }
+    model, path = keras.Model(inputs, outputs), tmp_path_factory.mktemp("files") / "m.tflite"
+    tfpeft.export_tflite(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y", "task", "headline"),
+    [
+        (dense(3, "sigmoid"), X, BITS, "multi_label", "f1"),
+        (dense(2), X, X[:, :2] * 2, "regression", "rmse"),
+        (dense(3, None, IMAGES), IMAGES, MASK + 1, "segmentation", "mean_iou"),
+        (dense(1, "sigmoid", IMAGES), IMAGES, MASK, "segmentation", "mean_iou"),
+        (dense(8), X, X, "reconstruction", "mse"),
+    ],
+)
+def test_model_and_file_of_a_task(model, x, y, task, headline, tmp_path):
+    tfpeft.export_tflite(model, tmp_path / "m.tflite")
+    models = {"model": model, "file": tmp_path / "m.tflite"}
+    compared = tfpeft.compare(models, as_dataset(x, y))
+    outputs = model.predict(x, verbose=0)
+    if task == "multi_label":
+        expected = f1_score(y, outputs > 0.5, average="micro")
+    elif task == "segmentation":
+        classes = outputs.argmax(-1) if outputs.shape[-1] > 1 else outputs[..., 0] > 0.5
+        shares = [
+            np.sum((classes == c) & (y == c)) / np.sum((classes == c) | (y == c))
+            for c in np.union1d(classes, y)
+        ]
+        expected = np.mean(shares)
+    else:
+        expected = np.mean((outputs - y) ** 2) ** (0.5 if task == "regression" else 1)
+    for row in compared.rows.values():
+        assert row.task == task
+        assert row.metrics[headline] == pytest.approx(expected, rel=1e-4)
+        low, high = row.intervals[headline]
+        assert low < row.metrics[headline] < high
+        assert row.notes == ()
+    assert compared.headlines == (headline,)
+    assert not compared.difference("file", "model").is_clear
+    assert "no clear difference" in str(compared)
+    assert compared["file"].as_dict()["task"] == task
+
+
+def test_x_alone_is_reconstructed():
+    row = tfpeft.evaluate(dense(8), X)
+    assert row.task == "reconstruction"
+    assert row.metrics == tfpeft.evaluate(dense(8), (X, X)).metrics
+
+
+def test_several_outputs(exported):
+    model, path = exported
+    y = {"kind": rng.integers(0, 3, 60), "age": rng.normal(size=60)}
+    weights = rng.integers(0, 3, 60)
+    models = {"model": model, "file": path}
+    compared = tfpeft.compare(models, (X, y, weights), metrics={"age": "mse"})
+    found = model.predict(X, verbose=0)
+    hits = found["kind"].argmax(1) == y["kind"]
+    squares = (found["age"][:, 0] - y["age"]) ** 2
+    for row in compared.rows.values():
+        assert row.task == {"kind": "classification", "age": "regression"}
+        assert row.metrics["kind/accuracy"] == pytest.approx(np.average(hits, weights=weights))
+        mse = np.average(squares, weights=weights)
+        assert row.metrics["age/rmse"] == pytest.approx(np.sqrt(mse), rel=1e-5)
+        assert row.metrics["age/mse"] == pytest.approx(mse, rel=1e-5)
+        assert set(row.confusion_matrix) == {"kind", "age"}
+        assert (row.accuracy, row.confusion_matrix["age"]) == (None, None)
+    assert compared.headlines == ("kind/accuracy", "age/rmse")
+    header = str(compared).splitlines()[0]
+    assert header.split("  ")[-12:] != []
+    assert "kind/accuracy %" in header
+    assert "age/RMSE" in header
+    given = tfpeft.evaluate(model, (X, y), task={"kind": "classification"})
+    assert given.task == {"kind": "classification", "age": "regression"}
+    for data, message in [
+        ((X, y["age"]), "labels of each output, .*kind"),
+        ((X, {"kind": y["kind"]}), "labels of each output.*Received: kind"),
+        ((X, {**y, "age": y["age"][:, None] + np.ones(2)}), r"labels of shape \(2,\)"),
+    ]:
+        with pytest.raises(tfpeft.InputError, match=message):
+            tfpeft.evaluate(model, data)
+
+
+def test_a_list_of_outputs_goes_by_position(tmp_path):
+    inputs = keras.Input((8,))
+    outputs = [
+        keras.layers.Dense(3, name="kind")(inputs),
+        keras.layers.Dense(1, name="age")(inputs),
+    ]
+    model = keras.Model(inputs, outputs)
+    model.compile(loss={"kind": "mse", "age": "mse"}, metrics={"age": ["mae"]})
+    tfpeft.export_tflite(model, tmp_path / "m.tflite")
+    y = [rng.normal(size=(60, 3)), rng.integers(0, 2, 60)]
+    compared = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (X, y))
+    for row in compared.rows.values():
+        assert row.task == {0: "regression", 1: "regression"}
+        assert row.metrics["1/mae"] == pytest.approx(compared["model"].metrics["1/mae"], rel=1e-4)
+
+
+def test_agreement_without_labels(exported):
+    model, path = exported
+    other = keras.models.clone_model(model)
+    rows = tfpeft.compare({"b": other, "a": model, "file": path}, (X,), reference="a").rows
+    a, b = (each.predict(X, verbose=0) for each in (model, other))
+    found = rows["b"].metrics
+    equal = np.mean(a["kind"].argmax(1) == b["kind"].argmax(1))
+    assert found["kind/equal_classes"] == pytest.approx(equal)
+    correlation = np.corrcoef(a["age"].ravel(), b["age"].ravel())[0, 1]
+    assert found["age/correlation"] == pytest.approx(correlation, rel=1e-4)
+    assert found["age/largest_deviation"] == pytest.approx(np.max(np.abs(a["age"] - b["age"])))
+    assert rows["file"].metrics["kind/equal_classes"] == 1.0
+    assert rows["file"].metrics["kind/largest_deviation"] < 1e-5
+    assert list(rows) == ["b", "a", "file"]
+    assert rows["a"].metrics == {}
+    assert rows["a"].task == {"kind": None, "age": None}
+
+
+def test_agreement_beside_quality():
+    models = {"logits": dense(3), "softmax": dense(3, "softmax")}
+    compared = tfpeft.compare(models, (X, BITS[:, 0]), reference="logits")
+    row = compared["softmax"]
+    assert row.metrics["equal_classes"] == 1.0
+    assert "correlation" not in row.metrics
+    assert row.accuracy == compared["logits"].accuracy
+    assert any("softmax against logits" in note for note in row.notes)
+    assert "equal_classes" in str(compared)
+    for name in ("other", 3):
+        with pytest.raises(
+            tfpeft.InputError, match="`reference`, expected one of .*logits, softmax"
+        ):
+            tfpeft.compare(models, (X,), reference=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "task", "message"),
+    [
+        (dense(1), BITS[:, 0], None, "`task`, expected 'binary' or 'regression'"),
+        (dense(3), BITS[:, 0], "colour", "`task`, expected one of classification, binary"),
+        (dense(3), BITS[:, 0], {"kind": 3}, "`task`, expected one of"),
+        (dense(3), BITS[:, 0], {}, "`task`, expected one of"),
+        (dense(3), BITS * 2, "multi_label", "labels of 0 and 1.*from 0 to 2"),
+        (dense(3), BITS[:, 0], "regression", r"shape of the outputs of .*labels of shape \(60,\)"),
+        (dense(3), BITS - 0.5, "classification", "whole numbers >= 0, or one-hot"),
+    ],
+)
+def test_tasks_that_do_not_fit(model, y, task, message):
+    with pytest.raises(tfpeft.InputError, match=message):
+        tfpeft.evaluate(model, (X, y), task=task)
