@@ -85,7 +85,8 @@ FLAGS = (
         str,
         "memory",
         "Whether teachers run once, before the stage, and where their outputs are kept: in "
-        "`folder`, the folder of the run, they outlast a kill. With `no` they run in every step.",
+        "`folder`, the folder of the run, they outlast a kill. With `no`, and with --augment, they run "
+        "in every step.",
         choices=("memory", "folder", "no"),
     ),
     Flag("float16", bool, False, "Whether outputs are kept in half the bytes, to 3 digits."),
@@ -200,7 +201,11 @@ def make_distiller(settings, inputs, model, student):
         teacher_from_logits=from_logits,
         student_from_logits=_from_logits(settings, "the student", student, data),
     )
-    if settings.precompute == "no":
+    varies = isinstance(data.train, samples.Stream) and data.train.varies
+    if varies and "precompute" in settings.given and settings.precompute != "no":
+        expected = "no with --augment, as teachers must see what the student sees"
+        raise invalid_flag("precompute", expected, settings.precompute)
+    if varies or settings.precompute == "no":
         return distiller, data.train
     train = samples.as_data(data.train, settings.batch_size)
     precomputed = tfpeft.precompute(
