@@ -18,7 +18,7 @@ import textwrap
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import backbones
+from pipelines.common import backbones, tables
 from pipelines.common.classifiers import Outputs
 from pipelines.common.datasets import in_range
 from pipelines.common.errors import invalid_flag, unread_flag
@@ -46,7 +46,7 @@ INPUT = Flag(
     str,
     None,
     "Samples of a run on arrays, (samples, ...), in a .npy file, or an .npz of "
-    "several inputs by name.",
+    "several inputs by name; of a run on a table, a .csv file with its columns.",
 )
 
 _SHOWN = 8  # numbers of an output
@@ -115,6 +115,8 @@ def predict_classes(settings, folder, files):
         samples, x = files, read_images(files, size=shape[:2], channels=shape[2])
         if report["flags"].get("pixel_range"):
             x = in_range(x, report["flags"]["pixel_range"], 255.0)
+    elif (settings.input or "").endswith(".csv") and not files:
+        samples, x = read_table(settings, folder)
     else:
         samples, x = read_array(settings, files)
     found = file.predict(x)
@@ -201,6 +203,15 @@ def read_inputs(settings, folder, texts):
             raise unexpected(f"texts, which --run={settings.run} reads", received)
         return texts, backbones.tokens(backbones.load_preprocessor(folder), texts)
     return read_array(settings, texts)
+
+
+def read_table(settings, folder):
+    """Returns the numbers of the rows of a CSV file, and what the run makes of its columns."""
+    received, table = f"--input={settings.input}", tables.load(folder)
+    if table is None:
+        raise unexpected("an array, as --run is not of a table", received)
+    x = table.read(settings.input, received)
+    return range(len(next(iter(x.values())) if isinstance(x, dict) else x)), x
 
 
 def read_array(settings, texts):

@@ -258,6 +258,8 @@ def run_stages(settings, folder, names):
                 if not chance.is_better:
                     print(f"The trained teacher is no better than chance: {chance}", flush=True)
             folder.write("labels.txt", "".join(f"{name}\n" for name in data.names))
+            for name, write in (data.table.files() if data.table else {}).items():
+                folder.write(name, write)
         done.append(stage.name)
     measured = {name: load(name) for name in done[:-1]}
     last = objectives.of(data, measured[done[-2]])

@@ -50,9 +50,13 @@ def default_model(data):
 
 
 def _normalized(inputs, x):
-    normalization = keras.layers.Normalization()
-    normalization.adapt(x)
-    return normalization(inputs)
+    """Returns inputs of mean 0 and variance 1; a number that is always the same is not divided.
+
+    Divided by almost 0, it would be rounded to anything in integers.
+    """
+    x = x.reshape(-1, x.shape[-1]).astype("float64")
+    variance = np.where(x.std(axis=0) > 1e-6 * np.abs(x).max(axis=0), x.var(axis=0), 1.0)
+    return keras.layers.Normalization(mean=x.mean(axis=0), variance=variance)(inputs)
 
 
 def _convolution(hidden, filters):

@@ -85,8 +85,8 @@ FLAGS = (
         str,
         "memory",
         "Whether teachers run once, before the stage, and where their outputs are kept: in "
-        "`folder`, the folder of the run, they outlast a kill. With `no`, and with --augment, they run "
-        "in every step.",
+        "`folder`, the folder of the run, they outlast a kill. With `no`, and with --augment, they "
+        "run in every step.",
         choices=("memory", "folder", "no"),
     ),
     Flag("float16", bool, False, "Whether outputs are kept in half the bytes, to 3 digits."),

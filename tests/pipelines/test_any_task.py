@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipelines import compress, evaluate
+from pipelines import compress, evaluate, predict
 from tests.pipelines.scripts import call, read_report
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -136,3 +136,19 @@ def test_several_inputs_and_outputs_of_a_compiled_model(tmp_path, monkeypatch, c
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert set(report["metrics"]) == set(expected)
     assert call(evaluate, "--format=json", mine[0], "mine.keras", str(folder / "model.tflite")) == 0
+
+
+def test_a_table_from_csv_to_predictions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = ["length,colour,price"]
+    for i, length in enumerate(RNG.normal(10, 3, 300)):
+        colour = ("red", "green", "blue")[i % 3]
+        lines.append(f"{length:.3f},{colour},{5 * length + 20 * (colour == 'red'):.3f}")
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    assert call(compress, "--dataset=rows.csv:price", "--name=rows", "--stages=quantize", "--epochs=20") == 0
+    assert "regression" in capsys.readouterr().out
+    (tmp_path / "new.csv").write_text("colour,length\nred,10\nblue,10\n")
+    call(predict, "--run=saved_models/rows", "--input=new.csv", "--save=found.npy")
+    assert "regression" not in capsys.readouterr().err
+    red, blue = np.load("found.npy")[:, 0]
+    assert (red, blue) == pytest.approx((70, 50), abs=10)
