@@ -113,17 +113,7 @@ def test_several_inputs_and_outputs_of_a_compiled_model(tmp_path, monkeypatch, c
     save("mine.npz", x, y)
     mine = ["--dataset=mine.npz", "--model=mine.keras"]
     stages = ["--stages=prune_channels,quantize", "--max_macs=0.8"]
-    assert (
-        call(
-            compress,
-            *mine,
-            "--stages=prune_channels,quantize",
-            "--max_macs=0.8",
-            "--max_metric_loss=1000",
-            *QUICK[:2],
-        )
-        == 0
-    )
+    assert call(compress, *mine, *stages, "--max_metric_loss=1000", *QUICK[:2]) == 0
     assert "classification of kind, regression of size" in capsys.readouterr().out
     folder = tmp_path / "saved_models" / "mine-compress"
     report = read_report(folder)
@@ -145,7 +135,8 @@ def test_a_table_from_csv_to_predictions(tmp_path, monkeypatch, capsys):
         colour = ("red", "green", "blue")[i % 3]
         lines.append(f"{length:.3f},{colour},{5 * length + 20 * (colour == 'red'):.3f}")
     (tmp_path / "rows.csv").write_text("\n".join(lines))
-    assert call(compress, "--dataset=rows.csv:price", "--name=rows", "--stages=quantize", "--epochs=20") == 0
+    flags = ["--dataset=rows.csv:price", "--name=rows", "--stages=quantize", "--epochs=20"]
+    assert call(compress, *flags) == 0
     assert "regression" in capsys.readouterr().out
     (tmp_path / "new.csv").write_text("colour,length\nred,10\nblue,10\n")
     call(predict, "--run=saved_models/rows", "--input=new.csv", "--save=found.npy")
