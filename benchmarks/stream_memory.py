@@ -148,4 +148,5 @@ def main(_):
 
 
 if __name__ == "__main__":
+    sys.modules["stream_memory"] = sys.modules[__name__]  # which --dataset names, imported once
     app.run(main)
