@@ -1,5 +1,6 @@
 """Bad inputs of `evaluate` and `compare`: models, files, and labelled data."""
 
+import keras
 import numpy as np
 
 import tfpeft
@@ -21,7 +22,6 @@ def of_evaluate():
     others = (
         Made("a model with NaN weights", models.not_finite),
         Made("a model of two outputs", models.two_outputs),
-        Made("a model of one class", lambda: models.dense(1)),
         Made("a model of another width", lambda: models.dense(width=5)),
     )
     good = {"model": models.dense, "data": lambda: (x(), y())}
@@ -34,6 +34,8 @@ def of_evaluate():
             "data": (*values.LABELLED, *values.CLASSES, *DATA),
             "from_logits": values.FLAG,
             "signature": (3, [], True),
+            "metrics": METRICS,
+            "task": (*values.CHOICE, *TASKS),
         },
     )
     cases += bad_arguments(
@@ -50,19 +52,37 @@ def of_evaluate():
                 *values.CLASSES,
             ),
             "from_logits": values.FLAG,
+            "metrics": METRICS,
+            "task": (*values.CHOICE, *TASKS),
         },
     )
     return cases
 
 
+METRICS = (
+    *(3, "nonsense", [None], [3], {3: "mse"}, ["mse", "mse"]),
+    Made("[a class]", lambda: [keras.metrics.Accuracy]),
+    Made("[F1Score() of other labels]", lambda: [keras.metrics.F1Score()]),
+    Made("[a function that raises]", lambda: [lambda y, outputs: outputs / "a"]),
+    Made("[a function of a matrix]", lambda: [lambda y, outputs: outputs[:2]]),
+    Made("[a function of text]", lambda: [lambda y, outputs: "good"]),
+)
+TASKS = (
+    *("binary", "regression", "multi_label", "reconstruction", "segmentation"),
+    {"output": "colours"},
+)
+"""Not the task of labels of three classes."""
 DATA = (
     Made("(x, y of rank 3)", lambda: (x(), np.zeros((16, 2, 2), int))),
     Made("(x, one-hot rows of 5 classes)", lambda: (x(), np.eye(5)[y()])),
     Made("(x, one-hot rows of two ones)", lambda: (x(), np.ones((16, 3)))),
-    Made("(x, soft labels that are negative)", lambda: (x(), -np.eye(3)[y()])),
     Made("(x, y, weights[:-1])", lambda: (x(), y(), np.ones(15))),
     Made("(x, y, weights of NaN)", lambda: (x(), y(), np.full(16, NAN))),
     Made("(x, y, negative weights)", lambda: (x(), y(), -np.ones(16))),
+    Made("(x, y, weights of zeros)", lambda: (x(), y(), np.zeros(16))),
+    Made("(x, y, weights per position)", lambda: (x(), y(), np.ones((16, 3)))),
+    Made("(x, y, weights of text)", lambda: (x(), y(), np.array(["a"] * 16))),
+    Made("(x, {'a': y, 'b': y})", lambda: (x(), {"a": y(), "b": y()})),
     Made("(x, y of objects)", lambda: (x(), np.array([None] * 16))),
 )
 
@@ -86,7 +106,14 @@ def of_compare():
             ),
             "data": (*values.LABELLED[:12], values.CLASSES[0]),
             "from_logits": values.FLAG,
+            "reference": ("b", 3, ["a"], True),
         },
+    )
+    cases += bad_arguments(
+        "Comparison.difference",
+        lambda **arguments: comparison().difference(**arguments),
+        lambda: {"a": "a", "b": "b"},
+        {"a": (None, 3, "c"), "b": (None, 3, "c"), "metric": ("rmse", 3, ["accuracy"])},
     )
     for kind, content in {
         "keras": models.keras_bytes(),
@@ -97,6 +124,11 @@ def of_compare():
             name = f"given.{kind}"
             cases.append(Case(f"compare(a .{kind} file: {words})", damaged(name, bad), (name,)))
     return cases
+
+
+def comparison():
+    model = models.dense()
+    return tfpeft.compare({"a": model, "b": model}, (x(), y()))
 
 
 def cases():

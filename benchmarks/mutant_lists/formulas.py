@@ -372,9 +372,9 @@ MUTANTS = (
     ),
     Mutant(
         "F1 and its parts: all samples together",
-        "evaluation/quality.py",
-        'average="macro"',
-        'average="micro"',
-        ("evaluation/test_evaluation.py::test_model_and_file_have_the_figures_of_numpy",),
+        "evaluation/classification.py",
+        "means = class_counts.macro(total)",
+        "means = class_counts.micro(total)",
+        ("evaluation/test_figures.py::test_classes_have_the_figures_of_scikit_learn",),
     ),
 )

@@ -54,7 +54,8 @@ class Data:
         """What the data was understood as, in one line."""
         x = samples.first_inputs(self.train, None if isinstance(self.train, tuple) else 256)
         sizes = ", ".join(f"{samples.count(getattr(self, name)):,} {name}" for name in SPLITS)
-        return f"Data: {sizes} samples of {_described(x)}; {self._labels()}"
+        streamed = " (streamed)" if isinstance(self.train, Stream) else ""
+        return f"Data: {sizes} samples of {_described(x)}{streamed}; {self._labels()}"
 
     def _labels(self):
         if self.classes:

@@ -82,6 +82,14 @@ def test_one_unit_of_two_classes(kind):
     assert found.values["f1"] == approx(metrics.f1_score(y, z > 0, average="macro"))
 
 
+def test_ties_count_half():
+    """Of 2 * 3 pairs 2 are in order and 2 are ties: (2 + 1) / 6."""
+    y, p = np.array([1, 1, 0, 0, 0]), np.array([0.5, 0.7, 0.5, 0.6, 0.7])[:, None]
+    found = TASKS["binary"].figures(y, p, Outputs("sigmoid", 1))
+    assert found.values["auc"] == approx(0.5)
+    assert found.values["auc"] == approx(metrics.roc_auc_score(y, p))
+
+
 @pytest.mark.parametrize("weight", [None, WEIGHTS])
 @pytest.mark.parametrize("kind", ["logits", "sigmoid"])
 def test_labels_have_the_figures_of_scikit_learn(weight, kind):

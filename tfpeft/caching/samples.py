@@ -38,19 +38,13 @@ def check_dense(dataset, name):
 
 def check_repeatable(data):
     """Raises if a dataset shuffles, or the first batches differ when a `Data` is read again."""
-    first, again = (list(itertools.islice(data.batches(), _COMPARED_BATCHES)) for _ in range(2))
+    first, again = (_first_checksums(data) for _ in range(2))
     shuffles = isinstance(data.given, tf.data.Dataset) and is_reshuffled(data.given)
-    is_equal = len(first) == len(again) and _equal(
-        [batch.x for batch in first], [batch.x for batch in again]
-    )
+    is_equal = _equal([x for x, _ in first], [x for x, _ in again])
     if is_equal and not shuffles:
         return
-    has_labels = first[0].y is not None
-    if (
-        not is_equal
-        and has_labels
-        and _equal([batch.y for batch in first], [batch.y for batch in again])
-    ):
+    has_labels = first[0][1] is not None
+    if not is_equal and has_labels and _equal([y for _, y in first], [y for _, y in again]):
         raise InputError(
             f"Received an invalid value for `{data.name}`, expected inputs that are the same in "
             "every epoch. Received inputs that change while their labels stay: random "
@@ -68,8 +62,11 @@ def check_repeatable(data):
     )
 
 
+def _first_checksums(data):
+    """Returns the checksums of the inputs and of the labels, or None, of the first batches."""
+    batches = itertools.islice(data.batches(), _COMPARED_BATCHES)
+    return [(checksums(x), None if y is None else checksums(y)) for x, y, _ in batches]
+
+
 def _equal(a, b):
-    a, b = keras.tree.flatten(a), keras.tree.flatten(b)
-    return len(a) == len(b) and all(
-        np.array_equal(np.asarray(u), np.asarray(v)) for u, v in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(map(np.array_equal, a, b))

@@ -232,8 +232,11 @@ class _Pending:
 
     def take(self):
         """Returns [checksums, *leaves] of all batches, and forgets them."""
-        columns = [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
+        parts = list(zip(*self._batches, strict=True))[::-1]
         self._batches, self.samples = [], 0
+        columns = []
+        while parts:  # the batches of a column are freed when it is whole
+            columns.append(np.concatenate(parts.pop()))
         return columns
 
 
