@@ -26,6 +26,7 @@ from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.activation_quantizer import ActivationQuantizer
 from tfpeft.quantization.deployed_calls import deploying
 from tfpeft.quantization.fake_quant import fake_quant, fake_quant_weights
+from tfpeft.quantization.integer_calls import IntegerCalls
 from tfpeft.quantization.placement import plan_of
 from tfpeft.quantization.rounded_calls import rounding
 
@@ -251,13 +252,13 @@ class QuantizeAwareModel(keras.Model):
     @property
     def quantized(self) -> dict[str, str]:
         """{path of a layer or operation: what is rounded there}."""
-        bits = self._settings["weight_bits"], self._settings["activation_bits"]
-        kernels = {
-            each.path: f"kernel in {bits[0]} bits" for each in self._plan.placements if each.kernels
-        }
-        outputs = {
-            each.path: f"output in {bits[1]} bits" for each in self._plan.placements if each.output
-        }
+        bits, placements = self._settings, self._plan.placements
+        kernel, output = (
+            f"kernel in {bits['weight_bits']} bits",
+            f"output in {bits['activation_bits']} bits",
+        )
+        kernels = {each.path: kernel for each in placements if each.kernels}
+        outputs = {each.path: output for each in placements if each.output}
         return {
             path: ", ".join(part[path] for part in (kernels, outputs) if path in part)
             for path in (*kernels, *outputs)
@@ -276,9 +277,10 @@ class QuantizeAwareModel(keras.Model):
             self._run(keras.tree.pack_sequence_as(inputs, arrays), False, self._observed)
 
     def call(self, inputs, training=None):
-        return self._run(
-            inputs, training, lambda quantizer, x: quantizer(x, training=bool(training))
-        )
+        def rounded(quantizer, x):
+            return quantizer(x, training=bool(training))
+
+        return self._run(inputs, training, rounded, exact=not training)
 
     def compute_output_spec(self, inputs, training=None):
         return self.model.compute_output_spec(inputs, training=training)
@@ -287,7 +289,7 @@ class QuantizeAwareModel(keras.Model):
         quantizer.observe(tf.cast(x, "float32"))
         return quantizer(x)
 
-    def _run(self, inputs, training, rounded):
+    def _run(self, inputs, training, rounded, exact=False):
         """Returns the outputs of the model with rounded kernels, and activations as `rounded`."""
         rounded = self._marked if self._exporting else rounded
 
@@ -305,10 +307,10 @@ class QuantizeAwareModel(keras.Model):
             # A model without a graph may read integers.
             if is_rounded and "float" in keras.backend.standardize_dtype(flat[i].dtype):
                 flat[i] = rounded(self.quantizers[f"input_{i}"], flat[i])
-        with self._computing(at):
+        with self._computing(at, exact):
             return self.model(keras.tree.pack_sequence_as(inputs, flat), training=training)
 
-    def _computing(self, at):
+    def _computing(self, at, exact):
         bits = self._settings["weight_bits"]
         if self._exporting:
             return deploying(self._plan, bits, at)
@@ -324,7 +326,9 @@ class QuantizeAwareModel(keras.Model):
             found = [self.quantizers[f"{placement.path}/{place}"] for place in placement.places()]
             return [variable for quantizer in found for variable in quantizer.variables]
 
-        return rounding(placements, kernels, at, states)
+        exact = exact and self._settings["activation_bits"] == 8
+        integers = IntegerCalls(self._plan, self.quantizers, bits) if exact else None
+        return rounding(placements, kernels, at, states, integers)
 
     def _rounded_in(self, fixed, x):
         if self._exporting:
