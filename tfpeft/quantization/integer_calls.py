@@ -16,7 +16,10 @@ from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.fake_quant import file_grid, quotient, weight_scales
 from tfpeft.quantization.rounded_calls import activation_of, replaced_kernels
 
-_CONVOLUTIONS_IN_4_BITS = (keras.layers.Conv1D, keras.layers.Conv2D)
+_ROUND_TWICE_IN_4_BITS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+)
 _ENTRIES = 255
 _FOUR_BITS = 7 / 127
 """Steps of weights in 4 bits to those in 8 bits, in which the converter writes them."""
@@ -93,7 +96,11 @@ class IntegerCalls:
             *read, written = map(self._grid, places)
             return function(placement, at, call, args, kwargs, read, written)
 
-        return tf.cond(tf.reduce_all(known), exact, plain)
+        # Its activation is behind: what it notes on its outputs would not leave a branch.
+        activation = activation_of(placement, at) if placement.kernels else None
+        with kinds.other_activation(placement.operation, None):
+            outputs = tf.cond(tf.reduce_all(known), exact, plain)
+        return outputs if activation is None else activation(outputs)
 
     def _grid(self, place):
         ends = self._quantizers[place].ends() if isinstance(place, str) else place
@@ -106,13 +113,11 @@ class IntegerCalls:
         def sums(x, kernel):
             others = {} if bias is None else {id(bias): tf.zeros(bias.shape)}
             kernels = {id(layer.kernel): kernel, **others}
-            with replaced_kernels(layer, kernels, []), kinds.other_activation(layer, None):
+            with replaced_kernels(layer, kernels, []):
                 return call(x, *args[1:], **kwargs)
 
         norm = self._folded.get(layer)
-        outputs = linear(layer, norm, sums, args[0], *read, written, self._bits)
-        activation = activation_of(placement, at)
-        return outputs if activation is None else activation(outputs)
+        return linear(layer, norm, sums, args[0], *read, written, self._bits)
 
 
 def _is_known(layer):
@@ -135,8 +140,8 @@ def linear(layer, norm, integer_sums, x, read, written, bits):
 
     With integers q of the input without its zero point, k of the kernel, b of the bias, and the
     steps s of each, `y = round((sum(q k) + b) * s_in * s_k / s_out)`, where b is
-    `round(bias / (s_in s_k))`. With 8 bits, as XNNPACK, the product is in float32. Convolutions in
-    4 bits are computed by kernels that round twice: with `s_in s_k / s_out = m / 2^n` and m in
+    `round(bias / (s_in s_k))`. XNNPACK takes the product in float32. It has no convolutions in 4
+    bits, and LiteRT's own kernels round twice: with `s_in s_k / s_out = m / 2^n` and m in
     [0.5, 1), `y = floor(floor(m (sum(q k) + b) + 0.5) / 2^n + 0.5)`.
 
     Args:
@@ -165,7 +170,7 @@ def linear(layer, norm, integer_sums, x, read, written, bits):
     if bits == 4:
         step = quotient(step, np.float64(np.float32(_FOUR_BITS)))
     multiplier = read.step * step / written.step
-    rounds_twice = bits == 4 and isinstance(layer, _CONVOLUTIONS_IN_4_BITS)
+    rounds_twice = bits == 4 and isinstance(layer, _ROUND_TWICE_IN_4_BITS)
     product = sums * multiplier
     rounded = _rounded_twice(sums, multiplier) if rounds_twice else tf.round(product)
     return written.values(product + tf.stop_gradient(rounded - product))

@@ -1,6 +1,7 @@
 """Quantisation-aware training: a model that trains with the rounding of an int8 file."""
 
 import contextlib
+import functools
 import typing
 from collections.abc import Sequence
 
@@ -55,7 +56,8 @@ def quantize_aware(
     ReLU, before softmax, sigmoid, tanh and other activations, behind additions. The gradient passes
     through the rounding. As the steps of a kernel are per output channel, folding
     BatchNormalization into it changes the steps and not the integers: training uses the statistics
-    of the batch, and the file has the folded kernel.
+    of the batch, and the file has the folded kernel. In inference sums are integers, rounded as
+    LiteRT rounds them, so that model and file agree to the last bit where they can.
 
     `fit`, `Distiller`, sparse optimizers (zeros stay zeros), saving, mixed precision and
     strategies work as with any model. `export_tflite(quantized, path, quantization="int8")` needs
@@ -84,7 +86,9 @@ def quantize_aware(
         NoMatchError: if no kernel is quantized, or an entry of `exclude` matches nothing.
 
     What it does not give: rounding inside LayerNormalization, recurrent layers and custom layers,
-    which `in_float` of the result names; speed on machines without integer instructions.
+    which `in_float` of the result names; speed on machines without integer instructions; the last
+    bit of other kernels than LiteRT's default ones, such as those of microcontrollers, or of
+    multiplications and activations other than ReLU.
 
     Example:
 
@@ -246,6 +250,8 @@ class QuantizeAwareModel(keras.Model):
             f"{each.path}/{place}" for each in self._plan.placements for place in each.places()
         ]
         self.quantizers = {place: quantizer(place) for place in (*inputs, *places)}
+        is_of_bytes = activation_bits == 8
+        self._integers = IntegerCalls(plan, self.quantizers, weight_bits) if is_of_bytes else None
         self._exporting = False
         self.built = True
 
@@ -253,12 +259,9 @@ class QuantizeAwareModel(keras.Model):
     def quantized(self) -> dict[str, str]:
         """{path of a layer or operation: what is rounded there}."""
         bits, placements = self._settings, self._plan.placements
-        kernel, output = (
-            f"kernel in {bits['weight_bits']} bits",
-            f"output in {bits['activation_bits']} bits",
-        )
-        kernels = {each.path: kernel for each in placements if each.kernels}
-        outputs = {each.path: output for each in placements if each.output}
+        kernel, output = (f"in {bits[each]} bits" for each in ("weight_bits", "activation_bits"))
+        kernels = {each.path: f"kernel {kernel}" for each in placements if each.kernels}
+        outputs = {each.path: f"output {output}" for each in placements if each.output}
         return {
             path: ", ".join(part[path] for part in (kernels, outputs) if path in part)
             for path in (*kernels, *outputs)
@@ -277,9 +280,7 @@ class QuantizeAwareModel(keras.Model):
             self._run(keras.tree.pack_sequence_as(inputs, arrays), False, self._observed)
 
     def call(self, inputs, training=None):
-        def rounded(quantizer, x):
-            return quantizer(x, training=bool(training))
-
+        rounded = functools.partial(ActivationQuantizer.__call__, training=bool(training))
         return self._run(inputs, training, rounded, exact=not training)
 
     def compute_output_spec(self, inputs, training=None):
@@ -326,9 +327,7 @@ class QuantizeAwareModel(keras.Model):
             found = [self.quantizers[f"{placement.path}/{place}"] for place in placement.places()]
             return [variable for quantizer in found for variable in quantizer.variables]
 
-        exact = exact and self._settings["activation_bits"] == 8
-        integers = IntegerCalls(self._plan, self.quantizers, bits) if exact else None
-        return rounding(placements, kernels, at, states, integers)
+        return rounding(placements, kernels, at, states, self._integers if exact else None)
 
     def _rounded_in(self, fixed, x):
         if self._exporting:

@@ -75,9 +75,9 @@ def _compute(kernels, states, placement, at, call, args, kwargs):
 def activation_of(placement, at):
     """Returns the activation inside a layer, with what is rounded before and in it; or None."""
     activation = getattr(placement.operation, "activation", None)
-    if placement.gate:
+    if placement.gate and activation is not None:
         activation = functools.partial(_silu, at)
-    if placement.before_activation:
+    if placement.before_activation and activation is not None:
         activation = functools.partial(_activated, at, activation)
     return activation
 
