@@ -58,16 +58,16 @@ class IntegerCalls:
 
     Args:
         plan: A `Plan`.
-        quantizers: {place: its `ActivationQuantizer` of 8 bits}.
+        quantizers: {place: its `ActivationQuantizer`}.
         bits: Bits of the weights.
+        activation_bits: Bits of the activations; with 16, nothing is computed from integers.
     """
 
-    def __init__(self, plan, quantizers, bits):
+    def __init__(self, plan, quantizers, bits, activation_bits):
         self._folded, self._quantizers, self._bits = plan.folded, quantizers, bits
-        by_operation = {each.operation: each for each in plan.placements}
         self._functions = {}
-        for operation, placement in by_operation.items():
-            function = self._function(placement)
+        for placement in plan.placements if activation_bits == 8 else ():
+            function, operation = self._function(placement), placement.operation
             if function is not None:
                 self._functions[operation] = function, placement
                 if operation in plan.folded:

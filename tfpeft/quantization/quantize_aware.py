@@ -87,8 +87,7 @@ def quantize_aware(
 
     What it does not give: rounding inside LayerNormalization, recurrent layers and custom layers,
     which `in_float` of the result names; speed on machines without integer instructions; the last
-    bit of other kernels than LiteRT's default ones, such as those of microcontrollers, or of
-    multiplications and activations other than ReLU.
+    bit of multiplications, of activations but ReLU, and of the kernels of other runtimes.
 
     Example:
 
@@ -250,8 +249,7 @@ class QuantizeAwareModel(keras.Model):
             f"{each.path}/{place}" for each in self._plan.placements for place in each.places()
         ]
         self.quantizers = {place: quantizer(place) for place in (*inputs, *places)}
-        is_of_bytes = activation_bits == 8
-        self._integers = IntegerCalls(plan, self.quantizers, weight_bits) if is_of_bytes else None
+        self._integers = IntegerCalls(plan, self.quantizers, weight_bits, activation_bits)
         self._exporting = False
         self.built = True
 
