@@ -41,6 +41,46 @@ MUTANTS = (
         (f"{_FOLDER}test_integer_files.py::test_no_float_operator_and_the_same_outputs",),
     ),
     Mutant(
+        "quantisation, inference in 4 bits: rounded once",
+        "quantization/integer_calls.py",
+        "tf.floor(tf.floor(sums * (multiplier * power) + 0.5) / power + 0.5)",
+        "tf.floor(sums * multiplier + 0.5)",
+        (f"{_FOLDER}test_integer_calls.py::test_sums_are_integers_and_rounded_as_by_litert",),
+    ),
+    Mutant(
+        "quantisation, inference: biases that are no integers",
+        "quantization/integer_calls.py",
+        "rounded = tf.round(tf.stop_gradient(exact))",
+        "rounded = tf.stop_gradient(exact)",
+        (f"{_FOLDER}test_integer_calls.py::test_sums_are_integers_and_rounded_as_by_litert",),
+    ),
+    Mutant(
+        "quantisation, inference: additions with exact factors",
+        "quantization/integer_calls.py",
+        "integers * tf.round(factor * power)",
+        "integers * factor * power",
+        (
+            f"{_FOLDER}test_integer_calls.py::test_both_factors_of_an_addition_have_one_power_of_two",
+        ),
+    ),
+    Mutant(
+        "quantisation, inference: halves of averages go up",
+        "quantization/integer_calls.py",
+        "tf.sign(x) * tf.floor(tf.abs(x) + 0.5)",
+        "tf.floor(x + 0.5)",
+        (
+            f"{_FOLDER}test_integer_calls.py::"
+            "test_halves_of_an_average_go_away_from_the_zero_of_stored_integers",
+        ),
+    ),
+    Mutant(
+        "quantisation, steps: other last bits in a graph",
+        "quantization/fake_quant.py",
+        'tf.cast(tf.cast(x, "float64") / number, x.dtype)',
+        "x / number",
+        (f"{_FOLDER}test_integer_calls.py::test_a_quotient_is_the_same_in_a_graph",),
+    ),
+    Mutant(
         "quantisation, concatenation: ranges of its parts",
         "quantization/placement.py",
         "        joined = self._last_concatenation(operation)",

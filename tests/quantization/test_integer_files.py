@@ -56,6 +56,11 @@ def kernels(path):
     return found
 
 
+def is_equal(found, expected):
+    """Whether hardly a value is in another step: other machines may have other kernels."""
+    return np.mean(np.abs(found - expected) > 1e-4 * np.ptp(expected)) < 0.01
+
+
 def relative(found, expected):
     return np.sqrt(np.mean((found - expected) ** 2)) / np.std(expected)
 
@@ -70,6 +75,8 @@ def test_no_float_operator_and_the_same_outputs(name, tmp_path):
     found, expected = tfpeft.TFLiteFile(path).predict(x), np.asarray(model(x))
     assert relative(found, expected) < 0.03
     assert relative(expected, np.asarray(model.model(x))) > 1e-4  # it is rounded
+    if name in ("cnn", "mobile_net_v2"):  # of layers that are computed in integers throughout
+        assert is_equal(found, expected)
 
 
 def test_attention_is_in_int8_and_what_stays_float_is_named(tmp_path):
@@ -104,7 +111,7 @@ def test_weights_of_four_bits_are_stored_in_four(tmp_path):
     count = sum(values.size for values in kernels(path))
     assert sizes["eight"] - sizes["four"] == pytest.approx(count / 2, abs=len(kernels(path)) + 64)
     x = samples(model.model, seed=1)
-    assert relative(tfpeft.TFLiteFile(path).predict(x), np.asarray(model(x))) < 0.03
+    assert is_equal(tfpeft.TFLiteFile(path).predict(x), np.asarray(model(x)))
 
 
 def test_activations_of_sixteen_bits(tmp_path):

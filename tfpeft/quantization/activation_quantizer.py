@@ -70,11 +70,7 @@ class ActivationQuantizer(keras.layers.Layer):
         values = tf.cast(x, "float32")
         if training:
             self.observe(values)
-        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
-        if self.ranges == "learned":
-            # A step of the optimizer may cross zero.
-            low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
-        high = tf.maximum(high, low + 1e-6)
+        low, high = self.ends()
         function = learned_fake_quant if self.ranges == "learned" else fake_quant
 
         def rounded():
@@ -84,6 +80,14 @@ class ActivationQuantizer(keras.layers.Layer):
             is_known = tf.convert_to_tensor(self.steps) > 0.0
             return tf.cast(tf.cond(is_known, rounded, lambda: values), x.dtype)
         return tf.cast(rounded(), x.dtype)
+
+    def ends(self):
+        """Returns (low, high) of the range, in tensors."""
+        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
+        if self.ranges == "learned":
+            # A step of the optimizer may cross zero.
+            low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
+        return low, tf.maximum(high, low + 1e-6)
 
     def has_range(self):
         """Whether a batch has been seen."""

@@ -4,6 +4,15 @@ import numpy as np
 import tensorflow as tf
 
 
+def quotient(x, number):
+    """Returns `x / number`, in graphs the same as outside of them to the last bit.
+
+    TensorFlow multiplies by the reciprocal of a constant in a graph. In float32 that moves steps by
+    a last bit, and what lies in the middle of two steps to the other one.
+    """
+    return tf.cast(tf.cast(x, "float64") / number, x.dtype)
+
+
 def weight_scales(kernel, axes, bits):
     """Returns the step of each output channel of a kernel.
 
@@ -20,7 +29,7 @@ def weight_scales(kernel, axes, bits):
     """
     others = [axis for axis in range(len(kernel.shape)) if axis not in axes]
     largest = tf.reduce_max(tf.abs(kernel), axis=others, keepdims=True)
-    scales = largest / (2 ** (bits - 1) - 1)
+    scales = quotient(largest, 2 ** (bits - 1) - 1)
     return tf.where(scales > 0, scales, tf.ones_like(scales))
 
 
@@ -84,6 +93,25 @@ def deployed_range(low, high, bits):
     scale = (high - low) / 255
     zero = np.floor(-low / scale + 0.5)
     return -zero * scale, (255 - zero) * scale
+
+
+def file_grid(low, high):
+    """Returns (step, zero) of the 8-bit grid of a range, to the last bit those of a file.
+
+    The converter computes them in float32 from the ends of the grid, `deployed_range`.
+
+    Args:
+        low: A scalar in float32, at most 0.
+        high: Another, at least 0; above `low`.
+
+    Returns:
+        Scalars in float32: the step, and which of 0 to 255 is the value 0.
+    """
+    low, high = tf.cast(low, "float64"), tf.cast(high, "float64")
+    scale = (high - low) / 255
+    zero = tf.floor(-low / scale + 0.5)
+    low, high = (tf.cast(end * scale, "float32") for end in (-zero, 255 - zero))
+    return quotient(high - low, 255), tf.cast(zero, "float32")
 
 
 def _scaled_gradient(x, factor):

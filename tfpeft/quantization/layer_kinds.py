@@ -98,6 +98,11 @@ def averages_values(operation):
     """Whether an operation has the range of what it reads, and rounds what it averages."""
     if isinstance(operation, layers.UpSampling2D):
         return operation.interpolation != "nearest"
+    return averages_windows(operation)
+
+
+def averages_windows(operation):
+    """Whether an operation is an average pooling."""
     return isinstance(operation, (layers.AveragePooling1D, layers.AveragePooling2D))
 
 
@@ -113,6 +118,12 @@ def is_arithmetic(operation):
         type(operation).__module__.startswith("keras.")
         and type(operation).__name__ in ("Add", "Subtract", "Multiply")
     )
+
+
+def is_addition(operation):
+    """Whether an operation adds tensors."""
+    is_of_keras = type(operation).__module__.startswith("keras.")
+    return is_of_keras and type(operation).__name__ == "Add"
 
 
 def merges_in_parts(operation, inputs):

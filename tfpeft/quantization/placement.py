@@ -32,6 +32,9 @@ class Placement:
         output: Whether its output is rounded.
         fixed: The range of its output where TFLite fixes it, or None.
         follows: The place whose range its output has, as a file has one for both; or None.
+        reads: Of each of its inputs: the place that rounds it, a fixed range, or None if it is not
+            known. Empty where an operation is called more than once.
+        writes: The place that rounds its result, past what is fused, or a fixed range; or None.
     """
 
     path: str
@@ -45,6 +48,8 @@ class Placement:
     output: bool = False
     fixed: tuple | None = None
     follows: str | None = None
+    reads: list = dataclasses.field(default_factory=list)
+    writes: object = None
 
     def places(self):
         """Returns the names of the activations whose range is to be found."""
@@ -52,6 +57,10 @@ class Placement:
         found = [name for name in names if getattr(self, name)]
         has_range = self.fixed is None and self.follows is None
         return [name for name in found if name != "output" or has_range]
+
+    def grid(self):
+        """Returns the place whose range its output has, or its fixed range."""
+        return self.fixed or self.place("output")
 
     def place(self, name):
         """Returns the place whose range one of its activations has."""
@@ -136,6 +145,28 @@ class _Planner:
         for operation, placement in by_operation.items():
             if operation in self._graph.producers and placement.output and not placement.fixed:
                 self._follow(operation, placement, by_operation)
+        for operation, placement in by_operation.items():
+            if operation in self._graph.producers and len(self._calls[operation]) == 1:
+                sources = self._graph.producers[operation]
+                placement.reads = [self._read_place(each, by_operation) for each in sources]
+                placement.writes = self._written_place(operation, by_operation)
+
+    def _read_place(self, source, by_operation):
+        rounded = self._rounded(source, by_operation)
+        if isinstance(rounded, keras.layers.InputLayer):
+            return f"input_{self._graph.inputs.index(rounded)}"
+        return None if rounded is None else by_operation[rounded].grid()
+
+    def _written_place(self, operation, by_operation):
+        placement = by_operation.get(operation)
+        if placement is None or placement.before_activation:
+            return None if placement is None else placement.place("before_activation")
+        if placement.output:
+            return placement.grid()
+        if operation in self.folded:
+            return self._written_place(self.folded[operation], by_operation)
+        readers = self._sole_readers(operation)
+        return self._written_place(readers[0], by_operation) if len(readers) == 1 else None
 
     def _follow(self, operation, placement, by_operation):
         """Gives an output the range of the concatenation that it goes to, or of what it averages.
@@ -168,8 +199,10 @@ class _Planner:
     def _source(self, operation, by_operation):
         """Returns the operation whose rounded output an operation reads; None if there is none."""
         (source, *others) = self._graph.producers[operation]
-        if others:
-            return None
+        return None if others else self._rounded(source, by_operation)
+
+    def _rounded(self, source, by_operation):
+        """Returns the operation that rounds the values of another, past what moves them."""
         is_rounded = source in by_operation and by_operation[source].output
         if is_rounded or (source in self._graph.inputs and self._rounds_input(source)):
             return source
@@ -245,6 +278,7 @@ class _Planner:
         changes_call = (*kinds.ATTENTION, keras.layers.BatchNormalization)
         is_changed = isinstance(placement.operation, changes_call)
         rounds = placement.output or placement.inputs or placement.partial
+        is_changed = is_changed or kinds.is_addition(placement.operation)
         if placement.kernels or rounds or is_changed:
             self.placements.append(placement)
 

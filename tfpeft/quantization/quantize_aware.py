@@ -1,6 +1,7 @@
 """Quantisation-aware training: a model that trains with the rounding of an int8 file."""
 
 import contextlib
+import functools
 import typing
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ from tfpeft.quantization import layer_kinds as kinds
 from tfpeft.quantization.activation_quantizer import ActivationQuantizer
 from tfpeft.quantization.deployed_calls import deploying
 from tfpeft.quantization.fake_quant import fake_quant, fake_quant_weights
+from tfpeft.quantization.integer_calls import IntegerCalls
 from tfpeft.quantization.placement import plan_of
 from tfpeft.quantization.rounded_calls import rounding
 
@@ -54,7 +56,8 @@ def quantize_aware(
     ReLU, before softmax, sigmoid, tanh and other activations, behind additions. The gradient passes
     through the rounding. As the steps of a kernel are per output channel, folding
     BatchNormalization into it changes the steps and not the integers: training uses the statistics
-    of the batch, and the file has the folded kernel.
+    of the batch, and the file has the folded kernel. In inference sums are integers, rounded as
+    LiteRT rounds them, so that model and file agree to the last bit where they can.
 
     `fit`, `Distiller`, sparse optimizers (zeros stay zeros), saving, mixed precision and
     strategies work as with any model. `export_tflite(quantized, path, quantization="int8")` needs
@@ -83,7 +86,8 @@ def quantize_aware(
         NoMatchError: if no kernel is quantized, or an entry of `exclude` matches nothing.
 
     What it does not give: rounding inside LayerNormalization, recurrent layers and custom layers,
-    which `in_float` of the result names; speed on machines without integer instructions.
+    which `in_float` of the result names; speed on machines without integer instructions; the last
+    bit of multiplications, of activations but ReLU, and of the kernels of other runtimes.
 
     Example:
 
@@ -245,19 +249,17 @@ class QuantizeAwareModel(keras.Model):
             f"{each.path}/{place}" for each in self._plan.placements for place in each.places()
         ]
         self.quantizers = {place: quantizer(place) for place in (*inputs, *places)}
+        self._integers = IntegerCalls(plan, self.quantizers, weight_bits, activation_bits)
         self._exporting = False
         self.built = True
 
     @property
     def quantized(self) -> dict[str, str]:
         """{path of a layer or operation: what is rounded there}."""
-        bits = self._settings["weight_bits"], self._settings["activation_bits"]
-        kernels = {
-            each.path: f"kernel in {bits[0]} bits" for each in self._plan.placements if each.kernels
-        }
-        outputs = {
-            each.path: f"output in {bits[1]} bits" for each in self._plan.placements if each.output
-        }
+        bits, placements = self._settings, self._plan.placements
+        kernel, output = (f"in {bits[each]} bits" for each in ("weight_bits", "activation_bits"))
+        kernels = {each.path: f"kernel {kernel}" for each in placements if each.kernels}
+        outputs = {each.path: f"output {output}" for each in placements if each.output}
         return {
             path: ", ".join(part[path] for part in (kernels, outputs) if path in part)
             for path in (*kernels, *outputs)
@@ -276,9 +278,8 @@ class QuantizeAwareModel(keras.Model):
             self._run(keras.tree.pack_sequence_as(inputs, arrays), False, self._observed)
 
     def call(self, inputs, training=None):
-        return self._run(
-            inputs, training, lambda quantizer, x: quantizer(x, training=bool(training))
-        )
+        rounded = functools.partial(ActivationQuantizer.__call__, training=bool(training))
+        return self._run(inputs, training, rounded, exact=not training)
 
     def compute_output_spec(self, inputs, training=None):
         return self.model.compute_output_spec(inputs, training=training)
@@ -287,7 +288,7 @@ class QuantizeAwareModel(keras.Model):
         quantizer.observe(tf.cast(x, "float32"))
         return quantizer(x)
 
-    def _run(self, inputs, training, rounded):
+    def _run(self, inputs, training, rounded, exact=False):
         """Returns the outputs of the model with rounded kernels, and activations as `rounded`."""
         rounded = self._marked if self._exporting else rounded
 
@@ -305,10 +306,10 @@ class QuantizeAwareModel(keras.Model):
             # A model without a graph may read integers.
             if is_rounded and "float" in keras.backend.standardize_dtype(flat[i].dtype):
                 flat[i] = rounded(self.quantizers[f"input_{i}"], flat[i])
-        with self._computing(at):
+        with self._computing(at, exact):
             return self.model(keras.tree.pack_sequence_as(inputs, flat), training=training)
 
-    def _computing(self, at):
+    def _computing(self, at, exact):
         bits = self._settings["weight_bits"]
         if self._exporting:
             return deploying(self._plan, bits, at)
@@ -324,7 +325,7 @@ class QuantizeAwareModel(keras.Model):
             found = [self.quantizers[f"{placement.path}/{place}"] for place in placement.places()]
             return [variable for quantizer in found for variable in quantizer.variables]
 
-        return rounding(placements, kernels, at, states)
+        return rounding(placements, kernels, at, states, self._integers if exact else None)
 
     def _rounded_in(self, fixed, x):
         if self._exporting:

@@ -11,7 +11,7 @@ from tfpeft.core.hooks import intercepting, keep_notes
 from tfpeft.quantization import layer_kinds as kinds
 
 
-def rounding(placements, kernels, rounded, states):
+def rounding(placements, kernels, rounded, states, integers=None):
     """Returns a context in which layers compute with rounded kernels and activations.
 
     Args:
@@ -19,8 +19,12 @@ def rounding(placements, kernels, rounded, states):
         kernels: {id of a variable: the rounded tensor}.
         rounded: A function `(placement, place, tensor)` that rounds an activation.
         states: A function `(placement)` that returns the variables which `rounded` changes.
+        integers: `IntegerCalls`, to compute as a file where that can be; or None.
     """
-    return computing(placements, rounded, functools.partial(_compute, kernels, states))
+    compute = functools.partial(_compute, kernels, states)
+    if integers is not None:
+        compute = functools.partial(integers.compute, compute)
+    return computing(placements, rounded, compute)
 
 
 def computing(placements, rounded, compute):
@@ -61,16 +65,21 @@ def _compute(kernels, states, placement, at, call, args, kwargs):
     layer = placement.operation
     if not placement.kernels:
         return _silu(at, args[0]) if placement.gate else call(*args, **kwargs)
-    activation = getattr(layer, "activation", None)
-    if placement.gate:
-        activation = functools.partial(_silu, at)
-    if placement.before_activation:
-        activation = functools.partial(_activated, at, activation)
-    kept = _replaced_kernels(layer, kernels, states(placement))
-    with kept, kinds.other_activation(layer, activation):
+    kept = replaced_kernels(layer, kernels, states(placement))
+    with kept, kinds.other_activation(layer, activation_of(placement, at)):
         if isinstance(layer, kinds.SEPARABLE) and kinds.computes_as_keras(layer):
             return _separable(layer, args[0], at)
         return call(*args, **kwargs)
+
+
+def activation_of(placement, at):
+    """Returns the activation inside a layer, with what is rounded before and in it; or None."""
+    activation = getattr(placement.operation, "activation", None)
+    if placement.gate and activation is not None:
+        activation = functools.partial(_silu, at)
+    if placement.before_activation and activation is not None:
+        activation = functools.partial(_activated, at, activation)
+    return activation
 
 
 def _silu(at, x):
@@ -82,7 +91,8 @@ def _activated(at, activation, x):
 
 
 @contextlib.contextmanager
-def _replaced_kernels(layer, kernels, states):
+def replaced_kernels(layer, kernels, states):
+    """A context in which variables of a layer have other values, and `states` may change."""
     # All weights, as a scope hides those of the scope around it.
     values = [(each, each.value) for each in layer.weights if id(each) not in kernels]
     rounded = [
