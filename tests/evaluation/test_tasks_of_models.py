@@ -174,6 +174,8 @@ def test_agreement_beside_quality():
         (dense(3), BITS * 2, "multi_label", "labels of 0 and 1.*from 0 to 2"),
         (dense(3), BITS[:, 0], "regression", r"shape of the outputs of .*labels of shape \(60,\)"),
         (dense(3), BITS - 0.5, "classification", "whole numbers >= 0, or one-hot"),
+        (dense(3), BITS[:, 0], "binary", r"one output, or two, for the task 'binary'.*\(3,\)"),
+        (dense(3), BITS[:, 0], "segmentation", r"\(samples, ..., classes\) for the task 'segm"),
     ],
 )
 def test_tasks_that_do_not_fit(model, y, task, message):

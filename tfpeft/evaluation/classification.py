@@ -26,7 +26,6 @@ class ClassStatistics(Statistics):
     def __init__(self, outputs):
         super().__init__(outputs)
         self.counts = class_counts.ClassCounts(outputs.classes)
-        self.is_binary = outputs.classes == 2 and outputs.units == 1
         self.scores = Scores(1 if outputs.classes == 2 else outputs.classes)
 
     def add(self, y, outputs, weight, groups):
@@ -35,8 +34,10 @@ class ClassStatistics(Statistics):
         self.scores.add(self._scores(outputs), y, weight, groups)
 
     def _scores(self, outputs):
-        probabilities = np.exp(self.outputs.log_probabilities(outputs))
-        return probabilities[:, 1:] if self.outputs.classes == 2 else probabilities
+        """Returns what is in the order of the probabilities; small ones are not clipped."""
+        if self.outputs.from_logits and self.outputs.units > 1:
+            outputs = self.outputs.log_probabilities(outputs)
+        return outputs[:, -1:] if self.outputs.classes == 2 else outputs
 
     def statistics(self, y, outputs):
         logs = self.outputs.log_probabilities(outputs)

@@ -53,8 +53,8 @@ class Evaluation:
     task: str | dict[str, str]
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    per_class: dict[str, np.ndarray]
-    confusion_matrix: np.ndarray | dict[str, np.ndarray] | None
+    per_class: dict[str, np.ndarray] = dataclasses.field(compare=False)
+    confusion_matrix: np.ndarray | dict[str, np.ndarray] | None = dataclasses.field(compare=False)
     parameters: int
     nonzero_parameters: int
     macs: int | None

@@ -9,7 +9,7 @@ from tfpeft.core.arguments import InputError
 from tfpeft.core.arrays import to_numpy
 from tfpeft.core.data import read
 
-_SAMPLES, _BYTES = 4096, 2**26  # of a chunk, at most, but for its last batch
+_SAMPLES, _BYTES = 4096, 2**25  # of a chunk, at most, but for its last batch
 
 
 class Chunk(typing.NamedTuple):

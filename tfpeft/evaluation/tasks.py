@@ -1,11 +1,13 @@
 """The tasks: what decides, how a model of each is trained, its figures, and what chance gives."""
 
 import dataclasses
+import math
 import typing
 
 import keras
 import numpy as np
 
+from tfpeft.core.arguments import unexpected
 from tfpeft.evaluation import labels as label_forms
 from tfpeft.evaluation.chance import Chance, compare_with_chance, constant_predictions
 from tfpeft.evaluation.classification import ClassStatistics
@@ -17,6 +19,8 @@ from tfpeft.evaluation.regression import SampleStatistics, ValueStatistics
 from tfpeft.evaluation.resampling import GROUPS, Groups
 from tfpeft.evaluation.segmentation import PositionStatistics
 from tfpeft.evaluation.training_metrics import LabelF1, sigmoid_crossentropy
+
+_NUMBERS = 2**22  # outputs that statistics take in one go: these need several times as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Accumulator:
         predictions = np.asarray(predictions)
         if predictions.ndim == 1:
             predictions = predictions[:, None]
-        self.outputs.check(predictions, self.name)
+        _check_shape(self.task.name, predictions.shape, self.name)
         weight = check_weight(sample_weight, predictions.shape, self.task)
         y = np.asarray(y)
         if weight is None:
@@ -160,13 +164,31 @@ class Accumulator:
             y = _without_ignored(y, weight)
         y = self.task.labels(check_array(y), predictions.shape, self.name)
         self._has_weight = True
-        self._statistics.add(y, predictions, weight, groups)
+        step = max(_NUMBERS // math.prod(predictions.shape[1:]), 1)
+        for start in range(0, len(y), step):
+            part = slice(start, start + step)
+            self.outputs.check(predictions[part], self.name)
+            self._statistics.add(y[part], predictions[part], weight[part], groups[part])
 
     def result(self, samples):
         """Returns the `Figures`."""
         if not self._has_weight:
             raise label_forms.invalid_labels("sample weights of which some are above 0", "zeros")
         return self._statistics.result(samples)
+
+
+def _check_shape(task, shape, name):
+    """Raises unless outputs of a shape are those of a task."""
+    has_positions = len(shape) > 2
+    expected = None
+    if task in ("classification", "binary", "multi_label") and has_positions:
+        expected = "outputs of shape (samples, classes)"
+    elif task == "segmentation" and not has_positions:
+        expected = "outputs of shape (samples, ..., classes)"
+    elif task == "binary" and shape[-1] > 2:
+        expected = "one output, or two,"
+    if expected is not None:
+        raise unexpected(f"{expected} for the task {task!r}", f"{name} with {shape[1:]} per sample")
 
 
 def check_weight(weight, shape, task):
