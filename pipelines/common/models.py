@@ -13,6 +13,8 @@ from pipelines.common.errors import invalid_flag, user_code
 from tfpeft.core import model_files
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model
+from tfpeft.loading.saved_metadata import keras_config
 
 KERAS_FILES = model_files.SUFFIXES
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
@@ -54,8 +56,8 @@ def call_function(reference, flag):
 
 
 def load_model(path, flag="model", custom_objects=None):
-    """Loads a .keras or .h5 model without its optimizer; `flag` is the one an error names."""
-    return model_files.load_model(path, f"--{flag}", custom_objects)
+    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names."""
+    return open_model(path, f"--{flag}", custom_objects)
 
 
 def load_teacher(path, custom_objects):
@@ -94,7 +96,9 @@ def compiled_loss(path):
     It is read as text: the loss may be one of the user's code.
     """
     try:
-        if zipfile.is_zipfile(path):
+        if pathlib.Path(path).is_dir():
+            config = (keras_config(pathlib.Path(path)) or {}).get("training_config") or {}
+        elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
                 config = json.loads(file.read("config.json")).get("compile_config") or {}
         else:

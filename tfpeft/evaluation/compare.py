@@ -15,7 +15,6 @@ from tfpeft.core.arrays import check_numbers
 from tfpeft.core.graph import last_activation
 from tfpeft.core.inputs import arrange
 from tfpeft.core.macs import count_macs
-from tfpeft.core.model_files import load_model
 from tfpeft.core.paths import as_path, file_to_read
 from tfpeft.evaluation.labelled_data import read_classes
 from tfpeft.evaluation.latency import round_robin
@@ -24,6 +23,7 @@ from tfpeft.evaluation.tables import evaluations_markdown, evaluations_text
 from tfpeft.export.conversion import quantization_settings
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model
 
 _NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 
@@ -239,7 +239,7 @@ def _loaded(model):
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise invalid("model", "a keras.Model or a .keras, .h5 or .tflite file", model)
-    return load_model(model)
+    return open_model(model)
 
 
 def _file_figures(file, x, labels, from_logits, signature):
