@@ -1,4 +1,4 @@
-"""What a model of Keras 1 or 2 was compiled with: its loss and metrics, as Keras 3 has them."""
+"""What an .h5 file or a file of Keras 2 was compiled with: loss and metrics, for Keras 3."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def compile_as_saved(model, config, custom_objects):
             return
         arguments = {"loss": loss, "loss_weights": config.get("loss_weights")}
         for name in ("metrics", "weighted_metrics"):
-            arguments[name] = _metrics(config.get(name), model)
+            arguments[name] = _metrics(config.get(name), getattr(model, "output_names", ()))
         optimizer = _optimizer(config.get("optimizer_config") or config.get("optimizer"))
         try:
             model.compile(optimizer, **arguments)
@@ -63,7 +63,16 @@ def _is_object(config):
 
 
 def _loss(config):
-    return keras.losses.get(_plain(config)) if config is not None else None
+    return _named(config) or keras.losses.get(_plain(config)) if config is not None else None
+
+
+def _named(config):
+    """Returns the function or class of the user's that a configuration names, or None.
+
+    In a text Keras looks for its own ones only.
+    """
+    name = _plain(config)
+    return keras.saving.get_registered_object(name) if isinstance(name, str) else None
 
 
 def _plain(config):
@@ -79,13 +88,13 @@ def _plain(config):
     return {"class_name": config["class_name"].rsplit(">", 1)[-1], "config": arguments}
 
 
-def _metrics(config, model):
+def _metrics(config, output_names):
     """Returns the metrics of a configuration; those that cannot be made are left out."""
     lost = []
 
     def make(each):
         try:
-            return _metric(each, model.output_names)
+            return _metric(each, output_names)
         except Exception as error:  # a function of the user's code, or of Keras 2
             lost.append(last_cause(error))
             return None
@@ -98,7 +107,10 @@ def _metrics(config, model):
 
 def _metric(config, outputs):
     if not _is_object(config):
-        return keras.metrics.get(config) if config not in _BY_OUTPUT else config
+        if config in _BY_OUTPUT or config is None:
+            return config
+        # The text itself is the metric's name, too.
+        return _named(config) or (keras.metrics.get(config) and config)
     arguments = config.get("config") or {}
     if config["class_name"] != "MeanMetricWrapper":
         made = keras.metrics.get(_plain(config))
@@ -109,7 +121,9 @@ def _metric(config, outputs):
         function = function["config"]
     if name in _BY_OUTPUT:  # Keras 3 finds the function for the output, as Keras 2 did
         return name
-    return keras.metrics.MeanMetricWrapper(keras.metrics.get(function), name=name)
+    return keras.metrics.MeanMetricWrapper(
+        _named(function) or keras.metrics.get(function), name=name
+    )
 
 
 _BY_OUTPUT = ("acc", "accuracy", "ce", "crossentropy")

@@ -60,7 +60,7 @@ def _kind_of_zip(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
-        return None
+        return _BY_SUFFIX.get(path.suffix)
     if "config.json" in names:
         return None
     if any(name.endswith("data.pkl") for name in names):

@@ -71,8 +71,6 @@ def as_keras_2(class_name, config):
     """
     if class_name == "Merge":
         return _merge(config)
-    if class_name == "TimeDistributedDense":
-        return _time_distributed(config)
     if class_name == "BatchNormalization" and config.get("mode", 0) == 1:
         raise InputError("Keras 3 has no normalization of each sample by itself (mode=1)")
     new = {}
@@ -122,13 +120,14 @@ def _merge(config):
     return _MERGES[mode], {"name": name}
 
 
-def _time_distributed(config):
+def time_distributed(config):
+    """Returns the arguments of TimeDistributed for those of a TimeDistributedDense."""
     config = dict(config)
     outer = {
         key: config.pop(key) for key in ("name", "trainable", "batch_input_shape") if key in config
     }
     inner = {"class_name": "Dense", "config": {**config, "name": f"{outer['name']}_dense"}}
-    return "TimeDistributed", {**outer, "layer": inner}
+    return {**outer, "layer": inner}
 
 
 def _sizes(*names):

@@ -9,7 +9,7 @@ from tfpeft.core.arguments import InputError, check_boolean, invalid, last_cause
 from tfpeft.core.model_files import damage_of, not_finite
 from tfpeft.core.paths import as_path, file_to_read, invalid_path
 from tfpeft.loading import lambdas, named_models, old_files
-from tfpeft.loading.compiled import warn_uncompiled
+from tfpeft.loading.compiled import compile_as_saved, warn_uncompiled
 from tfpeft.loading.file_kinds import other_kind
 from tfpeft.loading.saved_models import is_saved_model, saved_model
 
@@ -34,10 +34,10 @@ def load_model(path, custom_objects=None, *, safe_mode=True):
     - **keras.applications**: "applications:MobileNetV2" has the weights of ImageNet, which Keras
       downloads to `~/.keras`; "applications:MobileNetV2:untrained" has random ones.
 
-    The model is compiled with the loss and the metrics of the file. The optimizer of a file of
-    Keras 3 has its states; that of an older file is a new one of the same class and learning rate,
-    or Adam where Keras 3 lacks the class. Where a loss cannot be made, the model is not compiled,
-    and a warning says why.
+    The model is compiled with the loss and the metrics of the file. The optimizer of a .keras file
+    of Keras 3 has its states; that of another file is a new one of the same class and learning
+    rate, or Adam where Keras 3 lacks the class. Where a loss cannot be made, the model is not
+    compiled, and a warning says why.
 
     Args:
         path: The file, the folder or the name.
@@ -105,7 +105,9 @@ def _of_folder(folder, argument, custom_objects, safe_mode, compiled):
         try:
             return saved_model(folder, custom_objects, safe_mode=safe_mode, compiled=compiled)
         except InputError as error:
-            raise invalid_path(argument, EXPECTED, folder, f": {error}") from error
+            raise invalid_path(
+                argument, EXPECTED, folder, f", which cannot be used: {error}"
+            ) from error
     if named_models.is_preset(folder):
         return named_models.named_model(str(folder), argument, EXPECTED)
     why = ", which is a folder without saved_model.pb or config.json"
@@ -123,8 +125,12 @@ def _of_file(path, argument, custom_objects, safe_mode, compiled):
         with old_files.opened(path) as file:
             if file.is_old:
                 return old_files.model_of(file, custom_objects, safe_mode, compiled)
-            is_h5 = file.is_h5
-        return _of_keras_3(path, is_h5, custom_objects, safe_mode, compiled)
+            if file.is_h5:
+                model = _of_keras_3(path, ".h5", custom_objects, safe_mode, False)
+                if compiled:  # not by Keras, which does not find losses such as "mse" there
+                    compile_as_saved(model, file.training_config, custom_objects)
+                return model
+        return _of_keras_3(path, ".keras", custom_objects, safe_mode, compiled)
     except Exception as error:  # zip, h5py, JSON and Keras each have their own
         reason = last_cause(error)
         if "deserialization of a `Lambda`" in str(error):
@@ -133,12 +139,11 @@ def _of_file(path, argument, custom_objects, safe_mode, compiled):
         raise invalid_path(argument, EXPECTED, path, why) from error
 
 
-def _of_keras_3(path, is_h5, custom_objects, safe_mode, compiled):
+def _of_keras_3(path, suffix, custom_objects, safe_mode, compiled):
     """Returns the model of a file of Keras 3, which Keras itself loads."""
     with tempfile.TemporaryDirectory() as folder:
-        suffixes = (".h5", ".hdf5") if is_h5 else (".keras",)
-        if path.suffix not in suffixes:  # Keras decides by the name
-            link = pathlib.Path(folder) / f"model{suffixes[0]}"
+        if path.suffix != suffix:  # Keras decides by the name
+            link = pathlib.Path(folder) / f"model{suffix}"
             link.symlink_to(path.resolve())
             path = link
         options = {"custom_objects": custom_objects, "safe_mode": safe_mode}

@@ -122,14 +122,13 @@ class Calls:
 
 
 def _called(layer, inputs, kwargs):
-    kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    if isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)) and isinstance(
-        inputs, list
-    ):
-        # Keras 2 lists the states after the sequence.
+    is_recurrent = isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
+    if is_recurrent and isinstance(inputs, list):
+        # Keras 2 lists the states after the sequence, and keeps the mask, which Keras 3 does not.
         inputs, *states = inputs
-        kwargs["initial_state"] = states
-    return layer(inputs, **kwargs)
+        mask = getattr(inputs, "_keras_mask", None)
+        kwargs = {"mask": mask, **kwargs, "initial_state": states}
+    return layer(inputs, **{key: value for key, value in kwargs.items() if value is not None})
 
 
 def _is_reference(item, lengths):

@@ -6,6 +6,7 @@ import keras
 
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.loading import old_layers
+from tfpeft.loading.keras1_layers import time_distributed
 from tfpeft.loading.lambdas import lambda_layer
 from tfpeft.loading.old_calls import Calls, new_name
 from tfpeft.loading.old_functions import OLD_CLASSES
@@ -56,7 +57,7 @@ class OldModels:
             if class_name == "Sequential":
                 return self._sequential(class_name, name, inner)
             if isinstance(inner, dict) and "layers" in inner and "output_layers" in inner:
-                return self._functional(config["class_name"], name, inner)
+                return self._graph_model(config["class_name"], name, inner)
             return Made(self._layer(config, class_name), class_name, name)
         except InputError as error:
             self.problems[name] = f"{class_name}: {error}"
@@ -72,6 +73,8 @@ class OldModels:
 
     def _layer(self, config, class_name):
         arguments = {**config["config"], "name": new_name(self._name(config))}
+        if class_name == "TimeDistributedDense":
+            class_name, arguments = "TimeDistributed", time_distributed(arguments)
         for key, is_list in _WRAPPED.items():
             if isinstance(arguments.get(key), (list if is_list else dict)):
                 inner = arguments[key] if is_list else [arguments[key]]
@@ -142,7 +145,7 @@ class OldModels:
         if isinstance(config, dict) and config.get("trainable") is False:
             model.trainable = False
 
-    def _functional(self, class_name, name, config):
+    def _graph_model(self, class_name, name, config):
         made = {}
         for layer in config["layers"]:
             layer_class = layer["class_name"].rsplit(">", 1)[-1]

@@ -85,7 +85,10 @@ class SavedModelLayer(keras.layers.Layer):
         try:
             self._loaded = tf.saved_model.load(folder)
         except Exception as error:  # files, protocol buffers and operators each have their own
-            raise InputError(f"TensorFlow cannot load it: {last_cause(error)}") from error
+            why = last_cause(error)
+            if "MetaGraph" in why:  # of an empty file
+                why = f"its {_FILE} has no graph"
+            raise InputError(f"TensorFlow cannot load it: {why}") from error
         self.folder = folder
         self.signature = _signature(self._loaded.signatures, signature)
         self._function = self._loaded.signatures[self.signature]

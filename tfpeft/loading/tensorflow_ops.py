@@ -45,6 +45,15 @@ def from_node_def(config, inputs):
     return OPERATORS[node.op](node.attr, *arguments)
 
 
+def entries(tensor, items):
+    """Returns `tensor[items]`, without an ellipsis in the graph: no .keras file can hold it."""
+    if ... in items:
+        place = items.index(...)
+        sides = len(tensor.shape) - sum(each is not None for each in items) + 1
+        items = [*items[:place], *[slice(None)] * sides, *items[place + 1 :]]
+    return tensor[tuple(items)]
+
+
 def _binary(function):
     return lambda attr, x, y: function(_number(x), _number(y))
 
@@ -91,7 +100,7 @@ def _strided_slice(attr, x, begin, end, strides):
             start = None if mask("begin", place) else start
             stop = None if mask("end", place) else stop
             items.append(slice(start, stop, step))
-    return x[tuple(items)]
+    return entries(x, items)
 
 
 def _concat(attr, *arguments):

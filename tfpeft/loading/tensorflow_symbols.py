@@ -12,7 +12,7 @@ import numpy as np
 from tfpeft.core.arguments import InputError
 from tfpeft.core.graph import origin
 from tfpeft.loading.tensorflow_function import TensorFlowFunction, is_pure
-from tfpeft.loading.tensorflow_ops import from_node_def
+from tfpeft.loading.tensorflow_ops import entries, from_node_def
 
 ops = keras.ops
 
@@ -151,11 +151,10 @@ def _reshape(tensor, shape):
 
 
 def _getitem(tensor, slice_spec):
-    if isinstance(slice_spec, list):
-        slice_spec = tuple(slice_spec)
-    if any(keras.backend.is_keras_tensor(each) for each in _leaves(slice_spec)):
+    spec = list(slice_spec) if isinstance(slice_spec, (list, tuple)) else [slice_spec]
+    if any(keras.backend.is_keras_tensor(each) for each in _leaves(spec)):
         raise InputError("it takes entries at places that are computed")
-    return tensor[slice_spec]
+    return entries(tensor, spec)
 
 
 def _split(value, num_or_size_splits, axis=0):
@@ -224,10 +223,11 @@ def _binary(function):
 
 
 def _like(tensor, value):
-    """Returns a constant of several numbers as an array of a tensor's type."""
-    if isinstance(value, list) and hasattr(tensor, "dtype"):
-        return np.asarray(value, keras.backend.standardize_dtype(tensor.dtype))
-    return value
+    """Returns a constant of several numbers as an array, of a tensor's type if there is one."""
+    if not isinstance(value, list):
+        return value
+    dtype = getattr(tensor, "dtype", None)
+    return np.asarray(value, keras.backend.standardize_dtype(dtype))
 
 
 def _where(condition, x, y):
@@ -320,7 +320,7 @@ FUNCTIONS = {
     "math.softplus": _unary(ops.softplus),
     "math.sqrt": _unary(ops.sqrt),
     "math.square": _unary(ops.square),
-    "math.squared_difference": lambda x, y: ops.square(ops.subtract(x, y)),
+    "math.squared_difference": _binary(lambda x, y: ops.square(ops.subtract(x, y))),
     "math.subtract": _binary(ops.subtract),
     "math.tanh": _unary(ops.tanh),
     "math.truediv": _binary(ops.true_divide),
