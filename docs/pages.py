@@ -31,6 +31,7 @@ PACKAGES = {  # package -> title of its page in the API reference
     "sharing": "Several tasks on one backbone",
     "export": "Export",
     "evaluation": "Evaluation",
+    "loading": "Models from files",
     "core": "Errors",
 }
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")

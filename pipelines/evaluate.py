@@ -5,8 +5,6 @@
 Quality, parameters, MACs, bytes, and latency on one thread, the files measured in turn.
 """
 
-import pathlib
-
 from pipelines.common import classifiers, datasets, models, objectives, samples
 from pipelines.common.compilation import compilation_of
 from pipelines.common.flags import (
@@ -24,7 +22,9 @@ from pipelines.common.flags import (
 )
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model as load
 
 
 def main(settings, paths):
@@ -64,12 +64,10 @@ def main(settings, paths):
 
 
 def open_model(path, custom_objects):
-    """Returns the Keras model or the `TFLiteFile` at a path."""
-    if not pathlib.Path(path).is_file():
-        raise unexpected("a .keras, .h5 or .tflite file", path)
+    """Returns the Keras model or the `TFLiteFile` at a path, or the model of a name."""
     if path.endswith(".tflite"):
-        return TFLiteFile(path)
-    return models.load_model(path, "model", custom_objects)
+        return TFLiteFile(file_to_read(path, "`path`", "a .tflite file"))
+    return load(path, "`path`", custom_objects)
 
 
 SCRIPT = Script(

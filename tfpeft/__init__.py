@@ -44,6 +44,7 @@ from tfpeft.export.saved_model import export_saved_model
 from tfpeft.export.serving import ServingReport
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import load_model
 from tfpeft.quantization.clustering import WeightClustering
 from tfpeft.quantization.error import QuantizationError, quantization_error
 from tfpeft.quantization.quantize_aware import (
@@ -150,6 +151,7 @@ __all__ = [
     "export_tflite",
     "l1_regularize",
     "layer_sensitivity",
+    "load_model",
     "merge_adapters",
     "mix_tasks",
     "polynomial_decay",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import typing
 import zipfile
 
@@ -9,6 +10,8 @@ import h5py
 import keras
 
 from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.loading.compiled import loss_of, metrics_of
+from tfpeft.loading.saved_metadata import keras_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +23,11 @@ class Compilation:
 
     def loss(self) -> typing.Any:
         """Returns the loss, as `compile` takes it; None if there is none."""
-        return self._made("loss")
+        return self._made("loss", loss_of)
 
     def metrics(self) -> typing.Any:
         """Returns the metrics, as `compile` takes them; None if there are none."""
-        return self._made("metrics")
+        return self._made("metrics", metrics_of)
 
     @property
     def loss_name(self):
@@ -39,14 +42,13 @@ class Compilation:
             loss = loss.get("config" if is_function else "class_name")
         return loss if isinstance(loss, str) else None
 
-    def _made(self, name):
+    def _made(self, name, make):
         config = self.config.get(name)
         if config is None:
             return None
         try:
-            return keras.saving.deserialize_keras_object(
-                config, custom_objects=self.custom_objects, safe_mode=True
-            )
+            with keras.saving.custom_object_scope(self.custom_objects):
+                return make(config)
         except Exception as error:  # of Keras, and of custom classes
             flag = "--loss" if name == "loss" else "--metrics"
             expected = f"a {name} of Keras or of --custom_objects; {flag} names another one"
@@ -56,12 +58,14 @@ class Compilation:
 
 
 def compilation_of(path, custom_objects=None):
-    """Returns the `Compilation` of the model of a .keras or .h5 file; None if it has none.
+    """Returns the `Compilation` of the model of a file or folder; None if it has none.
 
     It is read as text: a loss of the user's code need not be known.
     """
     try:
-        if zipfile.is_zipfile(path):
+        if pathlib.Path(path).is_dir():
+            config = (keras_config(pathlib.Path(path)) or {}).get("training_config")
+        elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
                 config = json.loads(file.read("config.json")).get("compile_config")
         else:

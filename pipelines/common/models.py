@@ -12,6 +12,7 @@ from tfpeft.core import model_files
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model
 
 KERAS_FILES = model_files.SUFFIXES
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
@@ -53,8 +54,8 @@ def call_function(reference, flag):
 
 
 def load_model(path, flag="model", custom_objects=None):
-    """Loads a .keras or .h5 model without its optimizer; `flag` is the one an error names."""
-    return model_files.load_model(path, f"--{flag}", custom_objects)
+    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names."""
+    return open_model(path, f"--{flag}", custom_objects)
 
 
 def load_teacher(path, custom_objects):

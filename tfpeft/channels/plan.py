@@ -67,7 +67,9 @@ class Plan:
         if not self.families:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.fixed().items())
             raise unexpected(
-                "a model of which channels can be removed", reasons or "none", error=NoMatchError
+                "a model of which channels can be removed",
+                reasons or f"{model.name!r}, which has no layers with channels",
+                error=NoMatchError,
             )
         self.costs = Costs(self.graph, self.sample())
 

@@ -1,51 +1,15 @@
-"""Model files, .keras and .h5: checked before Keras reads them."""
+"""Model files, .keras and .h5: what is checked before Keras reads them."""
 
 import zipfile
 
 import h5py
-import keras
 import numpy as np
 
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.hdf5 import check_hdf5, float_like
-from tfpeft.core.paths import file_to_read, invalid_path
 
 SUFFIXES = (".keras", ".h5")
 _EXPANSION = 100  # how many times its bytes a compressed part may have
-
-
-def load_model(path, argument="`model`", custom_objects=None):
-    """Returns the model of a .keras or .h5 file, without its optimizer.
-
-    Args:
-        path: The file.
-        argument: What names the file in the user's call, for errors.
-        custom_objects: Name -> class, as Keras takes it.
-
-    Raises:
-        InputError: for other files and damaged ones; for files that hold code or lead to other
-            files; for weights that are not finite.
-    """
-    expected = "a .keras or .h5 model"
-    path = file_to_read(path, argument, expected)
-    if path.suffix not in SUFFIXES:
-        raise invalid_path(argument, expected, path)
-    damage = damage_of(path)
-    if damage:
-        raise invalid_path(argument, expected, path, f", which is damaged: {damage}")
-    try:
-        model = keras.models.load_model(path, custom_objects=custom_objects, compile=False)
-    except Exception as error:  # zip, h5py, JSON and Keras each have their own
-        reason = last_cause(error)
-        if "deserialization of a `Lambda`" in str(error):
-            reason = "it holds a Lambda layer, code that is not run; put it into a layer's class"
-        why = f", which cannot be read: {reason}"
-        raise invalid_path(argument, expected, path, why) from error
-    damaged = not_finite(model)
-    if damaged:
-        why = f", with NaN or infinity in {damaged}"
-        raise invalid_path(argument, "a model with finite weights", path, why)
-    return model
 
 
 def not_finite(model):
@@ -59,12 +23,14 @@ def not_finite(model):
 def damage_of(path, *, whole=False):
     """Returns what is wrong with a .keras or .h5 file, in words; None if nothing is seen.
 
+    A .keras file may be one in HDF5, as Keras 2 wrote it before version 2.12.
+
     Args:
         path: The file.
         whole: Whether all of a .keras file is read, to compare its checksums.
     """
     try:
-        if path.suffix == ".keras":
+        if not h5py.is_hdf5(path) and (path.suffix == ".keras" or zipfile.is_zipfile(path)):
             with zipfile.ZipFile(path) as archive:
                 _check_archive(archive, whole)
         else:

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_boolean, invalid
-from tfpeft.core.model_files import load_model
 from tfpeft.core.paths import as_path, file_to_read
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import measure_quality
@@ -19,6 +18,7 @@ from tfpeft.evaluation.results import Comparison, Evaluation
 from tfpeft.evaluation.subjects import FileSubject, KerasSubject
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model
 
 
 def evaluate(
@@ -215,7 +215,7 @@ def _loaded(model):
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise invalid("model", "a keras.Model or a .keras, .h5 or .tflite file", model)
-    return load_model(model)
+    return open_model(model)
 
 
 def _shown(figures, task):
