@@ -49,6 +49,11 @@ class Request:
         """The name of the loss that is asked for, or compiled; None if there is none."""
         return self.loss or (self.compilation and self.compilation.loss_name)
 
+    @property
+    def loss_weights(self):
+        """The weights of the losses of several outputs that are compiled; None without any."""
+        return self.compilation and self.compilation.config.get("loss_weights")
+
     def wanted_loss(self):
         """Returns the loss, as `compile` takes it, or None."""
         return self.loss or (self.compilation and self.compilation.loss())
@@ -94,6 +99,7 @@ class Objective:
         task: A name of `TASKS`, or {name of an output: name of a task}.
         loss: The loss, as `compile` takes it.
         metrics: A function that returns metrics, as `compile` takes them.
+        loss_weights: Weights of the losses of several outputs, as `compile` takes them, or None.
         monitor: The metric of validation data by which the best epoch is chosen, "val_accuracy".
         mode: "min" or "max", what is better of it; None for a metric of Keras.
         extra: Metrics that reports show beside the figures of the task; None for none.
@@ -105,6 +111,7 @@ class Objective:
     loss: typing.Any
     metrics: typing.Callable
     monitor: str
+    loss_weights: typing.Any = None
     mode: str | None = None
     extra: typing.Any = None
     outputs: classifiers.Outputs | None = None
@@ -113,7 +120,12 @@ class Objective:
     def compile(self, model, optimizer):
         """Compiles a model with the loss and the metrics."""
         try:
-            model.compile(optimizer=optimizer, loss=self.loss, metrics=self.metrics())
+            model.compile(
+                optimizer=optimizer,
+                loss=self.loss,
+                loss_weights=self.loss_weights,
+                metrics=self.metrics(),
+            )
         except ValueError as error:
             raise InputError(
                 f"Cannot train with --loss or --metrics: {last_cause(error)}"
@@ -308,6 +320,7 @@ def of(data, model, received="--model"):
     }
     return Objective(
         task=data.task,
+        loss_weights=None if request.loss else request.loss_weights,
         loss=request.wanted_loss() or {name: loss for name, (loss, _, _) in made.items()},
         metrics=lambda: {name: [metric()] for name, (_, metric, _) in made.items()},
         kinds={name: kind for name, (_, _, kind) in made.items()},
