@@ -73,6 +73,7 @@ def open_model(path, custom_objects):
 SCRIPT = Script(
     main,
     __doc__,
+    trains=False,
     groups={
         "data": READ_FLAGS,
         "task": (TASK, METRICS),

@@ -270,6 +270,7 @@ def _cell(name, value):
 SCRIPT = Script(
     main,
     __doc__,
+    trains=False,
     groups={"run": (RUN, TASK, INPUT), "output": (FORMAT, SAVE)},
     first=("run", "task", "input", "format", "save"),
     takes_files=True,

@@ -34,6 +34,7 @@ from tfpeft.distillation.logits_losses import (
 )
 from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
+from tfpeft.distribution.strategy import MultiWorkerStrategy
 from tfpeft.evaluation.compare import compare, evaluate
 from tfpeft.evaluation.results import Comparison, Evaluation
 from tfpeft.export.c_array import export_c_array
@@ -109,6 +110,7 @@ __all__ = [
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
+    "MultiWorkerStrategy",
     "NoMatchError",
     "NormTuning",
     "Precomputed",

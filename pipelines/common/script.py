@@ -1,5 +1,6 @@
 """A script: parses its flags, runs its `main`, and makes one line of bad input."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -12,7 +13,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from pipelines.common import help as help_texts
-from pipelines.common import stopping
+from pipelines.common import stopping, workers
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import DEBUG, settings_of
 from tfpeft.core.arguments import InputError
@@ -40,6 +41,7 @@ class Script:
         groups: Title -> flags that the script reads; --debug is added.
         first: Names of the flags that matter most, ten at most.
         takes_files: Whether there may be arguments that are no flags.
+        trains: Whether all workers of TF_CONFIG run it together; else the chief runs it alone.
         others: Flags of other scripts, for which the error is that this script does not read them.
     """
 
@@ -48,6 +50,7 @@ class Script:
     groups: dict
     first: tuple
     takes_files: bool = False
+    trains: bool = True
     others: tuple = ()
 
     def __post_init__(self):
@@ -96,7 +99,9 @@ class Script:
     def call(self, arguments):
         """Runs the script; bad input raises, also where data is checked while it is read."""
         settings, files = self.parse(arguments)
-        with input_errors():
+        if not self.trains and workers.is_no_chief():
+            return 0
+        with input_errors(), workers.together() if self.trains else contextlib.nullcontext():
             return self.main(settings, files) if self.takes_files else self.main(settings)
 
     def parse(self, arguments):
