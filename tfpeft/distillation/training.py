@@ -81,11 +81,14 @@ class StudentTraining(CheckedModel):
         """As of `keras.Model`.
 
         Raises:
-            InputError: for data that is empty or does not end; for labels, or outputs of the
-                teacher, that cannot be used; for a `class_weight` other than {class number:
-                weight}, for classes of the only output.
+            InputError: for a student without a weight to train; for data that is empty or does not
+                end; for labels, or outputs of the teacher, that cannot be used; for a
+                `class_weight` other than {class number: weight}, for classes of the only output.
         """
         self._check_class_weight(class_weight)
+        if self.student.built and not self.student.trainable_variables:
+            expected = "a student with weights to train"
+            raise unexpected(expected, f"{self.student.name!r}, of which none is trainable")
         return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
 
     def _check_class_weight(self, class_weight):
