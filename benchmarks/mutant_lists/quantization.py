@@ -52,7 +52,7 @@ MUTANTS = (
         "quantization/integer_calls.py",
         "rounded = tf.round(tf.stop_gradient(exact))",
         "rounded = tf.stop_gradient(exact)",
-        (f"{_FOLDER}test_integer_calls.py::test_sums_are_integers_and_rounded_as_by_litert",),
+        (f"{_FOLDER}test_integer_calls.py::test_biases_are_integers",),
     ),
     Mutant(
         "quantisation, inference: additions with exact factors",

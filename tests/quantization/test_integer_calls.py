@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfpeft
 from tfpeft.quantization.fake_quant import deployed_range, file_grid, quotient
-from tfpeft.quantization.integer_calls import Grid, _added, _averaged, linear
+from tfpeft.quantization.integer_calls import Grid, _added, _averaged, _integer_bias, linear
 
 RNG = np.random.default_rng(0)
 
@@ -74,15 +74,26 @@ def test_sums_are_integers_and_rounded_as_by_litert(kind, bits):
     assert np.mean(is_other) > 2e-3 or bits == 8
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_biases_are_integers(bits):
+    bias, step = RNG.normal(size=50).astype("float32"), np.full(50, 0.02, "float32")
+    found = _integer_bias(tf.constant(bias), tf.constant(0.5), tf.constant(step), bits)
+    expected = np.round(bias / 0.01)
+    expected = np.round(expected * 7 / 127) if bits == 4 else expected
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_both_factors_of_an_addition_have_one_power_of_two():
-    first, second, written = grid(-1.0, 3.0), grid(0.0, 3000.0), grid(-10.0, 3000.0)
-    (p, x), (q, y) = on_grid(first, (4000,)), on_grid(second, (4000,))
+    half = np.nextafter(np.float32(127.5), np.float32(0))  # a factor of just less than 1 / 2
+    first, second, written = grid(0.0, half), grid(-55.0, 200.0), grid(-50.0, 205.0)
+    pairs = np.mgrid[:256, :256].reshape(2, -1)  # all there are
+    p, q = (each - int(grid.zero) for each, grid in zip(pairs, (first, second), strict=True))
+    x, y = (tf.constant(i * g.step.numpy(), "float32") for i, g in ((p, first), (q, second)))
     found = _added(None, None, None, ([x, y],), {}, [first, second], written).numpy()
     step = written.step.numpy()
     factors = [float(each.step.numpy() / step) for each in (first, second)]
     shift = 20 - int(np.floor(np.log2(max(factors))))
     a, b = (round(factor * 2**shift) for factor in factors)
-    assert a < 2**12  # of 21 bits
     zero = int(written.zero)
     expected = np.clip((p * a + q * b + (1 << (shift - 1))) >> shift, -zero, 255 - zero)
     np.testing.assert_array_equal(np.round(found / step), expected)
