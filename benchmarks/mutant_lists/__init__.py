@@ -1,6 +1,15 @@
 """Formulas of tfpeft with a mistake in each, and the tests that must notice it."""
 
-from mutant_lists import channels, clustering, devices, export, formulas, int8, quantization
+from mutant_lists import (
+    channels,
+    clustering,
+    devices,
+    export,
+    formulas,
+    int8,
+    loading,
+    quantization,
+)
 
 MUTANTS = (
     *formulas.MUTANTS,
@@ -9,5 +18,6 @@ MUTANTS = (
     *devices.MUTANTS,
     *export.MUTANTS,
     *int8.MUTANTS,
+    *loading.MUTANTS,
     *quantization.MUTANTS,
 )

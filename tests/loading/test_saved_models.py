@@ -67,9 +67,13 @@ def test_it_is_exported(frozen, network, tmp_path):
 
 
 def test_it_has_nothing_to_prune(frozen):
-    with pytest.raises(NoMatchError, match="channels can be removed. Received: 'frozen', which has no layers"):
+    with pytest.raises(
+        NoMatchError, match="channels can be removed. Received: 'frozen', which has no layers"
+    ):
         tfpeft.prune_channels(frozen, ratio=0.5)
-    optimizer = tfpeft.MagnitudePruning("sgd", tfpeft.constant_sparsity(0.5, begin=0.0, total_steps=4))
+    optimizer = tfpeft.MagnitudePruning(
+        "sgd", tfpeft.constant_sparsity(0.5, begin=0.0, total_steps=4)
+    )
     with pytest.raises(NoMatchError):
         optimizer.build(frozen.trainable_variables)
 
