@@ -31,7 +31,7 @@ from absl import app, flags
 
 GROUPS = (
     *("export", "data", "flags", "run_flags", "run_folders"),
-    *("copies", "sparsity", "channels", "quantization", "teaching", "sharing"),
+    *("copies", "sparsity", "channels", "quantization", "teaching", "sharing", "loading"),
     "distribution",
 )
 FLAGS = flags.FLAGS

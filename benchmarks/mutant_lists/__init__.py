@@ -8,6 +8,7 @@ from mutant_lists import (
     export,
     formulas,
     int8,
+    loading,
     quantization,
 )
 
@@ -19,5 +20,6 @@ MUTANTS = (
     *evaluation.MUTANTS,
     *export.MUTANTS,
     *int8.MUTANTS,
+    *loading.MUTANTS,
     *quantization.MUTANTS,
 )

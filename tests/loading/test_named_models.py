@@ -18,7 +18,7 @@ def test_an_application_without_its_weights():
 )
 def test_an_application_that_is_not_there(name):
     with pytest.raises(
-        InputError, match="`path`, expected applications:Name or .*MobileNetV2.*Rec"
+        InputError, match="`path`, expected applications:Name or .*such as .*Net.*Rec"
     ):
         load_model(name)
 

@@ -1,5 +1,6 @@
 """`load_model`: a Keras 3 model from a file, a folder, or a name."""
 
+import os
 import pathlib
 import tempfile
 
@@ -87,7 +88,7 @@ def open_model(path, argument="`model`", custom_objects=None, *, safe_mode=True,
     if isinstance(path, str) and named_models.is_name(path):
         return named_models.named_model(path, argument, EXPECTED)
     given = as_path(path, argument, EXPECTED)
-    if given.is_dir():
+    if os.path.isdir(given):  # False for a name that is too long, too
         model = _of_folder(given, argument, custom_objects, safe_mode, compiled)
     else:
         model = _of_file(

@@ -1,5 +1,6 @@
 """Models by name: KerasHub's presets and folders, and keras.applications."""
 
+import difflib
 import inspect
 import os
 
@@ -69,8 +70,11 @@ def _application(name, argument):
         if inspect.isfunction(function) and each[0].isupper()
     }
     if text not in functions:
-        names = f"{APPLICATIONS}Name or {APPLICATIONS}Name{_UNTRAINED}, of {', '.join(functions)}"
-        raise invalid_path(argument, names, name)
+        close = ", ".join(difflib.get_close_matches(text, functions, 3, cutoff=0.0))
+        expected = (
+            f"{APPLICATIONS}Name or {APPLICATIONS}Name{_UNTRAINED}, with a name such as {close}"
+        )
+        raise invalid_path(argument, expected, name)
     try:
         return functions[text](weights=None if untrained else "imagenet")
     except Exception as error:  # a download, and damaged weights

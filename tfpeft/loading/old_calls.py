@@ -1,4 +1,4 @@
-"""The calls in a functional model of Keras 1 or 2: made again in the order that they need."""
+"""The calls in a functional model of Keras 1 or 2, in the order that they need."""
 
 import keras
 import tensorflow as tf
