@@ -17,6 +17,7 @@ PACKAGE = ROOT / "tfpeft"
 ROWS = {  # a package imports from rows of a smaller number only
     "core": 1,
     "reports": 2,
+    "distribution": 2,
     "export": 3,
     "adapters": 3,
     "sparsity": 3,

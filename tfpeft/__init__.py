@@ -34,6 +34,7 @@ from tfpeft.distillation.logits_losses import (
 )
 from tfpeft.distillation.relation_losses import RelationalAngle, RelationalDistance
 from tfpeft.distillation.students import scale_width
+from tfpeft.distribution.strategy import MultiWorkerStrategy
 from tfpeft.evaluation.compare import Comparison, Evaluation, compare, evaluate
 from tfpeft.export.c_array import export_c_array
 from tfpeft.export.describe import TFLiteDescription, describe_tflite
@@ -107,6 +108,7 @@ __all__ = [
     "LoRA",
     "MagnitudePruning",
     "MovementPruning",
+    "MultiWorkerStrategy",
     "NoMatchError",
     "NormTuning",
     "Precomputed",

@@ -126,11 +126,15 @@ class WeightClustering(SparseOptimizer):
             tuple(self.axes_of(variable).outputs) if self.per_channel else ()
             for variable in self.sparse_variables
         ]
-        dtype = "uint8" if self.number_of_clusters <= 2**8 else "uint16"
-        self.add_state("cluster", dtype=dtype)
+        self.add_state("cluster", dtype=self._index_dtype())
         self.add_state("size", dtype="float64", shape=lambda index, _: [self._number(index)])
         if self.straight_through:
             self.add_state("residual")
+
+    def _index_dtype(self):
+        if isinstance(self._distribution_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return "int32"  # TensorFlow sends the first values to all workers: none of uint8
+        return "uint8" if self.number_of_clusters <= 2**8 else "uint16"
 
     def adjust_gradients(self, gradients):
         if self.straight_through:
