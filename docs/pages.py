@@ -29,6 +29,7 @@ PACKAGES = {  # package -> title of its page in the API reference
     "quantization": "Quantization and clustering",
     "adapters": "Adapters",
     "sharing": "Several tasks on one backbone",
+    "distribution": "Several machines",
     "export": "Export",
     "evaluation": "Evaluation",
     "core": "Errors",

@@ -4,6 +4,7 @@ import pathlib
 
 import keras
 
+from pipelines.common import workers
 from pipelines.common.errors import invalid_flag
 from tfpeft.core import model_files, weight_files
 from tfpeft.core.arguments import InputError, unexpected
@@ -43,7 +44,7 @@ class RunFolder(ResumableFolder):
         names = dict.fromkeys(flag.name for flag in flags if flag.name not in _NOT_RECORDED)
         self.flags = {name: getattr(settings, name) for name in names}
         super().__init__(
-            pathlib.Path(settings.output_dir) / name,
+            workers.own_path(pathlib.Path(settings.output_dir) / name),
             RECORD,
             {"job": job, "flags": self.flags},
             kind="results of a script",

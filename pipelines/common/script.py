@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from pipelines.common import help as help_texts
-from pipelines.common import stopping
+from pipelines.common import stopping, workers
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import DEBUG, settings_of
 from tfpeft.core.arguments import InputError
@@ -95,7 +95,8 @@ class Script:
     def call(self, arguments):
         """Runs the script; bad input raises."""
         settings, files = self.parse(arguments)
-        return self.main(settings, files) if self.takes_files else self.main(settings)
+        with workers.together():
+            return self.main(settings, files) if self.takes_files else self.main(settings)
 
     def parse(self, arguments):
         """Returns the settings that the arguments ask for, and those that are no flags."""

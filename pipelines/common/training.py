@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 import tfpeft
+from pipelines.common import workers
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
 from tfpeft.core.model_files import not_finite
@@ -16,7 +17,7 @@ from tfpeft.sparsity.gradients import NonFiniteGradientsError
 
 def seed_everything(seed):
     """Makes what follows depend on `seed` alone, also after a stage that did run or did not."""
-    keras.backend.clear_session()
+    workers.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 

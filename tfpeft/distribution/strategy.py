@@ -58,7 +58,8 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
     size, as a sample of a smaller part weighs more; equal weights to the last bit on processors of
     different kinds. Variables of custom layers that change in the forward pass need
     `aggregation="mean"`, or another one, in `add_weight`. TensorFlow cannot send variables of int8
-    or uint8, such as those of `model.quantize("int8")`. `jit_compile=True` needs GPUs. Data of
+    or uint8, such as those of `model.quantize("int8")`. `jit_compile=True` needs GPUs, and
+    `gradient_accumulation_steps` works with no strategy. Data of
     `tf.SparseTensor` and `tf.RaggedTensor`, and datasets whose `auto_shard_policy` is FILE, HINT
     or OFF, are cut as TensorFlow does it.
 
