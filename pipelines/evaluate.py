@@ -65,6 +65,7 @@ def open_model(path, custom_objects):
 SCRIPT = Script(
     main,
     __doc__,
+    trains=False,
     groups={
         "data": READ_FLAGS,
         "models": (CUSTOM_OBJECTS, ALLOW_CHANCE),

@@ -175,6 +175,7 @@ def _cell(name, value):
 SCRIPT = Script(
     main,
     __doc__,
+    trains=False,
     groups={"run": (RUN, TASK, INPUT), "output": (FORMAT,)},
     first=("run", "task", "input", "format"),
     takes_files=True,

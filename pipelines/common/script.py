@@ -1,5 +1,6 @@
 """A script: parses its flags, runs its `main`, and makes one line of bad input."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -39,6 +40,7 @@ class Script:
         groups: Title -> flags that the script reads; --debug is added.
         first: Names of the flags that matter most, ten at most.
         takes_files: Whether there may be arguments that are no flags.
+        trains: Whether all workers of TF_CONFIG run it together; else the chief runs it alone.
         others: Flags of other scripts, for which the error is that this script does not read them.
     """
 
@@ -47,6 +49,7 @@ class Script:
     groups: dict
     first: tuple
     takes_files: bool = False
+    trains: bool = True
     others: tuple = ()
 
     def __post_init__(self):
@@ -95,7 +98,9 @@ class Script:
     def call(self, arguments):
         """Runs the script; bad input raises."""
         settings, files = self.parse(arguments)
-        with workers.together():
+        if not self.trains and workers.is_no_chief():
+            return 0
+        with workers.together() if self.trains else contextlib.nullcontext():
             return self.main(settings, files) if self.takes_files else self.main(settings)
 
     def parse(self, arguments):

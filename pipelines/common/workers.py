@@ -39,6 +39,12 @@ def together():
             raise unexpected(expected, f"a worker that ended: {_first_line(error)}") from error
 
 
+def is_no_chief():
+    """Whether TF_CONFIG makes this process one that leaves to the chief what is no training."""
+    cluster = read_cluster()
+    return cluster is not None and not cluster.is_chief
+
+
 def clear_session():
     """As of Keras, which replaces the graph that holds the scope of the strategy, too."""
     strategy = tf.distribute.get_strategy()

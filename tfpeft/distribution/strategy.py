@@ -159,7 +159,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         if path not in self._folders:
             self._folders[path] = pathlib.Path(tempfile.mkdtemp(prefix="tfpeft-worker-"))
             weakref.finalize(self, shutil.rmtree, self._folders[path], ignore_errors=True)
-        copy = self._folders[path] / path.name
+        copy = self._folders[path] / (path.absolute().resolve().name or "root")
         transfer.receive(self, copy)
         return str(copy)
 
