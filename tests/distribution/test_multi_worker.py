@@ -109,7 +109,7 @@ def test_workers_read_what_the_chief_has_and_only_the_chief_writes(killed, folde
     _, results = killed
     assert [result["copies"] for result in results] == [{"read": "chief", "nothing": False}] * 2
     written = sorted(path.name for path in (folder / "of_chief").iterdir())
-    assert written == ["text", "written_by_0"]
+    assert written == ["by_chief", "text"]
 
 
 def test_a_killed_worker_is_an_error_of_the_other(killed):
