@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfpeft
+from pipelines.common import workers as scripts
+from tfpeft.core.locks import LOCK
 
 # The last of the global batches of 9 has a single sample for two workers.
 X = np.random.default_rng(0).normal(size=(37, 6)).astype("float32")
@@ -188,16 +190,28 @@ def trained_with_backup(strategy, *, backup="backup", kills=False):
 
 
 def resume():
-    """Ends the training that was killed, and trains the same without an end in between."""
-    strategy = start()
-    resumed, epochs = trained_with_backup(strategy)
-    whole, all_epochs = trained_with_backup(strategy, backup="another")
-    yield {
-        "resumed": variables(resumed),
-        "whole": variables(whole),
-        "epochs": epochs,
-        "all_epochs": all_epochs,
-    }
+    """Ends the training that was killed, and trains the same without an end in between.
+
+    As a script of pipelines/ does: in the scope of a strategy, with a folder of a run.
+    """
+    pathlib.Path("run").mkdir(exist_ok=True)
+    pathlib.Path(f"run/{LOCK}").write_text("of a chief that was killed")
+    pathlib.Path("run/run.json").write_text("{}")
+    with scripts.together():
+        scripts.clear_session()
+        strategy = tf.distribute.get_strategy()
+        run_folder = scripts.own_path(pathlib.Path("run"))
+        resumed, epochs = trained_with_backup(strategy)
+        whole, all_epochs = trained_with_backup(strategy, backup="another")
+        yield {
+            "is_chief": strategy.is_chief,
+            "run": str(run_folder),
+            "files": sorted(path.name for path in run_folder.iterdir()),
+            "resumed": variables(resumed),
+            "whole": variables(whole),
+            "epochs": epochs,
+            "all_epochs": all_epochs,
+        }
 
 
 JOBS = {"train_and_be_killed": train_and_be_killed, "resume": resume}
