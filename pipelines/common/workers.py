@@ -13,6 +13,7 @@ from tfpeft.core.locks import LOCK
 from tfpeft.distribution.cluster import read_cluster
 from tfpeft.distribution.strategy import MultiWorkerStrategy
 
+_ENDED = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 _scope = contextlib.ExitStack()  # holds the scope of the strategy of this process
 
 
@@ -34,7 +35,7 @@ def together():
         _scope.enter_context(strategy.scope())
         try:
             yield
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        except _ENDED as error:
             expected = "all workers of TF_CONFIG to run to the end: start all of them again"
             raise unexpected(expected, f"a worker that ended: {_first_line(error)}") from error
 

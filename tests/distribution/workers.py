@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfpeft
+from pipelines.common import workers as scripts
+from tfpeft.core.locks import LOCK
 
 # The last of the global batches of 9 has a single sample for two workers.
 X = np.random.default_rng(0).normal(size=(37, 6)).astype("float32")
@@ -46,9 +48,8 @@ def start():
 
 
 def variables(model):
-    """Returns {name: values as text, to the last bit} of all weights and optimizer states."""
-    named = [*model.variables, *model.optimizer.variables]
-    return {f"{i} {v.path}": np.asarray(v).tobytes().hex() for i, v in enumerate(named)}
+    """Returns the values, to the last bit, of all weights and optimizer states, as texts."""
+    return [np.asarray(v).tobytes().hex() for v in (*model.variables, *model.optimizer.variables)]
 
 
 def loss():
@@ -71,7 +72,7 @@ def train_and_be_killed():
     }
     try:
         trained_with_backup(strategy, kills=not strategy.is_chief)
-    except tf.errors.UnavailableError as error:
+    except tf.errors.OpError as error:
         yield {"error": error.message}
 
 
@@ -163,7 +164,7 @@ def copies(strategy):
         pathlib.Path("of_chief/text").write_text("chief")
     path = pathlib.Path(strategy.worker_path("of_chief"))
     read = (path / "text").read_text()
-    (path / f"written_by_{os.environ['TF_CONFIG'][-2:-1]}").write_text("")
+    (path / ("by_chief" if strategy.is_chief else "by_other")).write_text("")
     return {"read": read, "nothing": os.path.exists(strategy.worker_path("not_there"))}
 
 
@@ -189,16 +190,28 @@ def trained_with_backup(strategy, *, backup="backup", kills=False):
 
 
 def resume():
-    """Ends the training that was killed, and trains the same without an end in between."""
-    strategy = start()
-    resumed, epochs = trained_with_backup(strategy)
-    whole, all_epochs = trained_with_backup(strategy, backup="another")
-    yield {
-        "resumed": variables(resumed),
-        "whole": variables(whole),
-        "epochs": epochs,
-        "all_epochs": all_epochs,
-    }
+    """Ends the training that was killed, and trains the same without an end in between.
+
+    As a script of pipelines/ does: in the scope of a strategy, with a folder of a run.
+    """
+    pathlib.Path("run").mkdir(exist_ok=True)
+    pathlib.Path(f"run/{LOCK}").write_text("of a chief that was killed")
+    pathlib.Path("run/run.json").write_text("{}")
+    with scripts.together():
+        scripts.clear_session()
+        strategy = tf.distribute.get_strategy()
+        run_folder = scripts.own_path(pathlib.Path("run"))
+        resumed, epochs = trained_with_backup(strategy)
+        whole, all_epochs = trained_with_backup(strategy, backup="another")
+        yield {
+            "is_chief": strategy.is_chief,
+            "run": str(run_folder),
+            "files": sorted(path.name for path in run_folder.iterdir()),
+            "resumed": variables(resumed),
+            "whole": variables(whole),
+            "epochs": epochs,
+            "all_epochs": all_epochs,
+        }
 
 
 JOBS = {"train_and_be_killed": train_and_be_killed, "resume": resume}

@@ -17,7 +17,8 @@ def parts_of(dataset, replicas, first, count):
 
     A batch of B samples is cut into `replicas` parts in order, of B // replicas samples or one
     more. Parts that are empty would have NaN as their mean, and a BatchNormalization spreads it
-    over all weights. So samples are moved into a last batch that has fewer than `replicas`.
+    over all weights. So samples are moved into a last batch that has fewer than `replicas`, from
+    the one before, which has enough of them if batches have two or more for each replica.
 
     Args:
         dataset: A `tf.data.Dataset` of global batches, for which `can_be_cut` is True.
