@@ -106,8 +106,8 @@ def test_several_outputs(exported):
     given = tfpeft.evaluate(model, (X, y), task={"kind": "classification"})
     assert given.task == {"kind": "classification", "age": "regression"}
     for data, message in [
-        ((X, y["age"]), "labels of each output, .*kind"),
-        ((X, {"kind": y["kind"]}), "labels of each output.*Received: kind"),
+        ((X, y["age"]), "labels of the outputs kind, age, .*Received: one array"),
+        ((X, {"kind": y["kind"]}), "labels of the outputs .*Received: kind"),
         ((X, {**y, "age": y["age"][:, None] + np.ones(2)}), r"labels of shape \(2,\)"),
     ]:
         with pytest.raises(tfpeft.InputError, match=message):
@@ -172,7 +172,12 @@ def test_agreement_beside_quality():
         (dense(3), BITS[:, 0], {"kind": 3}, "`task`, expected one of"),
         (dense(3), BITS[:, 0], {}, "`task`, expected one of"),
         (dense(3), BITS * 2, "multi_label", "labels of 0 and 1.*from 0 to 2"),
-        (dense(3), BITS[:, 0], "regression", r"shape of the outputs of .*labels of shape \(60,\)"),
+        (
+            dense(3),
+            BITS[:, 0],
+            "regression",
+            r"\(samples, 3\) for the task 'regression'.*shape \(60,\)",
+        ),
         (dense(3), BITS - 0.5, "classification", "whole numbers >= 0, or one-hot"),
         (dense(3), BITS[:, 0], "binary", r"one output, or two, for the task 'binary'.*\(3,\)"),
         (dense(3), BITS[:, 0], "segmentation", r"\(samples, ..., classes\) for the task 'segm"),

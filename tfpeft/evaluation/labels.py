@@ -17,13 +17,13 @@ def check_array(y, where="y"):
     return y
 
 
-def class_numbers(y, shape, name):
+def class_numbers(y, shape, name, task):
     """Returns class numbers (samples, ...) of class numbers or one-hot rows.
 
     Args:
         y: Labels: (samples, ...), (samples, ..., 1) or rows (samples, ..., classes).
         shape: The shape of the outputs, (samples, ..., units); one unit is the second of 2 classes.
-        name: The model, for errors.
+        name, task: The model and the task, for errors.
     """
     classes = max(shape[-1], 2)
     if y.shape == (*shape[:-1], 1):
@@ -35,9 +35,8 @@ def class_numbers(y, shape, name):
         y = np.argmax(y, axis=-1)
     if y.shape != shape[:-1] or np.any(y != np.floor(y)) or y.min() < 0:
         raise invalid_labels(
-            "labels that are whole numbers >= 0, or one-hot",
-            f"labels of shape {y.shape} and type {y.dtype} from {y.min():g} to {y.max():g}; "
-            "`task` names another task",
+            f"labels that are whole numbers >= 0, or one-hot, for the task {task!r}",
+            f"labels of shape {y.shape} and type {y.dtype} from {y.min():g} to {y.max():g}",
         )
     if y.max() >= classes:
         expected = f"labels from 0 to {classes - 1}, the classes of {name}"
@@ -45,28 +44,34 @@ def class_numbers(y, shape, name):
     return y.astype("int64")
 
 
-def zeros_and_ones(y, shape, name):
+def zeros_and_ones(y, shape, name, task):
     """Returns labels of 0 and 1 (samples, labels) as booleans."""
     if y.ndim == 1 and shape[-1] == 1:
         y = y[:, None]
     if y.shape != shape or not is_zero_one(y):
         raise invalid_labels(
-            f"labels of 0 and 1, of shape {('samples', *shape[1:])} as the outputs of {name}",
+            f"labels of 0 and 1 for the task {task!r}, of shape {_with_samples(shape)} as the "
+            f"outputs of {name}",
             f"labels of shape {y.shape} from {y.min():g} to {y.max():g}",
         )
     return y.astype(bool)
 
 
-def values(y, shape, name):
+def values(y, shape, name, task):
     """Returns labels of the shape of the outputs, in float64."""
     if y.shape == shape[:-1] and shape[-1] == 1:
         y = y[..., None]
     if y.shape != shape:
         raise invalid_labels(
-            f"labels of the shape of the outputs of {name}, {('samples', *shape[1:])}",
+            f"labels of shape {_with_samples(shape)} for the task {task!r}, as the outputs of "
+            f"{name} have it",
             f"labels of shape {y.shape}",
         )
     return y.astype("float64")
+
+
+def _with_samples(shape):
+    return f"({', '.join(map(str, ('samples', *shape[1:])))})"
 
 
 def is_zero_one(y):

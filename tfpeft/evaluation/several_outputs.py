@@ -52,9 +52,13 @@ def by_output(structure, keys, what):
         return dict(zip(keys, structure, strict=True))
     if what == "sample weights" and hasattr(structure, "shape"):
         return dict.fromkeys(keys, structure)  # of the samples, for all outputs
-    expected = f"{what} of each output, {', '.join(map(str, keys))}, in a dict or in their order"
-    received = ", ".join(map(str, structure)) if isinstance(structure, dict) else "others"
+    expected = f"{what} of the outputs {', '.join(map(str, keys))}, in a dict or in their order"
+    received = ", ".join(map(str, structure)) if isinstance(structure, dict) else _count(structure)
     raise InputError(f"Received invalid `data`, expected {expected}. Received: {received}")
+
+
+def _count(structure):
+    return "one array" if hasattr(structure, "shape") else f"{len(structure)} arrays"
 
 
 def output_keys(outputs):

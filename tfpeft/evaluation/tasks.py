@@ -34,8 +34,8 @@ class Task:
             of quality is relative: 2% of an error, as it has a unit.
         columns: The figures that tables show.
         statistics: The class of its `Statistics`.
-        labels: A function (labels, shape of the outputs, name of the model) that checks labels
-            and returns them as `statistics` takes them.
+        labels: A function (labels, shape of the outputs, names of model and task) that checks
+            labels and returns them as `statistics` takes them.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Task:
             of_rows = outputs.one_hot or outputs.kind == "values" or self.name == "multi_label"
             is_row = of_rows and y.ndim > 1 and y.shape[-1] == outputs.units
             shape = y.shape if is_row else (*y.shape, outputs.units)
-        return self.labels(y, shape, "the model")
+        return self.labels(y, shape, "the model", self.name)
 
     def _constant(self, y, outputs):
         return self.figures(y, *constant_predictions(self.name, y, outputs.classes))
@@ -162,7 +162,7 @@ class Accumulator:
             return
         else:
             y = _without_ignored(y, weight)
-        y = self.task.labels(check_array(y), predictions.shape, self.name)
+        y = self.task.labels(check_array(y), predictions.shape, self.name, self.task.name)
         self._has_weight = True
         step = max(_NUMBERS // math.prod(predictions.shape[1:]), 1)
         for start in range(0, len(y), step):
