@@ -147,11 +147,6 @@ def count(split):
     return len(keras.tree.flatten(split[1] if has_labels else split[0])[0])
 
 
-def varies(split):
-    """Whether the samples have other inputs in every epoch, so that no outputs are stored."""
-    return isinstance(split, Stream) and split.varies
-
-
 def first_inputs(split, limit=None):
     """Returns the inputs of the first samples, or of all: arrays, or tensors of texts."""
     if isinstance(split, Stream) and limit is not None:
@@ -183,13 +178,17 @@ def some(split, limit):
 
 
 def fit_arguments(data, batch_size, seed=0):
-    """Returns the arguments of `fit` for samples, or for what `precompute` made of them."""
+    """Returns the arguments of `fit` for samples, or for what `precompute` made of them.
+
+    The latter are a dataset of batches of `batch_size`.
+    """
     if isinstance(data, Stream):
-        return {"x": data.batches(batch_size, seed)}
+        return {"x": data.batches(batch_size, seed), "shuffle": False}
     if isinstance(data, tf.data.Dataset):  # of batches that teachers' outputs were joined to
         samples = data.unbatch()
         samples = samples.shuffle(shuffled(samples.element_spec), seed=seed)
-        return {"x": samples.batch(batch_size).prefetch(1)}
+        count = tf.data.experimental.assert_cardinality(data.cardinality())
+        return {"x": samples.batch(batch_size).apply(count).prefetch(1), "shuffle": False}
     names = ("x", "y", "sample_weight")
     return {**dict(zip(names, data, strict=False)), "batch_size": batch_size}
 

@@ -52,6 +52,11 @@ def test_every_form_of_sorted_data_gives_the_same_samples_of_all(form):
     assert values != drawn(FORMS[form], 100, seed=1)
 
 
+def test_samples_do_not_keep_their_batches():
+    samples, _ = spread(read(FORMS["dataset"], "data"), 3)
+    assert [array.base for (array,) in samples] == [None] * 3
+
+
 def test_columns_that_a_model_leaves_out_may_be_texts():
     data = {"id": np.array([f"row {i}" for i in range(1000)], object), "x": X}
     for given in (data, tf.data.Dataset.from_tensor_slices(data).batch(64)):

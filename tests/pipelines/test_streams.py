@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfpeft
 from pipelines.common import datasets, samples, streams
 from pipelines.common.objectives import Request
 from pipelines.common.samples import Stream
@@ -126,7 +127,7 @@ SPLITS = ("train", "validation", "test")
 def test_a_stream_is_divided_by_position(code, name, kind):
     data = load(name)
     assert (data.classes, data.kind) == (3, kind)
-    assert "samples of shape (3,), values 3 to 765 (streamed); one class" in str(data)
+    assert "of shape (3,), values 6 to 299 (streamed); one class per sample" in str(data)
     assert data.names == (("cat", "dog", "eel") if kind == "names" else ("0", "1", "2"))
     parts = [arrays(getattr(data, split)) for split in SPLITS]
     rows = [(part.x[:, 0] / 3).astype(int) for part in parts]
@@ -153,6 +154,17 @@ def test_given_splits_stay_and_training_data_is_shuffled_in_batches(code):
     np.testing.assert_array_equal(
         np.sort(np.concatenate(first)[:, 0]), np.sort(arrays(data.train).x[:, 0])
     )
+
+
+def test_precomputed_outputs_are_shuffled_with_their_samples(code):
+    data = load("given").train
+    batches = samples.as_data(data, 32)
+    joined = tfpeft.precompute(lambda x: 2 * x, batches).join(batches)
+    arguments = samples.fit_arguments(joined, 32, seed=1)
+    first = next(iter(arguments["x"]))[0]
+    assert (int(arguments["x"].cardinality()), arguments["shuffle"]) == (3, False)
+    np.testing.assert_array_equal(2 * first.inputs, first.teacher["outputs"][0])
+    assert not np.array_equal(first.inputs, next(iter(batches))[0])
 
 
 def test_weights_several_inputs_and_data_without_labels(code):

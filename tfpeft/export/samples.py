@@ -55,8 +55,10 @@ def spread(data, count, *, arranged=lambda x: x, most_read=MOST_READ, seed=0, te
         keys = rng.random(batch.size)
         bound = kept[-1][0] if len(kept) >= count else 1.0
         flat = keras.tree.flatten(x)
+        # Copies: a slice would keep its whole batch in memory.
         kept += [
-            (keys[i], [leaf[i : i + 1] for leaf in flat]) for i in np.flatnonzero(keys < bound)
+            (keys[i], [leaf[i : i + 1].copy() for leaf in flat])
+            for i in np.flatnonzero(keys < bound)
         ]
         kept = sorted(kept, key=lambda pair: pair[0])[:count]
         read += batch.size
