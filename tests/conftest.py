@@ -1,4 +1,5 @@
-import gc
+"""What has to be set before TensorFlow is imported, and where the fixtures of all tests are."""
+
 import os
 import signal
 
@@ -9,62 +10,13 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
-import keras  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from tensorflow.python.framework import ops  # noqa: E402
-
 # What a shell runs in the background ignores Ctrl-C, and what `nohup` runs ignores SIGHUP; so would
 # the scripts that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-# Scripts that are called in this process ask for it. It is for good, and XLA cannot compile then.
-tf.config.experimental.enable_op_determinism = lambda: None
-# Before anything runs on the CPU: later it can no longer be split.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
 
-@pytest.fixture(autouse=True)
-def _free_graphs():
-    """Frees the training graphs of a test, and takes what is left out of searches for garbage.
-
-    Each training step that Keras traces registers the gradient of an all-reduce in TensorFlow's
-    registry, which holds the whole graph for good. Nothing reads these gradients once a step is
-    traced. Without them a worker of the test run stays below 2 GB, and a search for garbage, which
-    Keras and the converter to TFLite make again and again, takes milliseconds, not seconds.
-    """
-    yield
-    for name in [name for name in ops.gradient_registry.list() if name.startswith("CustomGrad")]:
-        del ops.gradient_registry._registry[name]
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def _cheap_tracing(request, monkeypatch):
-    """Halves the time of a training that is short, where the test is not marked `as_users_run`.
-
-    TensorFlow traces a step a second time if the first trace created variables: those of the
-    optimizer, which Keras leaves to that trace unless a strategy distributes the model. And it
-    optimizes each graph that it runs, which pays in long trainings only.
-    """
-    cheap = request.node.get_closest_marker("as_users_run") is None
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": cheap})
-    if not cheap:
-        return
-    make_train_function = keras.Model.make_train_function
-
-    def build_optimizer_first(self, force=False):
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return make_train_function(self, force)
-
-    monkeypatch.setattr(keras.Model, "make_train_function", build_optimizer_first)
-
-
-@pytest.fixture(scope="session")
-def mirrored():
-    """One strategy for all tests: two in a process disagree about their collective operations."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def pytest_configure(config):
+    # With `-n`, the first process hands out tests and runs none: TensorFlow is for its workers.
+    if not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("tests.tensorflow_fixtures")

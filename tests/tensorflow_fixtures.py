@@ -1,0 +1,59 @@
+"""Fixtures of every test, and TensorFlow as the tests need it: graphs, tracing and replicas."""
+
+import gc
+
+import keras
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import ops
+
+# Scripts that are called in this process ask for it. It is for good, and XLA cannot compile then.
+tf.config.experimental.enable_op_determinism = lambda: None
+# Before anything runs on the CPU: later it can no longer be split.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(autouse=True)
+def _free_graphs():
+    """Frees the training graphs of a test, and takes what is left out of searches for garbage.
+
+    Each training step that Keras traces registers the gradient of an all-reduce in TensorFlow's
+    registry, which holds the whole graph for good. Nothing reads these gradients once a step is
+    traced. Without them a worker of the test run stays below 2 GB, and a search for garbage, which
+    Keras and the converter to TFLite make again and again, takes milliseconds, not seconds.
+    """
+    yield
+    for name in [name for name in ops.gradient_registry.list() if name.startswith("CustomGrad")]:
+        del ops.gradient_registry._registry[name]
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _cheap_tracing(request, monkeypatch):
+    """Halves the time of a training that is short, where the test is not marked `as_users_run`.
+
+    TensorFlow traces a step a second time if the first trace created variables: those of the
+    optimizer, which Keras leaves to that trace unless a strategy distributes the model. And it
+    optimizes each graph that it runs, which pays in long trainings only.
+    """
+    cheap = request.node.get_closest_marker("as_users_run") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": cheap})
+    if not cheap:
+        return
+    make_train_function = keras.Model.make_train_function
+
+    def build_optimizer_first(self, force=False):
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return make_train_function(self, force)
+
+    monkeypatch.setattr(keras.Model, "make_train_function", build_optimizer_first)
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """One strategy for all tests: two in a process disagree about their collective operations."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
