@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         "quantisation, weights: a step too many",
         "quantization/fake_quant.py",
-        "scales = largest / (2 ** (bits - 1) - 1)",
-        "scales = largest / 2 ** (bits - 1)",
+        "scales = quotient(largest, 2 ** (bits - 1) - 1)",
+        "scales = quotient(largest, 2 ** (bits - 1))",
         (f"{_FOLDER}test_fake_quant.py::test_weights_on_their_grid",),
     ),
     Mutant(
