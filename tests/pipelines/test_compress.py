@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipelines import compress, prune
+from pipelines import compress, prune, train
 from pipelines.common import datasets, models
 from pipelines.stages.compression import headline
 from tests.pipelines import plain as plain_script
@@ -132,15 +132,16 @@ def test_the_report_is_of_the_test_data_and_of_the_files(digits_run):
     )
 
 
-def test_another_seed_gives_another_report(plain):
+def test_another_seed_gives_another_report(plain, tmp_path, monkeypatch, capsys):
     """In the first stage already. That the same seed gives the same is shown by the next test."""
+    monkeypatch.chdir(plain)
     reports = []
     for seed in (0, 1):
-        flags = ["--dataset=data.npz", "--epochs=1", f"--seed={seed}", f"--output_dir=seed-{seed}"]
-        status, output, errors = run("pipelines.train", *flags, cwd=plain)
-        assert (status, errors) == (0, "")
-        assert f"seed-{seed}/data-train/report.md" in output
-        reports.append(read_report(plain / f"seed-{seed}/data-train"))
+        folder = tmp_path / f"seed-{seed}"
+        flags = ["--dataset=data.npz", "--epochs=1", f"--seed={seed}", f"--output_dir={folder}"]
+        assert call(train, *flags) == 0
+        assert f"seed-{seed}/data-train/report.md" in capsys.readouterr().out
+        reports.append(read_report(folder / "data-train"))
     assert reports[0]["rows"]["teacher"] != reports[1]["rows"]["teacher"]
 
 
