@@ -97,7 +97,12 @@ def inputs(x, count, received, dtype="float32"):
     with np.errstate(over="ignore"):
         numbers = x.astype("float32")
     _check_finite(numbers, "numbers", "samples", received)
-    return x.astype(dtype) if "int" in dtype else numbers
+    return x.astype(dtype) if is_discrete(dtype) else numbers
+
+
+def is_discrete(dtype):
+    """Whether inputs of a model have a type that they need: integers or booleans."""
+    return "int" in dtype or dtype == "bool"
 
 
 def are_texts(x):

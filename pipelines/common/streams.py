@@ -59,7 +59,7 @@ def _with_types(x, *others, types, received):
         if is_text:
             return tensor[None] if tensor.shape.rank == 0 else tensor
         tensor = _finite(tensor, "numbers", where)
-        tensor = tf.cast(tensor, dtype if "int" in dtype else "float32")
+        tensor = tf.cast(tensor, dtype if arrays.is_discrete(dtype) else "float32")
         return tensor[None] if tensor.shape.rank == 0 else tensor
 
     return arrays.named(converted, arrays.by_input(x, types), received), *others

@@ -323,6 +323,7 @@ def save_npz(path, **changes):
         arrays |= {
             f"x_{split}/left": x,
             f"x_{split}/right": x[:, 0],
+            f"x_{split}/is_new": x[:, 0] > 9,
             f"y_{split}/size": x[:, :1] / 2,
             f"y_{split}/kind": (x[:, 0] / 3 % 2).astype(int),
             f"weight_{split}": x[:, 0] + 1,
@@ -336,8 +337,10 @@ def test_an_npz_of_several_inputs_and_outputs_and_weights(tmp_path):
     inputs = {
         "left": keras.Input((3,), name="left"),
         "right": keras.Input((1,), name="right", dtype="int32"),
+        "is_new": keras.Input((1,), name="is_new", dtype="bool"),
     }
-    hidden = keras.layers.Concatenate()(list(inputs.values()))
+    both = [keras.ops.cast(each, "float32") for each in inputs.values()]
+    hidden = keras.layers.Concatenate()(both)
     outputs = {name: keras.layers.Dense(1)(hidden) for name in ("size", "kind")}
     model = keras.Model(inputs, outputs)
     path = save_npz(tmp_path / "a.npz")
@@ -346,7 +349,9 @@ def test_an_npz_of_several_inputs_and_outputs_and_weights(tmp_path):
     sizes = [len(getattr(data, s)[2]) for s in ("train", "validation", "test")]
     assert sizes == [36, 4, 10]
     x, y, weight = data.train
-    assert (x["right"].shape, x["right"].dtype, x["left"].dtype) == ((36, 1), "int32", "float32")
+    types = {name: array.dtype for name, array in x.items()}
+    assert types == {"left": "float32", "right": "int32", "is_new": "bool"}
+    assert x["right"].shape == (36, 1)
     np.testing.assert_array_equal(x["left"][:, 0], x["right"][:, 0])
     np.testing.assert_array_equal(y["size"][:, 0], x["left"][:, 0] / 2)
     np.testing.assert_array_equal(weight, x["left"][:, 0] + 1)
@@ -369,7 +374,10 @@ def test_an_npz_without_labels_is_reconstructed(tmp_path):
     [
         ({"x_train": np.ones(40)}, "either x_train or x_train/NAME.*x_train and x_train/left"),
         ({"y_test/kind": None}, "equal names in all splits.*has y_test/kind in some of them"),
-        ({"x_test/left": None, "x_test/right": None}, "without x_test"),
+        (
+            {"x_test/left": None, "x_test/right": None, "x_test/is_new": None},
+            "without x_test",
+        ),
         ({"weight_train": np.ones(39)}, "as many of every input.*a.npz, train data with 39"),
         ({"weight_test": np.full(10, -1.0)}, "sample weights >= 0.*a.npz, test data"),
         ({"x_train/left": np.full((40, 3), np.nan)}, "finite numbers.*train data, left with NaN"),
