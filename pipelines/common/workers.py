@@ -1,4 +1,4 @@
-"""Workers: a script that runs on the machines of TF_CONFIG at once, and trains on all of them."""
+"""Workers: a script that runs on all machines of TF_CONFIG, which train together."""
 
 import contextlib
 import os

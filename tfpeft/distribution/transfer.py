@@ -1,5 +1,6 @@
 """Files of the chief, copied to the other workers through the collectives of a strategy."""
 
+import io
 import pathlib
 import tarfile
 import tempfile
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from tfpeft.core.files import remove
 
-_CHUNK = 1 << 24  # numbers of 4 bytes that are sent at once
+_CHUNK = 1 << 24  # numbers of 4 bytes in a message
 
 
 def total(strategy, value):
@@ -23,7 +24,7 @@ def send(strategy, path):
         if path.exists():
             with tarfile.open(fileobj=archive, mode="w") as tar:
                 tar.add(path, arcname="content")
-        length = total(strategy, np.int64(archive.tell()))
+        length = total(strategy, np.int64(archive.seek(0, io.SEEK_END)))
         archive.seek(0)
         for size in _chunks(length):
             total(strategy, np.frombuffer(archive.read(4 * size), np.int32))
@@ -35,7 +36,7 @@ def receive(strategy, path):
         for size in _chunks(total(strategy, np.int64(0))):
             archive.write(total(strategy, np.zeros(size, np.int32)).tobytes())
         remove(path)
-        if not archive.tell():
+        if archive.seek(0, io.SEEK_END) == 0:
             return
         archive.seek(0)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
