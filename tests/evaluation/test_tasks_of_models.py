@@ -7,6 +7,9 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 import tfpeft
+from tfpeft.evaluation.quality import measure_quality
+from tfpeft.evaluation.resampling import interval
+from tfpeft.evaluation.subjects import FileSubject, KerasSubject
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 8)).astype("float32")
@@ -49,8 +52,9 @@ def exported(tmp_path_factory):
 )
 def test_model_and_file_of_a_task(model, x, y, task, headline, tmp_path):
     tfpeft.export_tflite(model, tmp_path / "m.tflite")
-    models = {"model": model, "file": tmp_path / "m.tflite"}
-    compared = tfpeft.compare(models, as_dataset(x, y))
+    file = tfpeft.TFLiteFile(tmp_path / "m.tflite")
+    subjects = {"model": KerasSubject(model), "file": FileSubject(file, None)}
+    found, tasks, _ = measure_quality(subjects, as_dataset(x, y))
     outputs = model.predict(x, verbose=0)
     if task == "multi_label":
         expected = f1_score(y, outputs > 0.5, average="micro")
@@ -63,22 +67,35 @@ def test_model_and_file_of_a_task(model, x, y, task, headline, tmp_path):
         expected = np.mean(shares)
     else:
         expected = np.mean((outputs - y) ** 2) ** (0.5 if task == "regression" else 1)
-    for row in compared.rows.values():
-        assert row.task == task
-        assert row.metrics[headline] == pytest.approx(expected, rel=1e-4)
-        low, high = row.intervals[headline]
-        assert low < row.metrics[headline] < high
-        assert row.notes == ()
-    assert compared.headlines == (headline,)
-    assert not compared.difference("file", "model").is_clear
-    assert "no clear difference" in str(compared)
-    assert compared["file"].as_dict()["task"] == task
+    assert tasks == {None: task}
+    for figures in (each[None] for each in found.values()):
+        assert figures.values[headline] == pytest.approx(expected, rel=1e-4)
+        low, high = interval(figures.replicates[headline])
+        assert low < figures.values[headline] < high
+        assert figures.notes == ()
+
+
+def test_the_rows_of_a_task():
+    model = dense(2)
+    compared = tfpeft.compare({"a": model, "b": model}, (X, X[:, :2] * 2))
+    row = compared["b"].as_dict()
+    assert row["task"] == compared["b"].task == "regression"
+    assert row["metrics"]["rmse"] == compared["b"].metrics["rmse"]
+    assert (row["accuracy"], compared["b"].f1, row["confusion_matrix"]) == (None, None, None)
+    assert len(row["per_class"]["r2"]) == 2
+    assert compared.headlines == ("rmse",)
+    assert not compared.difference("b", "a").is_clear
+    lines = str(compared).splitlines()
+    assert lines[0].split()[:4] == ["RMSE", "MAE", "R2", "pearson"]
+    assert lines[-1].startswith("b: rmse +0 against a")
+    assert lines[-1].endswith("no clear difference")
 
 
 def test_x_alone_is_reconstructed():
-    row = tfpeft.evaluate(dense(8), X)
-    assert row.task == "reconstruction"
-    assert row.metrics == tfpeft.evaluate(dense(8), (X, X)).metrics
+    subjects = {"model": KerasSubject(dense(8))}
+    (alone, tasks, _), (labelled, _, _) = (measure_quality(subjects, data) for data in (X, (X, X)))
+    assert tasks == {None: "reconstruction"}
+    assert alone["model"][None].values == labelled["model"][None].values
 
 
 def test_several_outputs(exported):
@@ -100,7 +117,6 @@ def test_several_outputs(exported):
         assert (row.accuracy, row.confusion_matrix["age"]) == (None, None)
     assert compared.headlines == ("kind/accuracy", "age/rmse")
     header = str(compared).splitlines()[0]
-    assert header.split("  ")[-12:] != []
     assert "kind/accuracy %" in header
     assert "age/RMSE" in header
     given = tfpeft.evaluate(model, (X, y), task={"kind": "classification"})
@@ -146,6 +162,14 @@ def test_agreement_without_labels(exported):
     assert list(rows) == ["b", "a", "file"]
     assert rows["a"].metrics == {}
     assert rows["a"].task == {"kind": None, "age": None}
+
+
+def test_a_model_of_numbers_has_no_equal_classes():
+    model = dense(3)
+    model.compile(loss="mse")
+    subjects = {"a": KerasSubject(model), "b": KerasSubject(dense(3))}
+    found = measure_quality(subjects, (X,), reference="a")[0]["b"][None]
+    assert found.values == pytest.approx({"correlation": 1.0, "largest_deviation": 0.0})
 
 
 def test_agreement_beside_quality():

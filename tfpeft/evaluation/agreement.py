@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfpeft.evaluation.figures import Statistics
+from tfpeft.evaluation.recognition import kind_of_loss
 
 _CLASSES = ("classification", "binary", "segmentation")
 
@@ -63,13 +64,16 @@ class Agreement(Statistics):
         return found
 
 
-def are_classes(task, outputs):
-    """Whether outputs without labels are classes, as far as is known.
+def are_classes(task, outputs, losses):
+    """Whether outputs are classes, as far as is known.
 
     Args:
         task: The name of the task, or None.
         outputs: The `Outputs`.
+        losses: What the models are compiled with, or None.
     """
     if task is not None:
         return task in _CLASSES
+    if any(kind_of_loss(loss) == "values" for loss in losses):
+        return False
     return outputs.units > 1 or outputs.kind == "sigmoid"

@@ -48,6 +48,7 @@ def measure_quality(subjects, data, *, metrics=None, task=None, from_logits=None
                     key: _Quality(
                         subject,
                         key,
+                        of_output(subject.loss, key, keys),
                         TASKS.get(tasks[key]),
                         from_logits,
                         given[key],
@@ -74,14 +75,15 @@ class _Quality:
     Args:
         subject: The model.
         output: The output.
+        loss: What it is compiled with, or None.
         task: The `Task`; None without labels.
         from_logits: As of `compare`.
         metrics: ({name: metric}, whether the model is compiled with them).
         reference: The `_Quality` of the reference model, or None.
     """
 
-    def __init__(self, subject, output, task, from_logits, metrics, reference):
-        self._subject, self._output, self._task = subject, output, task
+    def __init__(self, subject, output, loss, task, from_logits, metrics, reference):
+        self._subject, self._output, self._loss, self._task = subject, output, loss, task
         self._from_logits, self._reference = from_logits, reference
         self._given, self._are_compiled = metrics
         self._outputs, self._agreement, self._metrics, self._notes = None, None, {}, ()
@@ -118,7 +120,8 @@ class _Quality:
         )
         self._outputs = kind
         if self._reference is not None:
-            of_classes = are_classes(name, kind)
+            losses = [self._loss, self._reference._loss]
+            of_classes = are_classes(name, kind, losses)
             self._agreement = Agreement(kind, self._reference._outputs, of_classes=of_classes)
         if self._task is None:
             return

@@ -70,7 +70,7 @@ def recognize_task(outputs, labels, *, inputs=None, activation=None, loss=None, 
     if _are_inputs(labels, inputs, outputs):
         return "reconstruction"
     find = _of_one_unit if outputs.shape[-1] == 1 else _of_several_units
-    fitting = find(outputs, labels, activation, _kind_of_loss(loss), from_logits)
+    fitting = find(outputs, labels, activation, kind_of_loss(loss), from_logits)
     if len(fitting) == 1:
         return fitting[0]
     expected = " or ".join(map(repr, fitting))
@@ -134,7 +134,7 @@ def _of_several_units(outputs, labels, activation, loss, from_logits):
     return ["multi_label", "regression"]
 
 
-def _kind_of_loss(loss):
+def kind_of_loss(loss):
     """Returns "classes", "two" or "values" of a loss of Keras; None of another one, and of none."""
     if isinstance(loss, (list, tuple)) and len(loss) == 1:
         loss = loss[0]
