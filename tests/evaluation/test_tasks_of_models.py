@@ -146,6 +146,29 @@ def test_a_list_of_outputs_goes_by_position(tmp_path):
         assert row.metrics["1/mae"] == pytest.approx(compared["model"].metrics["1/mae"], rel=1e-4)
 
 
+def test_a_shared_model_and_one_sample():
+    """Its file has a signature per task, none of which stands for the whole."""
+    shared = tfpeft.SharedModel(dense(4), {"a": 3, "b": 2})
+    row = tfpeft.evaluate(shared, (X[:1], {"a": np.array([0]), "b": np.array([1])}))
+    assert row.task == {"a": "classification", "b": "classification"}
+    assert row.size_bytes > 0
+    assert "no latency: its file has a signature per task" in row.notes
+    assert (row.latency_ms, row.intervals) == (None, {})
+
+
+def test_positions_of_batches_of_other_lengths():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Embedding(20, 4), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((None,), dtype="int32"), *layers])
+    given = [(rng.integers(0, 20, (4, n)), rng.integers(0, 3, (4, n))) for n in (5, 7, 7, 3)]
+    spec = tf.TensorSpec((None, None), "int64")
+    data = tf.data.Dataset.from_generator(lambda: iter(given), output_signature=(spec, spec))
+    found, tasks, _ = measure_quality({"m": KerasSubject(model)}, data)
+    hits = [(model.predict(x, verbose=0).argmax(-1) == y).ravel() for x, y in given]
+    assert tasks == {None: "segmentation"}
+    assert found["m"][None].values["accuracy"] == pytest.approx(np.concatenate(hits).mean())
+
+
 def test_agreement_without_labels(exported):
     model, path = exported
     other = keras.models.clone_model(model)

@@ -155,6 +155,8 @@ class _Quality:
             found.columns += tuple(alike.values)
             found.notes += alike.notes
         found.notes += self._notes
+        if samples < 2:  # which says nothing about others
+            found.replicates = {}
         return found
 
 

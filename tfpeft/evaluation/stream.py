@@ -5,7 +5,6 @@ import typing
 import keras
 import numpy as np
 
-from tfpeft.core.arguments import InputError
 from tfpeft.core.arrays import to_numpy
 from tfpeft.core.data import read
 
@@ -55,6 +54,9 @@ def chunks(data, subjects):
             keras.tree.map_structure(to_numpy, part)
             for part in (inputs if batch.y is None else batch.y, batch.sample_weight)
         )
+        if parts and _shapes((y, weight, outputs)) != _shapes(parts[0]):
+            yield _chunk(x, parts, samples, batch.y is not None)
+            parts, samples, size, x = [], 0, 0, None
         if x is None:
             x = keras.tree.map_structure(to_numpy, inputs)
         parts.append((y, weight, outputs))
@@ -68,16 +70,14 @@ def chunks(data, subjects):
 
 
 def _chunk(x, parts, samples, has_labels):
-    if len(parts) == 1:
-        return Chunk(x, *parts[0], samples, has_labels)
-    try:
-        joined = keras.tree.map_structure(_concatenated, *parts)
-    except ValueError as error:
-        raise InputError(
-            "Received invalid `data`, expected batches of one structure and shape of labels. "
-            f"Received: {' '.join(str(error).split())[:200]}"
-        ) from error
+    joined = parts[0] if len(parts) == 1 else keras.tree.map_structure(_concatenated, *parts)
     return Chunk(x, *joined, samples, has_labels)
+
+
+def _shapes(part):
+    """Returns the keys and the shapes of a structure; texts may be longer in one batch."""
+    found = keras.tree.flatten_with_path(part)
+    return [(path, None if leaf is None else leaf.shape[1:]) for path, leaf in found]
 
 
 def _concatenated(*leaves):

@@ -45,7 +45,7 @@ class KerasSubject:
             )
         else:
             outputs = self._model.predict_on_batch(x)
-        return {key: np.asarray(each) for key, each in graph.outputs_by_key(outputs).items()}
+        return {key: _as_numbers(each) for key, each in graph.outputs_by_key(outputs).items()}
 
     def last_activation(self, output):
         """Returns the name of the activation that makes an output; None if it is not known."""
@@ -78,6 +78,9 @@ class KerasSubject:
                 exported.size_bytes,
                 exported.gzip_bytes,
             )
+            if len(file.signatures) > 1:
+                notes.append("no latency: its file has a signature per task")
+                file = None
         except ValueError as error:  # also of Keras, where it cannot trace the model
             notes.append(f"no .tflite file, so no bytes and no latency: {last_cause(error)}")
             file = size_bytes = gzip_bytes = None
@@ -132,6 +135,12 @@ class FileSubject:
             "notes": (_NO_MACS,) if macs is None else (),
         }
         return found, file
+
+
+def _as_numbers(outputs):
+    """Returns an array of a type that NumPy computes with, as bfloat16 and float16 are not."""
+    outputs = np.asarray(outputs)
+    return outputs if outputs.dtype.name in ("float32", "float64") else outputs.astype("float32")
 
 
 def _by_position(structure, model):

@@ -130,8 +130,8 @@ class _OfAll:
             raise invalid("metrics", expected, self._function)
 
     def result(self, samples):
-        y, outputs = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        with _Errors(self.name, y, outputs):
+        with _Errors(self.name, *self._kept[0]):
+            y, outputs = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
             return np.asarray(_call(self._function, y, outputs)), None
 
 
