@@ -143,7 +143,7 @@ def test_a_lambda_runs_where_it_is_allowed(tmp_path):
 @pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.model"])
 def test_what_keras_3_compiled_is_restored(tmp_path, name):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    model.compile(keras.optimizers.Adam(0.125), "mse", metrics=["mae"])
+    model.compile(keras.optimizers.Adam(0.125), "mse", metrics=["mae"], run_eagerly=True)
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     model.save(tmp_path / ("m.h5" if name == "m.model" else name))
     if name == "m.model":
@@ -151,6 +151,7 @@ def test_what_keras_3_compiled_is_restored(tmp_path, name):
     loaded = load_model(tmp_path / name)
     assert float(loaded.optimizer.learning_rate) == 0.125
     assert int(loaded.optimizer.iterations) == (name == "m.keras")  # it alone keeps the states
+    loaded.run_eagerly = True
     figures = loaded.evaluate(np.ones((4, 3)), np.ones((4, 2)), verbose=0, return_dict=True)
     assert set(figures) == {"loss", "mae"}
     assert not open_model(tmp_path / name).compiled

@@ -95,7 +95,16 @@ def test_a_sequential_model_as_a_list_of_layers(tmp_path):
     assert loaded.input_shape == (None, 5, 2)
     np.testing.assert_allclose(loaded(x), expected, atol=1e-6)
     assert loaded.loss == "categorical_crossentropy" or loaded.loss.__name__.endswith("entropy")
+    loaded.run_eagerly = True
     assert set(loaded.evaluate(x, expected, verbose=0, return_dict=True)) == {"accuracy", "loss"}
+
+
+def test_a_sequential_model_is_rebuilt_of_a_saved_model(tmp_path):
+    model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,), name="head")])
+    models.randomize(model).save(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert [layer.name for layer in loaded.layers] == ["head"]
+    np.testing.assert_allclose(loaded(np.ones((1, 3))), model(np.ones((1, 3))), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["old.hdf5", "old.keras", "old"])
@@ -212,6 +221,7 @@ class TestCompiled:
         assert float(loaded.optimizer.learning_rate) == 0.25
         x = {name: np.ones((2, 3, 4), "float32") for name in ("a", "b")}
         y = {"x": np.eye(2, dtype="float32"), "y": np.ones((2, 2), "float32")}
+        loaded.run_eagerly = True
         figures = loaded.evaluate(x, y, verbose=0, return_dict=True)
         assert set(figures) == {"loss", "x_loss", "y_loss", "x_acc", "y_mae"}
 

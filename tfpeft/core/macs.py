@@ -57,7 +57,10 @@ def _graph_macs(graph, outer):
             case "While" | "StatelessWhile":
                 return None
             case "PartitionedCall" | "StatefulPartitionedCall":
-                inner = _graph_macs(outer._get_function(op.get_attr("f").name).graph, outer)
+                called = outer._get_function(op.get_attr("f").name)
+                if called is None:  # inside a function that was loaded from a SavedModel
+                    return None
+                inner = _graph_macs(called.graph, outer)
                 if inner is None:
                     return None
                 total += inner

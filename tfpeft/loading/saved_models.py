@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpeft.core.arguments import InputError, last_cause, unexpected
-from tfpeft.core.graph import flatten_layers
+from tfpeft.core.graph import flatten_layers, input_structure
 from tfpeft.core.registration import register
 from tfpeft.loading import saved_metadata
 from tfpeft.loading.compiled import compile_as_saved
@@ -202,7 +202,7 @@ def _check_same(model, frozen):
         batch[tensor.name] = values.astype(tensor.dtype)
     expected = keras.tree.flatten(frozen(batch if len(batch) > 1 else next(iter(batch.values()))))
     tensors = [batch[tensor.name] for tensor in model.inputs]
-    given = keras.tree.pack_sequence_as(model.input, tensors)
+    given = keras.tree.pack_sequence_as(input_structure(model), tensors)
     outputs = keras.tree.flatten(model(given, training=False))
     for index, output in enumerate(outputs):
         if not any(_is_close(output, each) for each in expected):
