@@ -60,7 +60,7 @@ def convolution(path, ordering, kernel, **options):
         layer("Flatten", "flat"),
         layer("Dense", "head", output_dim=2, init="uniform", activation="softmax", bias=True),
     ]
-    head = {"head_W": random(120, 2), "head_b": random(2)}
+    head = {"head_W": 0.02 * random(120, 2), "head_b": random(2)}
     weights = {"conv": {"conv_W": kernel, "conv_b": np.ones(4, "float32")}, "head": head}
     write(path, {"class_name": "Sequential", "config": config}, weights, **options)
     return head
