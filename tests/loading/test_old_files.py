@@ -107,6 +107,21 @@ def test_a_sequential_model_is_rebuilt_of_a_saved_model(tmp_path):
     np.testing.assert_allclose(loaded(np.ones((1, 3))), model(np.ones((1, 3))), atol=1e-6)
 
 
+def test_a_frozen_model_of_which_layers_are_said_to_train(tmp_path):
+    """Its file lists the weights of these layers first."""
+    layers = tf_keras.layers
+    base = tf_keras.Sequential([layers.Dense(3, input_shape=(3,)), layers.BatchNormalization()])
+    base.add(layers.Dense(3))
+    base.trainable = False
+    base.layers[-1].trainable = True
+    model = models.randomize(tf_keras.Sequential([base, layers.Dense(2)]))
+    model.save(tmp_path / "m.h5")
+    x = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    loaded = load_model(tmp_path / "m.h5")
+    np.testing.assert_allclose(loaded(x, training=False), model(x, training=False), atol=1e-6)
+    assert len(loaded.trainable_weights) == len(model.trainable_weights) == 2
+
+
 @pytest.mark.parametrize("name", ["old.hdf5", "old.keras", "old"])
 def test_the_content_decides_not_the_name(tmp_path, name):
     x, expected = sequential(tmp_path / "m.h5")

@@ -48,9 +48,14 @@ def recurrent():
     hidden = L.Bidirectional(L.LSTM(3, return_sequences=True, recurrent_activation="hard_sigmoid"))(
         hidden
     )
-    hidden, state = L.GRU(3, return_sequences=True, return_state=True)(hidden)
-    hidden = L.GRU(3, reset_after=False)(hidden, initial_state=state)
-    return tf_keras.Model(inputs, L.Dense(2, activation="hard_sigmoid")(hidden))
+    sequence, state = L.GRU(3, return_sequences=True, return_state=True)(hidden)
+    hidden_sequence = L.GRU(3, reset_after=False, return_sequences=True)(
+        sequence, initial_state=state
+    )
+    hidden = L.GRU(3)(hidden_sequence, initial_state=state)
+    both = L.Concatenate(name="concatenate")([sequence, hidden_sequence])
+    last = L.TimeDistributed(L.Dense(2, activation="hard_sigmoid"))(both)
+    return tf_keras.Model(inputs, [last, hidden])
 
 
 def several():

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import last_cause
+from tfpeft.core.graph import origin
 from tfpeft.loading import tensorflow_symbols
 
 _CONSTANT = "_CONSTANT_VALUE"
@@ -12,6 +13,28 @@ _CONSTANT = "_CONSTANT_VALUE"
 def new_name(name):
     """Returns a layer's name as Keras 3 takes it: without slashes."""
     return name.replace("/", "_") if isinstance(name, str) else name
+
+
+def give_unique_names(outputs):
+    """Renames operations of a graph that have the name of a layer, as those of masks may."""
+    tensors, found = keras.tree.flatten(outputs), {}
+    seen = set()
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            made = origin(tensor)
+            found[id(made.operation)] = made.operation
+            tensors += made.inputs
+    is_layer = [isinstance(each, keras.layers.Layer) for each in found.values()]
+    taken = {each.name for each, has in zip(found.values(), is_layer, strict=True) if has}
+    for each, has in zip(found.values(), is_layer, strict=True):
+        if not has:
+            name, count = each.name, 0
+            while each.name in taken:
+                count += 1
+                each.name = f"{name}.{count}"
+            taken.add(each.name)
 
 
 class Calls:

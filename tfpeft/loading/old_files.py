@@ -67,6 +67,7 @@ def model_of(file, custom_objects, safe_mode, compiled):
         old_weights.assign_h5(made, file.weights, file.keras_version)
     else:
         assign_keras(made, file.weights)
+    made.freeze()
     if compiled:
         compile_as_saved(made.layer, file.training_config, custom_objects)
     return made.layer

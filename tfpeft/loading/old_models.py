@@ -8,7 +8,7 @@ from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.loading import old_layers
 from tfpeft.loading.keras1_layers import time_distributed
 from tfpeft.loading.lambdas import lambda_layer
-from tfpeft.loading.old_calls import Calls, new_name
+from tfpeft.loading.old_calls import Calls, give_unique_names, new_name
 from tfpeft.loading.old_functions import OLD_CLASSES
 
 MODELS = ("Functional", "Model", "Network", "Sequential")
@@ -27,12 +27,24 @@ class Made:
         class_name: Its class in the file.
         name: Its name in the file.
         inside: Of a model, what it is made of, in the order of the file; None of a layer.
+        is_frozen: Whether it is a model that the file says not to train.
     """
 
     layer: keras.layers.Layer | None
     class_name: str
     name: str
     inside: list | None = None
+    is_frozen: bool = False
+
+    def freeze(self):
+        """Freezes the models that the file says not to train, when the weights are assigned.
+
+        The order of weights in the file is that of the layers' own flags, which this changes.
+        """
+        for each in self.inside or ():
+            each.freeze()
+        if self.is_frozen:
+            self.layer.trainable = False
 
 
 class OldModels:
@@ -137,13 +149,7 @@ class OldModels:
                 model.add(each.layer)
         if not model.built:
             raise InputError("the file does not say the shape of its input")
-        self._set_trainable(model, config)
-        return Made(model, class_name, name, made)
-
-    @staticmethod
-    def _set_trainable(model, config):
-        if isinstance(config, dict) and config.get("trainable") is False:
-            model.trainable = False
+        return Made(model, class_name, name, made, _is_frozen(config))
 
     def _graph_model(self, class_name, name, config):
         made = {}
@@ -160,10 +166,14 @@ class OldModels:
             calls.tensors(config["input_layers"]),
             calls.tensors(config["output_layers"]),
         )
+        give_unique_names(outputs)
         model_class = self._custom_class(class_name) or keras.Model
         model = model_class(inputs, outputs, name=new_name(name))
-        self._set_trainable(model, config)
-        return Made(model, class_name, name, list(made.values()))
+        return Made(model, class_name, name, list(made.values()), _is_frozen(config))
+
+
+def _is_frozen(config):
+    return isinstance(config, dict) and config.get("trainable") is False
 
 
 def _inner_shape(config):

@@ -72,17 +72,18 @@ def leaves_of(made):
 def _assign(made, arrays, keras_version, backend):
     """Assigns the weights of a layer or model; returns what does not fit, in words, or None."""
     leaves = list({id(leaf.layer): leaf for leaf in leaves_of(made)}.values())
-    parts = {id(leaf): [] for leaf in leaves}
+    parts = {id(leaf.layer): [] for leaf in leaves}
     left = list(arrays)
-    for are_trainable in (True, False):
-        for leaf in leaves:
-            count = _saved_count(leaf, are_trainable, keras_version, len(arrays), len(leaves))
-            parts[id(leaf)] += left[:count]
-            left = left[count:]
+    if len(leaves) == 1:  # all are of this layer, those that `renorm` adds, too
+        parts[id(leaves[0].layer)], left = left, []
+    trainable, others = _saved_order(made, keras_version, set())
+    for leaf, count in trainable + others:
+        parts[id(leaf.layer)] += left[:count]
+        left = left[count:]
     if left:
         return f"{len(arrays)} weights in the file, {len(arrays) - len(left)} in the model"
     for leaf in leaves:
-        values = converted(leaf.layer, parts[id(leaf)], keras_version, backend)
+        values = converted(leaf.layer, parts[id(leaf.layer)], keras_version, backend)
         variables = leaf_weights(leaf)
         shapes = [tuple(variable.shape) for variable in variables]
         if shapes != [value.shape for value in values]:
@@ -94,16 +95,27 @@ def _assign(made, arrays, keras_version, backend):
     return None
 
 
-def _saved_count(leaf, are_trainable, keras_version, saved, leaves):
-    """Returns how many arrays a file has for the trainable, or the other, weights of a layer."""
-    layer = leaf.layer
-    count = len(layer.trainable_weights if are_trainable else layer.non_trainable_weights)
-    if leaves == 1:
-        # All arrays are of this layer, extra ones, such as of `renorm`, too.
-        return saved if are_trainable else 0
-    if count == 3 and keras_version.startswith("1") and leaf.class_name in GATES:
-        return 3 * len(GATES[leaf.class_name])
-    return count
+def _saved_order(made, keras_version, seen):
+    """Returns the trainable and the other weights of a file: pairs of a layer and their number.
+
+    A model that was frozen as a whole lists those of its layers that are trainable first, too.
+    """
+    trainable, others = [], []
+    for each in made:
+        if each.inside is not None:
+            first, second = _saved_order(each.inside, keras_version, seen)
+            first, second = ([], first + second) if each.is_frozen else (first, second)
+        elif each.layer is None or not each.layer.weights or id(each.layer) in seen:
+            continue
+        else:
+            seen.add(id(each.layer))
+            count = len(each.layer.trainable_weights)
+            first, second = [(each, count)], [(each, len(each.layer.weights) - count)]
+            if count == 3 and keras_version.startswith("1") and each.class_name in GATES:
+                first = [(each, 3 * len(GATES[each.class_name]))]
+        trainable += first
+        others += second
+    return trainable, others
 
 
 def _finish(made):

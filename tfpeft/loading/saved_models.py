@@ -186,6 +186,7 @@ def _rebuilt(config, layer, frozen, custom_objects, safe_mode):
         raise InputError(f"{name} ({why})")
     variables = getattr(layer.loaded, "variables", [])
     assign_in_order(made, [variable.numpy() for variable in variables])
+    made.freeze()
     _check_same(made.layer, frozen)
     return made.layer
 
