@@ -110,8 +110,9 @@ def test_a_sequential_model_is_rebuilt_of_a_saved_model(tmp_path):
 def test_a_frozen_model_of_which_layers_are_said_to_train(tmp_path):
     """Its file lists the weights of these layers first."""
     layers = tf_keras.layers
-    base = tf_keras.Sequential([layers.Dense(3, input_shape=(3,)), layers.BatchNormalization()])
-    base.add(layers.Dense(3))
+    inputs = tf_keras.Input((3,))
+    hidden = layers.BatchNormalization()(layers.Dense(3)(inputs))
+    base = tf_keras.Model(inputs, layers.Dense(3)(hidden))
     base.trainable = False
     base.layers[-1].trainable = True
     model = models.randomize(tf_keras.Sequential([base, layers.Dense(2)]))
