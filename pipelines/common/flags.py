@@ -285,7 +285,8 @@ MODEL = Flag(
     "model",
     str,
     None,
-    "A trained model, a .keras or .h5 file. Sparse training may start from an untrained one.",
+    "A trained model: a .keras or .h5 file of any version of Keras, a SavedModel folder, a preset "
+    "of KerasHub, or applications:NAME. Sparse training may start from an untrained one.",
 )
 CUSTOM_OBJECTS = Flag(
     "custom_objects",

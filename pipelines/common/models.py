@@ -13,6 +13,7 @@ from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.loading.model_loading import open_model
+from tfpeft.loading.named_models import is_name
 
 KERAS_FILES = model_files.SUFFIXES
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
@@ -56,6 +57,12 @@ def call_function(reference, flag):
 def load_model(path, flag="model", custom_objects=None):
     """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names."""
     return open_model(path, f"--{flag}", custom_objects)
+
+
+def is_model(value):
+    """Whether a value of a flag names what `load_model` takes, and no function or width."""
+    path = pathlib.Path(value)
+    return path.suffix in KERAS_FILES or path.is_dir() or is_name(value)
 
 
 def load_teacher(path, custom_objects):

@@ -1,7 +1,6 @@
 """The stage in which a student learns from teachers."""
 
 import math
-import pathlib
 
 import keras
 
@@ -28,8 +27,8 @@ FLAGS = (
         "student",
         str,
         "0.5",
-        "The model that learns: a .keras or .h5 file; module:function, returning a model; or a "
-        "width such as 0.5, the teacher's architecture with that fraction of its channels.",
+        "The model that learns: what --model may be; module:function, returning a model; or a width "
+        "such as 0.5, the teacher's architecture with that fraction of its channels.",
     ),
     Flag(
         "teacher",
@@ -149,7 +148,7 @@ def _shape(split):
 def make_student(settings, inputs):
     """Returns what --student names: a file, a function, or a width of the teacher."""
     value = settings.student
-    if pathlib.Path(value).suffix in models.KERAS_FILES:
+    if models.is_model(value):
         student = models.load_model(value, "student", inputs.custom_objects)
         received = f"--student={value}"
         objective = objectives.of(inputs.data, student, received)
@@ -169,7 +168,7 @@ def make_student(settings, inputs):
 
 def _width(value):
     """Returns the width that --student is; None for a file or a function."""
-    if pathlib.Path(value).suffix in models.KERAS_FILES or ":" in value:
+    if models.is_model(value) or ":" in value:
         return None
     try:
         width = float(value)
