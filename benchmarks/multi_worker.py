@@ -13,7 +13,8 @@ states of the optimizer are equal on all workers, to the last bit.
 Workers that share cores share their speed: on few cores the samples of a worker per second of
 processor time are the figure that machines of their own would have, without a network's time.
 
-Cost: about 6 minutes on 2 cores that do other work, too, with --steps=20. The table with machine and date is in README.md.
+Cost: about 6 minutes on 2 cores that do other work, too, with --steps=20. The table with machine
+and date is in README.md.
 """
 
 import hashlib

@@ -7,6 +7,7 @@ import pathlib
 import random
 import signal
 import sys
+import tempfile
 import traceback
 
 import keras
@@ -30,6 +31,7 @@ def run(job, index, addresses, folder):
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     )
     os.chdir(folder)
+    tempfile.tempdir = str(folder)  # forked processes remove nothing when they end
     with open(folder / f"{job}-{index}.log", "w") as log, contextlib.redirect_stdout(log):
         os.dup2(log.fileno(), sys.stderr.fileno())
         try:
