@@ -27,8 +27,8 @@ FLAGS = (
         "student",
         str,
         "0.5",
-        "The model that learns: what --model may be; module:function, returning a model; or a width "
-        "such as 0.5, the teacher's architecture with that fraction of its channels.",
+        "The model that learns: what --model may be; module:function, returning a model; or a width"
+        " such as 0.5, the teacher's architecture with that fraction of its channels.",
     ),
     Flag(
         "teacher",
