@@ -7,7 +7,7 @@ The time of a pass, which reads the data and has all figures and intervals in th
 with that of `model.predict` on the same dataset, and for a .tflite file with that of an interpreter
 on all cores that is fed the same batches. What evaluate measures once, whatever the data, comes in
 a column of its own: the export of a Keras model, its MACs, and the latency of its file. The passes
-alternate, and the median of the rounds counts.
+alternate, and the median of the rounds counts; beside other work the ratio of CPU time says more.
 
 The memory is the peak of a process that evaluates a stream of random images, of which none is
 kept, beyond that of a process that has the same model and predicts one batch.
@@ -107,6 +107,12 @@ def seconds(function):
     return time.perf_counter() - started
 
 
+def both_seconds(function):
+    """Returns the seconds of a function, and those that all its threads compute."""
+    started = time.process_time()
+    return seconds(function), time.process_time() - started
+
+
 def time_passes():
     """Returns rows of the table of times."""
     model, data = cnn(), images(FLAGS.samples)
@@ -129,12 +135,14 @@ def time_passes():
         }
         for name, (baseline, one_pass, evaluated) in kinds.items():
             baseline(), one_pass()  # both are traced, and their memory is there
-            times = [(seconds(baseline), seconds(one_pass)) for _ in range(FLAGS.rounds)]
-            before, after = (statistics.median(each) for each in zip(*times, strict=True))
+            times = [
+                (*both_seconds(baseline), *both_seconds(one_pass)) for _ in range(FLAGS.rounds)
+            ]
+            before, cpu_before, after, cpu_after = map(statistics.median, zip(*times, strict=True))
             few = data.take(1)
             fixed = seconds(lambda few=few, model=evaluated: tfpeft.evaluate(model, few))
-            cells = (f"{before:.2f}", f"{after:.2f}", f"{after / before:.2f}", f"{fixed:.2f}")
-            rows.append([name, *cells])
+            ratios = (f"{after / before:.2f}", f"{cpu_after / cpu_before:.2f}")
+            rows.append([name, f"{before:.2f}", f"{after:.2f}", *ratios, f"{fixed:.2f}"])
             print(rows[-1], flush=True)
     return rows
 
@@ -178,7 +186,8 @@ def main(argv):
         run_child()
         return
     print(machine.describe(), flush=True)
-    header = ["", "seconds", "a pass of evaluate", "ratio", "evaluate of one batch"]
+    columns = ("seconds", "a pass of evaluate", "ratio", "ratio of CPU time")
+    header = ["", *columns, "evaluate of one batch"]
     print(f"\n{FLAGS.samples:,} images of 28x28, batches of {FLAGS.batch_size}\n", flush=True)
     print(markdown_table(header, time_passes()), flush=True)
     own, peak, spent = peak_memory()

@@ -33,7 +33,7 @@ def check_numbers(arrays, name):
         if not (np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.bool_)):
             dtype = "string" if array.dtype.kind in "OSU" else array.dtype
             raise invalid_data(name, "arrays of numbers", f"{where} of type {dtype}")
-        if not np.all(np.isfinite(array)):
+        if array.dtype.kind not in "biu" and not np.all(np.isfinite(array)):
             raise invalid_data(name, "finite numbers", f"NaN or infinity in {where}")
 
 

@@ -38,20 +38,9 @@ class Sums:
     def __init__(self, columns):
         self.rows = np.zeros((GROUPS, columns))
 
-    def add(self, column, groups, values):
-        """Adds a value per sample, (samples,), to a column."""
-        self.rows[:, column] += np.bincount(groups, values, GROUPS)
-
-    def add_at(self, groups, columns, values):
-        """Adds values, each to its own group and column; arrays of one shape."""
-        cells = np.asarray(groups) * self.rows.shape[1] + columns
-        np.add.at(
-            self.rows.reshape(-1), cells.ravel(), np.broadcast_to(values, cells.shape).ravel()
-        )
-
     def add_rows(self, first, groups, values):
         """Adds values of several columns, (samples, columns), from the column `first` on."""
-        order = np.argsort(groups, kind="stable")
+        order = np.argsort(groups.astype("uint16"), kind="stable")  # a radix sort
         found, starts = np.unique(groups[order], return_index=True)
         last = first + values.shape[1]
         self.rows[found, first:last] += np.add.reduceat(values[order], starts, axis=0)

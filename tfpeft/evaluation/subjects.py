@@ -111,9 +111,9 @@ class FileSubject:
         if self._program is None:
             self._program = self._file.on_all_cores(self._signature)
         # An error names the argument of `evaluate`, not of `predict`.
-        check_numbers(self._program.arrange(keras.tree.map_structure(to_numpy, x), "data"), "data")
-        size = len(keras.tree.flatten(x)[0])
-        outputs = self._program.run(keras.tree.map_structure(to_numpy, x), batch_size=size)
+        inputs = self._program.arrange(keras.tree.map_structure(to_numpy, x), "data")
+        check_numbers(inputs, "data")
+        outputs = self._program.run_arranged(inputs, len(next(iter(inputs.values()))))
         return _by_key(outputs)
 
     def last_activation(self, output):

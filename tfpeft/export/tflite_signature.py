@@ -177,7 +177,10 @@ class Signature:
     def run(self, x, batch_size=256):
         """Returns {name: output} for x, in float32, run in batches."""
         check_positive_integer("batch_size", batch_size)
-        inputs = self.arrange(x)
+        return self.run_arranged(self.arrange(x), batch_size)
+
+    def run_arranged(self, inputs, batch_size):
+        """Returns {name: output} for inputs that `arrange` has returned."""
         samples = len(next(iter(inputs.values())))
         step = self.batch or batch_size
         batches = {name: [] for name in self.outputs}
