@@ -340,7 +340,7 @@ def _made(task, outputs, y, model, received, output=None):
     outputs = np.asarray(outputs)
     y = outputs if y is None else np.asarray(y)
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-    task.labels(y, outputs.shape, received)  # raises for labels that do not fit
+    task.labels(y, outputs.shape, received, task.name)  # raises for labels that do not fit
     found = recognize_outputs(
         outputs,
         task.name,
