@@ -123,7 +123,7 @@ def predict_classes(settings, folder, files):
     if settings.save is not None:
         save(settings.save, found)
     if report["outputs"] is None:
-        return numbers_of(samples, found, names, report.get("task", ""))
+        return numbers_of(samples, found, names, report)
     probabilities = Outputs(**report["outputs"]).probabilities(found)
     if probabilities.shape[1:] != (len(names),):
         expected = f"the names of {probabilities.shape[1]} classes in {folder / 'labels.txt'}"
@@ -138,34 +138,41 @@ def predict_classes(settings, folder, files):
     ]
 
 
-def numbers_of(samples, outputs, names, task):
+def numbers_of(samples, outputs, names, report):
     """Returns the rows of outputs that are no probabilities of classes: a column for each output.
 
     Of labels, the names of those above one half; of positions, how many have each class; numbers as
     they are, the first ones of many.
+
+    Args:
+        samples: What is printed for each sample.
+        outputs: An array, or {name: array}.
+        names: Names of labels or classes.
+        report: The report of the run, of which `task` and `kinds` say what outputs are.
     """
-    named = (
-        outputs if isinstance(outputs, dict) else {task if isinstance(task, str) else "": outputs}
-    )
+    task, kinds = report.get("task", ""), report.get("kinds", {})
+    is_one = isinstance(task, str)
+    named = outputs if isinstance(outputs, dict) else {task if is_one else "": outputs}
     rows = []
     for number, sample in enumerate(samples):
         row = {}
         for name, values in named.items():
-            kind = task.get(name) if isinstance(task, dict) else task
-            row[name] = _text(np.asarray(values)[number], names, kind)
+            of_output = task if is_one else task.get(name)
+            half = 0.0 if kinds.get("" if is_one else name) == "logits" else 0.5
+            row[name] = _text(np.asarray(values)[number], names, of_output, half)
         rows.append({**row, "sample": sample})
     return rows
 
 
-def _text(values, names, task):
-    """Returns the outputs of a sample for a task, in words."""
+def _text(values, names, task, half):
+    """Returns the outputs of a sample for a task, in words; `half` is that of a probability."""
     if task == "multi_label":
-        found = np.flatnonzero(values > 0.5)
+        found = np.flatnonzero(values > half)
         return ", ".join(names[i] if i < len(names) else str(i) for i in found) or "none"
     if task in ("classification", "binary"):
-        return str(int(values.argmax()) if values.size > 1 else int(values.item() > 0))
+        return str(int(values.argmax()) if values.size > 1 else int(values.item() > half))
     if task == "segmentation":
-        classes = values.argmax(-1) if values.shape[-1] > 1 else (values[..., 0] > 0).astype(int)
+        classes = values.argmax(-1) if values.shape[-1] > 1 else (values[..., 0] > half).astype(int)
         numbers, counts = np.unique(classes, return_counts=True)
         pairs = zip(numbers.tolist(), counts.tolist(), strict=True)
         return ", ".join(f"{names[i] if i < len(names) else i}: {count}" for i, count in pairs)

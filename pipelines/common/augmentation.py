@@ -3,8 +3,10 @@
 import dataclasses
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from pipelines.common import objectives, samples
 from pipelines.common.errors import invalid_flag
 from pipelines.common.samples import Stream, stream_of
 from tfpeft.core.arguments import unexpected
@@ -40,6 +42,11 @@ def augmented(data, kinds, value_range, received):
     if has_masks and others[0].shape[:2] != x.shape[:2]:
         expected = f"labels of the height and width of images for --augment={','.join(kinds)}"
         raise unexpected(expected, f"{received} with {others[0].shape[:2]}")
+    if data.task == "reconstruction":
+        x, y, _ = samples.some(data.train, objectives.SAMPLES)
+        if not np.array_equal(x, y):
+            expected = f"labels that are the images for --augment={','.join(kinds)}"
+            raise unexpected(expected, f"{received} with others")
     make = Augmentation(tuple(kinds), value_range, data.task if has_masks else None)
     return dataclasses.replace(data, train=dataclasses.replace(stream, augmentation=make))
 

@@ -98,13 +98,9 @@ def outputs_of(model, x, received="--model"):
     sum to 1 are a softmax, numbers in [0, 1] of one unit, or of a model without a graph, sigmoids.
 
     Raises:
-        InputError: for several inputs or outputs, other shapes, and inputs that it does not take.
+        InputError: for several outputs, other shapes, and inputs that it does not take.
     """
-    inputs = getattr(model, "inputs", None)
-    if isinstance(inputs, list) and len(inputs) > 1:
-        names = ", ".join(tensor.name for tensor in inputs)
-        raise unexpected("a model with one input", f"{received} with {len(inputs)}: {names}")
-    x = x[:_SAMPLES]
+    x = samples.first(x, _SAMPLES)
     outputs, activation = call(model, x, received), activation_of(model)
     if not hasattr(outputs, "shape"):
         keys = f" of {len(outputs)}" if hasattr(outputs, "__len__") else ""

@@ -13,6 +13,7 @@ import numpy as np
 import tfpeft
 from pipelines.common import classifiers, samples
 from pipelines.common.errors import invalid_flag
+from pipelines.common.keras_names import Named, fitting
 from pipelines.common.models import call, predict
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.evaluation.outputs import recognize_outputs
@@ -56,13 +57,19 @@ class Request:
 
     def wanted_loss(self):
         """Returns the loss, as `compile` takes it, or None."""
-        return self.loss or (self.compilation and self.compilation.loss())
+        return self.loss or _only(self.compilation and self.compilation.loss())
 
-    def wanted_metrics(self):
-        """Returns new metrics: a list, or a list or dict of lists by output; [] without any."""
+    def compiled_metrics(self):
+        """Returns new metrics, unless flags name some: a list, or a list or dict by output."""
         if self.metrics:
-            return list(self.metrics)
-        return (self.compilation and self.compilation.metrics()) or []
+            return []
+        return _only(self.compilation and self.compilation.metrics()) or []
+
+
+def _only(structure):
+    """Returns what a dict has for its only output; others as they are."""
+    is_one = isinstance(structure, dict) and len(structure) == 1
+    return next(iter(structure.values())) if is_one else structure
 
 
 def request_of(settings, compilation=None):
@@ -143,14 +150,16 @@ class Objective:
         """Returns the `Chances` of a model, or a .tflite file, on some samples of a split."""
         if self.outputs is not None:
             return Chances([classifiers.chance_of(model, split, self.outputs)])
-        x, y, _ = samples.some(split, _CHANCE_SAMPLES)
-        found = predict(model, x)
-        found = by_name(model, found) if isinstance(self.task, dict) else {None: found}
-        y = y if isinstance(self.task, dict) else {None: y}
-        tasks = self.task if isinstance(self.task, dict) else {None: self.task}
+        x, y, weight = samples.some(split, _CHANCE_SAMPLES)
+        found, tasks = predict(model, x), self.task
+        if isinstance(tasks, dict):
+            found = by_name(model, found)
+        else:
+            found, y, tasks, weight = {None: found}, {None: y}, {None: tasks}, {None: weight}
+        weights = weight if isinstance(weight, dict) else dict.fromkeys(found, weight)
         return Chances(
             [
-                TASKS[tasks[name]].is_better_than_chance(np.asarray(y[name]), found[name], kind)
+                TASKS[tasks[name]].is_better_than_chance(y[name], found[name], kind, weights[name])
                 for name, kind in self.kinds.items()
             ]
         )
@@ -248,12 +257,12 @@ def task_of(pair, model, request, received):
 
 
 def by_name(model, outputs):
-    """Returns {name: output} of a model of several outputs."""
+    """Returns {name: output} of a model of several outputs; raises for those in a list."""
     if isinstance(outputs, dict):
         return outputs
     if isinstance(outputs, (list, tuple)):
-        names = getattr(model, "output_names", None) or range(len(outputs))
-        return {str(name): output for name, output in zip(names, outputs, strict=True)}
+        expected = "a model whose outputs have names, as of keras.Model(inputs, {name: output})"
+        raise unexpected(expected, f"{len(outputs)} outputs in a list")
     names = getattr(model, "output_names", None) or ["output"]
     return {names[0]: outputs}
 
@@ -289,50 +298,58 @@ def of(data, model, received="--model"):
         InputError: for outputs that do not fit the task, and inputs that the model does not take.
     """
     request = data.request
+    x, y, _ = samples.some(data.train, SAMPLES)
     if isinstance(data.task, str) and data.task in CLASSES:
-        x = samples.first_inputs(data.train, SAMPLES)
         outputs = classifiers.outputs_of(model, x, received)
+        given = Named(request.loss, _others(request.metrics, ("accuracy", "acc")))
+        if request.loss or request.metrics:
+            given = given.of(y, call(model, x, received), outputs.from_logits)
         return Objective(
             task=data.task,
-            loss=request.loss or outputs.loss(),
-            metrics=lambda: [outputs.accuracy(), *_others(request.metrics, ("accuracy", "acc"))],
-            extra=_others(request.metrics, ("accuracy", "acc")) or None,
+            loss=given.loss() or outputs.loss(),
+            metrics=lambda: [outputs.accuracy(), *given.metrics()],
+            extra=given.metrics() or None,
             outputs=outputs,
             **_monitor(request, "accuracy", None),
         )
-    x, y, _ = samples.some(data.train, SAMPLES)
     outputs = call(model, x, received)
     if not isinstance(data.task, dict):
         task = TASKS[data.task]
         loss, metric, kind = _made(task, outputs, y, model, received)
-        extra = _others(request.wanted_metrics(), (task.headline,))
+        given = Named(request.loss, _others(request.metrics, (task.headline,)))
+        given = given.of(y, outputs, kind.from_logits)
+
+        def others():
+            return given.metrics() or _others(request.compiled_metrics(), (task.headline,))
+
         return Objective(
             task=data.task,
-            loss=request.wanted_loss() or loss,
-            metrics=lambda: [metric(), *_others(request.wanted_metrics(), (task.headline,))],
-            extra=extra or None,
+            loss=given.loss() or request.wanted_loss() or loss,
+            metrics=lambda: [metric(), *others()],
+            extra=others() or None,
             kinds={None: kind},
             **_monitor(request, task.headline, "max" if task.higher_is_better else "min"),
         )
-    made = {
-        name: _made(TASKS[data.task[name]], output, y[name], model, f"{received}, {name}", key)
-        for key, (name, output) in _by_key(model, outputs).items()
-    }
+    made, given = {}, {}
+    for name, output in by_name(model, outputs).items():
+        task, where = TASKS[data.task[name]], f"{received}, {name}"
+        made[name] = loss, metric, kind = _made(task, output, y[name], model, where, name)
+        named = Named(request.loss, _others(request.metrics, (task.headline,)))
+        given[name] = named.of(y[name], output, kind.from_logits)
+    given = fitting(given)
+    losses = {name: given[name].loss() or loss for name, (loss, _, _) in made.items()}
+    extra = {name: each.metrics() for name, each in given.items()}
     return Objective(
         task=data.task,
         loss_weights=None if request.loss else request.loss_weights,
-        loss=request.wanted_loss() or {name: loss for name, (loss, _, _) in made.items()},
-        metrics=lambda: {name: [metric()] for name, (_, metric, _) in made.items()},
+        loss=losses if request.loss else request.wanted_loss() or losses,
+        metrics=lambda: {
+            name: [metric(), *given[name].metrics()] for name, (_, metric, _) in made.items()
+        },
+        extra=extra if request.metrics else None,
         kinds={name: kind for name, (_, _, kind) in made.items()},
         **_monitor(request, "loss", "min"),
     )
-
-
-def _by_key(model, outputs):
-    """Returns {key in a structure of outputs, or name in a file: (name, output)}."""
-    named = by_name(model, outputs)
-    keys = range(len(named)) if isinstance(outputs, (list, tuple)) else named
-    return dict(zip(keys, named.items(), strict=True))
 
 
 def _made(task, outputs, y, model, received, output=None):

@@ -170,6 +170,8 @@ def checked(pairs, received, names=None, *, model=None, request=None):
         parts = {
             split: (arrays.as_keras_takes(part[0]), *part[1:]) for split, part in parts.items()
         }
+    if task == "binary" and labels["classes"] != 2:
+        raise unexpected("two classes for --task=binary", f"{received} with {labels['classes']}")
     return Data(**parts, **labels, task=task, request=request)
 
 

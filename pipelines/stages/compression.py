@@ -270,6 +270,7 @@ def run_stages(settings, folder, names):
         "test_samples": samples.count(data.test),
         "task": last.task,
         "outputs": None if last.outputs is None else dataclasses.asdict(last.outputs),
+        "kinds": {name or "": kind.kind for name, kind in last.kinds.items()},
         "devices": devices.describe(folder, quantize.STAGE.file, devices.targets_of(settings)),
     }
     write_report(folder, comparison, facts)

@@ -52,27 +52,33 @@ class Chance:
         return f"{value:.4g}" if self.metric in ("rmse", "mse") else f"{value:.1%}"
 
 
-def constant_predictions(task, y, classes):
+def constant_predictions(task, y, classes, weight=None):
     """Returns the best constant prediction, for each sample, and its `Outputs`.
 
     Args:
         task: The name of the task.
         y: Labels as the statistics of the task take them.
         classes: How many classes there are.
+        weight: A weight per sample, or per position; None for 1.
     """
+    weight = np.ones(len(y)) if weight is None else weight
+    weight = weight.reshape(weight.shape + (1,) * (y.ndim - weight.ndim))
+    weight = np.broadcast_to(weight, y.shape)
     if task in ("regression", "reconstruction"):
         axes = tuple(range(y.ndim - 1)) if task == "regression" else 0
-        return np.broadcast_to(y.mean(axis=axes), y.shape), Outputs("values", y.shape[-1])
+        mean = np.average(y, axis=axes, weights=weight)
+        return np.broadcast_to(mean, y.shape), Outputs("values", y.shape[-1])
     if task == "multi_label":
-        counts = y.sum(axis=0)
+        counts = (y * weight).sum(axis=0)
         order = np.argsort(-counts, kind="stable")
         # The F1 of all labels together, of predicting the k most frequent ones.
-        f1 = 2 * np.cumsum(counts[order]) / (len(y) * np.arange(1, len(order) + 1) + counts.sum())
+        predicted = weight[:, 0].sum() * np.arange(1, len(order) + 1)
+        f1 = 2 * np.cumsum(counts[order]) / (predicted + counts.sum())
         constant = np.zeros(y.shape[1])
         constant[order[: int(np.argmax(f1)) + 1]] = 1
         return np.broadcast_to(constant, y.shape), Outputs("sigmoid", y.shape[1])
     constant = np.zeros(classes)
-    constant[np.argmax(np.bincount(y.ravel(), minlength=classes))] = 1
+    constant[np.argmax(np.bincount(y.ravel(), weight.ravel(), classes))] = 1
     return np.broadcast_to(constant, (*y.shape, classes)), Outputs("softmax", classes)
 
 

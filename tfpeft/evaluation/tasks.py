@@ -115,12 +115,19 @@ class Task:
         return self._constant(self._checked(y, outputs), outputs).values[self.headline]
 
     def is_better_than_chance(
-        self, y: np.ndarray, predictions: np.ndarray, outputs: Outputs
+        self,
+        y: np.ndarray,
+        predictions: np.ndarray,
+        outputs: Outputs,
+        sample_weight: np.ndarray | None = None,
     ) -> Chance:
         """Returns the `Chance` of labels and predictions in arrays; see `figures`."""
-        found = self.figures(y, predictions, outputs)
-        y = self._checked(y, outputs, np.shape(predictions))
-        return compare_with_chance(self, found, self._constant(y, outputs), y)
+        found = self.figures(y, predictions, outputs, sample_weight)
+        shape = np.shape(predictions)
+        shape = (*shape, 1) if len(shape) == 1 else shape
+        weight, y = check_weight(sample_weight, shape, self), np.asarray(y)
+        y = self._checked(y if weight is None else _without_ignored(y, weight), outputs, shape)
+        return compare_with_chance(self, found, self._constant(y, outputs, weight), y)
 
     def _checked(self, y, outputs, shape=None):
         y = check_array(y)
@@ -130,8 +137,9 @@ class Task:
             shape = y.shape if is_row else (*y.shape, outputs.units)
         return self.labels(y, shape, "the model", self.name)
 
-    def _constant(self, y, outputs):
-        return self.figures(y, *constant_predictions(self.name, y, outputs.classes))
+    def _constant(self, y, outputs, weight=None):
+        constant = constant_predictions(self.name, y, outputs.classes, weight)
+        return self.figures(y, *constant, weight)
 
 
 class Accumulator:

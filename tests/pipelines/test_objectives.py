@@ -1,0 +1,128 @@
+"""Losses and metrics that flags name, for the outputs and labels of a model."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipelines import predict
+from pipelines.common import augmentation, splits
+from pipelines.common.compilation import Compilation
+from pipelines.common.keras_names import Named, fitting
+from pipelines.common.objectives import Request
+from tfpeft.core.arguments import InputError
+from tfpeft.evaluation.outputs import Outputs
+from tfpeft.evaluation.tasks import TASKS
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(30, 3)).astype("float32")
+CLASSES = RNG.integers(0, 3, 30)
+LABELS = RNG.integers(0, 2, (30, 3))
+
+
+@pytest.mark.parametrize("name", ["categorical_crossentropy", "SparseCategoricalCrossentropy"])
+def test_a_loss_for_classes_takes_class_numbers_and_logits(name):
+    exponents = np.exp(LOGITS)
+    own = exponents[np.arange(30), CLASSES] / exponents.sum(1)
+    loss = Named(name, []).of(CLASSES, LOGITS, True).loss()
+    assert float(loss(CLASSES, LOGITS)) == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["binary_crossentropy", "BinaryFocalCrossentropy"])
+def test_a_loss_of_labels_takes_logits(name):
+    loss = Named(name, []).of(LABELS, LOGITS, True).loss()
+    expected = keras.losses.get(name)(LABELS, 1 / (1 + np.exp(-LOGITS)))
+    assert float(np.mean(loss(LABELS, LOGITS))) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_metrics_take_class_numbers_and_logits():
+    (accuracy,) = Named(None, ["categorical_accuracy"]).of(CLASSES, LOGITS, True).metrics()
+    assert float(accuracy(CLASSES, LOGITS)) == pytest.approx(np.mean(LOGITS.argmax(1) == CLASSES))
+    names = ["binary_accuracy", "precision"]
+    accuracy, precision = Named(None, names).of(LABELS, LOGITS, True).metrics()
+    assert float(accuracy(LABELS, LOGITS)) == pytest.approx(np.mean((LOGITS > 0) == LABELS))
+    assert float(precision(LABELS, LOGITS)) == pytest.approx(LABELS[LOGITS > 0].mean())
+
+
+def test_a_loss_and_metrics_that_do_not_fit():
+    with pytest.raises(InputError, match="--loss=mse.*labels of shape"):
+        Named("mse", []).of(CLASSES, LOGITS, True).loss()
+    for name in ("mae", "f1_score", "mean_io_u"):
+        with pytest.raises(InputError, match=name):
+            Named(None, [name]).of(CLASSES, LOGITS, True).metrics()
+
+
+def test_metrics_of_several_outputs_are_of_those_that_they_fit():
+    named = Named(None, ["mae"])
+    numbers = named.of(LOGITS[:, 0], LOGITS[:, :1], False)
+    found = fitting({"kind": named.of(CLASSES, LOGITS, True), "size": numbers})
+    assert [each.metric_names for each in found.values()] == [[], ["mae"]]
+    with pytest.raises(InputError, match="mae"):
+        fitting({"kind": named.of(CLASSES, LOGITS, True)})
+
+
+def test_a_loss_and_metrics_by_the_name_of_the_only_output():
+    request = Request(compilation=Compilation({"loss": {"a": "mse"}, "metrics": {"a": ["mae"]}}))
+    assert request.wanted_loss() is keras.losses.mean_squared_error
+    assert request.compiled_metrics() == ["mae"]
+
+
+def test_several_inputs_with_a_class_per_sample():
+    inputs = {name: keras.Input((2,), name=name) for name in ("left", "right")}
+    both = keras.layers.Concatenate()(list(inputs.values()))
+    model = keras.Model(inputs, keras.layers.Dense(3)(both))
+    x = dict.fromkeys(inputs, RNG.normal(size=(30, 2)))
+    data = splits.checked({"train": (x, np.arange(30) % 3)}, "mine", model=model)
+    assert str(data.for_model(model)[1]) == "logits of 3 classes"
+
+
+def test_three_classes_are_not_binary():
+    request = Request(task="binary")
+    with pytest.raises(InputError, match="two classes.*with 3"):
+        splits.checked({"train": (LOGITS, np.arange(30) % 3)}, "mine", request=request)
+
+
+def test_outputs_in_a_list_raise_before_training():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, [keras.layers.Dense(1, name=name)(inputs) for name in "ab"])
+    y = {"a": LOGITS[:, 0], "b": LOGITS[:, 1]}
+    with pytest.raises(InputError, match="outputs have names.*2 outputs in a list"):
+        splits.checked({"train": (LOGITS, y)}, "mine", model=model)
+
+
+def test_pixels_without_a_class_do_not_count_as_chance():
+    outputs, task = Outputs("logits", 2), TASKS["segmentation"]
+    y = RNG.integers(0, 2, (40, 8))
+    logits, weight = np.eye(2)[y], RNG.integers(0, 2, y.shape)
+    found = task.is_better_than_chance(np.where(weight, y, -1), logits, outputs, weight)
+    share = (weight * y).sum() / weight.sum()
+    assert (found.value, found.is_better) == (1.0, True)
+    assert found.constant == pytest.approx(max(share, 1 - share) / 2)
+
+
+def test_the_constant_prediction_is_that_of_weighted_samples():
+    y, weight = np.array([0.0, 10.0, 20.0]), np.array([3.0, 1.0, 0.0])
+    found = TASKS["regression"].is_better_than_chance(y, y, Outputs("values", 1), weight)
+    assert found.constant == pytest.approx(np.sqrt((3 * 2.5**2 + 7.5**2) / 4))
+
+
+def test_clean_images_beside_noisy_ones_are_not_augmented():
+    x = RNG.normal(size=(40, 4, 4, 1)).astype("float32")
+    data = splits.checked({"train": (x + 1, x)}, "mine")
+    with pytest.raises(InputError, match="labels that are the images"):
+        augmentation.augmented(data, ("flip",), None, "mine")
+
+
+@pytest.mark.parametrize(("kind", "half"), [("logits", 0.0), ("sigmoid", 0.5)])
+def test_predictions_of_logits_and_of_sigmoids(kind, half):
+    high, low = half + 0.2, half - 0.2
+
+    def shown(task, values):
+        report = {"task": task, "kinds": {"": kind}}
+        (row,) = predict.numbers_of(["s"], np.array([values]), ["cat", "dog"], report)
+        return row[task]
+
+    assert shown("multi_label", [low, high]) == "dog"
+    assert shown("segmentation", [[low], [high], [low]]) == "cat: 2, dog: 1"
+    report = {"task": {"a": "binary"}, "kinds": {"a": kind}}
+    rows = predict.numbers_of("st", {"a": np.array([[low], [high]])}, [], report)
+    assert [row["a"] for row in rows] == ["0", "1"]
