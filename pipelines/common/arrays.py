@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.core.arguments import InputError, unexpected
+from tfpeft.evaluation.labels import is_one_hot
 
 _WEIGHTS = "sample weights >= 0, one per sample or per position"
 
@@ -204,7 +205,7 @@ def _classes(y, task, names, received):
             raise unexpected(expected, f"{received} with {y.shape}")
         count = y.shape[1]
     else:
-        count = max(2, int(y.max()) + 1)
+        count = y.shape[-1] if is_one_hot(y) else max(2, int(y.max()) + 1)
     if names and len(names) < count:
         raise unexpected(f"{count} --classes, as labels have", f"{', '.join(names)}")
     return len(names) if names else count

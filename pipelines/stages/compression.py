@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 
 import tfpeft
 from pipelines.common import (
@@ -62,7 +63,7 @@ _REPORT = {
     "rows": reports.ROWS,
     "size_ratio": (float, None),
     "accuracy_drop": (float, None),
-    "metrics": {str: {"teacher": float, "file": float, "loss": float}},
+    "metrics": {str: {"teacher": float, "file": float, "loss": numbers.Real}},  # or infinite
     "test_samples": int,
     "teacher_file": str,
 }
@@ -351,7 +352,10 @@ def _lost(first, last, task):
         if None in (teacher, file):
             continue
         change = (teacher - file) if of_task.higher_is_better else (file - teacher)
-        loss = 100 * change / abs(teacher) if teacher else (0.0 if not change else math.inf)
+        if teacher:
+            loss = 100 * change / abs(teacher)
+        else:
+            loss = math.copysign(math.inf, change) if change else 0.0
         found[key] = {"teacher": teacher, "file": file, "loss": loss}
     return found
 

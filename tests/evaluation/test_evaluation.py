@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import tfpeft
 from tests.evaluation.networks import X, Y, by_hand, net, rng, write
-from tfpeft.evaluation.tables import plot_accuracy_size
 from tfpeft.export.tflite_file import TFLiteFile
 
 
@@ -104,7 +103,7 @@ def test_the_model_is_left_as_it_is():
         np.testing.assert_array_equal(weight.numpy(), expected)
 
 
-def test_tables_json_and_plot(tmp_path):
+def test_tables_and_json():
     comparison = tfpeft.compare({"one": net(), "two": net("softmax")}, (X, Y))
     rows = json.loads(comparison.to_json())
     assert rows["one"]["accuracy"] == comparison["one"].accuracy
@@ -116,9 +115,6 @@ def test_tables_json_and_plot(tmp_path):
     markdown = comparison.to_markdown().splitlines()
     assert markdown[2].startswith("| one | ")
     assert len({line.count("|") for line in markdown[:4]}) == 1
-    plot_accuracy_size(rows, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
 
 
 @pytest.mark.parametrize(

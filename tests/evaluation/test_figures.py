@@ -199,7 +199,7 @@ def test_what_a_model_is_trained_with_is_what_is_measured(task, outputs, y, z):
         keras.saving.serialize_keras_object(task.training_metric(outputs))
     )
     metric.update_state(y, z)
-    assert metric.name == task.monitor
+    assert metric.name == task.headline
     assert float(metric.result()) == pytest.approx(found[task.headline], rel=1e-5)
     loss = task.loss(outputs)
     expected = found["loss"] if "loss" in found else np.mean((y - z) ** 2)

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from pipelines import predict
-from pipelines.common import augmentation, splits
+from pipelines.common import arrays, augmentation, splits
 from pipelines.common.compilation import Compilation
 from pipelines.common.keras_names import Named, fitting
 from pipelines.common.objectives import Request
+from pipelines.stages import compression
 from tfpeft.core.arguments import InputError
+from tfpeft.core.json_files import mismatch
 from tfpeft.evaluation.outputs import Outputs
 from tfpeft.evaluation.tasks import TASKS
 
@@ -64,6 +66,26 @@ def test_a_loss_and_metrics_by_the_name_of_the_only_output():
     request = Request(compilation=Compilation({"loss": {"a": "mse"}, "metrics": {"a": ["mae"]}}))
     assert request.wanted_loss() is keras.losses.mean_squared_error
     assert request.compiled_metrics() == ["mae"]
+
+
+def test_what_is_lost_of_a_metric_that_is_zero():
+    def lost(teacher, file, task):
+        name = TASKS[task].headline
+        rows = [{"metrics": {name: value}} for value in (teacher, file)]
+        found = compression._lost(*rows, task)
+        assert mismatch({"metrics": found}, {"metrics": compression._REPORT["metrics"]}) is None
+        return found[name]["loss"]
+
+    assert lost(0.0, 0.5, "multi_label") == -np.inf
+    assert lost(0.0, 0.5, "regression") == np.inf
+    assert lost(0.0, 0.0, "regression") == 0
+    assert lost(0.8, 0.6, "multi_label") == pytest.approx(25)
+
+
+def test_one_hot_rows_of_positions_say_how_many_classes_there_are():
+    y = np.eye(4)[RNG.integers(0, 3, (5, 6, 6))]
+    assert arrays.labels_of(y, "segmentation", None, "mine")["classes"] == 4
+    assert arrays.labels_of(y.argmax(-1), "segmentation", None, "mine")["classes"] == 3
 
 
 def test_several_inputs_with_a_class_per_sample():

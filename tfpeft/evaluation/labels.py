@@ -84,11 +84,6 @@ def is_one_hot(y):
     return y.shape[-1] > 1 and is_zero_one(y) and bool(np.all(y.sum(axis=-1) == 1))
 
 
-def are_whole(y):
-    """Whether labels are whole numbers >= 0, as class numbers are."""
-    return bool(np.all(y == np.floor(y)) and y.min() >= 0)
-
-
 def invalid_labels(expected, received):
     """Returns the error for labels, or their weights, in `data`."""
     return InputError(f"Received invalid `data`, expected {expected}. Received: {received}")

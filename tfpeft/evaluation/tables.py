@@ -1,6 +1,5 @@
-"""Tables and a plot of evaluations; rows are {name: `Evaluation.as_dict()`}."""
+"""Tables of evaluations; rows are {name: `Evaluation.as_dict()`}."""
 
-from tfpeft.reports.plots import path_plot
 from tfpeft.reports.tables import markdown_table, text_table
 
 _QUALITY = {  # figure -> title and factor of those that are fractions
@@ -57,21 +56,6 @@ def difference_lines(first, differences):
             f"(95%: {low:+{digits}} to {high:+{digits}}){verdict}"
         )
     return lines
-
-
-def plot_accuracy_size(rows, path):
-    """Writes a PNG: accuracy against the size of the file, a point per row."""
-    points = {
-        name: (row["size_bytes"] / 1e3, 100 * row["accuracy"])
-        for name, row in rows.items()
-        if row["size_bytes"] is not None
-    }
-    path_plot(
-        path,
-        points,
-        x_label="size of the .tflite file, kB",
-        y_label="accuracy on test data, %",
-    )
 
 
 def _table(rows):

@@ -45,11 +45,6 @@ class Task:
     statistics: type[Statistics]
     labels: typing.Callable
 
-    @property
-    def monitor(self) -> str:
-        """The name of `training_metric` in the logs of `fit`, without "val_" of validation."""
-        return self.headline
-
     def loss(self, outputs: Outputs):
         """Returns the loss of Keras to train a model with that has these outputs."""
         if outputs.kind == "values":
