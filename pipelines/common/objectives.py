@@ -286,7 +286,8 @@ def _task_of_labels(x, y, received):
             return "regression"
     if hasattr(x, "shape") and x.shape == y.shape and y.dtype.kind == "f":
         return "reconstruction"
-    if y.dtype.kind != "f" or np.all(y == np.floor(y)):
+    of_positions = not hasattr(x, "shape") or x.ndim > 2 or x.shape == y.shape
+    if of_positions and (y.dtype.kind != "f" or np.all(y == np.floor(y))):
         return "segmentation"
     return "regression"
 

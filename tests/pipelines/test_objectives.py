@@ -97,6 +97,21 @@ def test_several_inputs_with_a_class_per_sample():
     assert str(data.for_model(model)[1]) == "logits of 3 classes"
 
 
+def test_whole_numbers_are_positions_or_targets():
+    y = np.arange(60).reshape(30, 2)
+    parts = {
+        "targets": (LOGITS, y),
+        "tokens": (y, y),
+        "sequences": (RNG.normal(size=(30, 2, 5)), y),
+    }
+    tasks = {name: splits.checked({"train": part}, "mine").task for name, part in parts.items()}
+    assert tasks == {
+        "targets": "regression",
+        "tokens": "segmentation",
+        "sequences": "segmentation",
+    }
+
+
 def test_three_classes_are_not_binary():
     request = Request(task="binary")
     with pytest.raises(InputError, match="two classes.*with 3"):
