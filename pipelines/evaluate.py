@@ -37,7 +37,7 @@ def main(settings, paths):
         None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
     )
     request = objectives.request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
-    data = datasets.load_given(settings, first, request)
+    data = datasets.load_given(settings, first, request, paths[0])
     if settings.format == "table":  # others are read by programs
         print(data, flush=True)
     kinds, shape = [], None

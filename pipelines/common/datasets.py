@@ -31,7 +31,7 @@ IMAGE_SIZE = 64  # of a folder, where neither --image_size nor a model says othe
 _LARGEST_PIXELS = {"uint8": 255.0, "uint16": 65535.0}  # by the type of arrays
 
 
-def load_given(settings, model=None, request=None):
+def load_given(settings, model=None, request=None, model_name="--model"):
     """Loads what the flags of data name, for a model, if there is one, and a `Request`."""
     return load(
         settings.dataset,
@@ -44,6 +44,7 @@ def load_given(settings, model=None, request=None):
         augment=vars(settings).get("augment", ()),  # of scripts that train
         model=model,
         request=request,
+        model_name=model_name,
     )
 
 
@@ -59,6 +60,7 @@ def load(
     augment=(),
     model=None,
     request=None,
+    model_name="--model",
 ):
     """Loads what --dataset names; --help of every script lists the forms.
 
@@ -106,7 +108,9 @@ def load(
     value_range = _value_range(pairs["train"], pixel_range, largest)
     if pixel_range is not None:
         pairs = _scaled(pairs, pixel_range, largest, received)
-    data = splits.checked(pairs, received, names, model=model, request=request)
+    data = splits.checked(
+        pairs, received, names, model=model, request=request, model_name=model_name
+    )
     if table is not None:
         data = dataclasses.replace(data, table=table)
     if augment:

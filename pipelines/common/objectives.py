@@ -210,14 +210,15 @@ def _soft_loss(task, output=None):
     return kinds[task](output=output)
 
 
-def task_of(pair, model, request, received):
+def task_of(pair, model, request, received, model_name="--model"):
     """Returns the task of samples: a name of `TASKS`, or {name of an output: name of a task}.
 
     Args:
         pair: Arrays (x, y, sample_weight) of some samples, y None where there are no labels.
         model: The model that is given, a Keras model or a `TFLiteFile`, or None.
         request: The `Request`.
-        received: What an error names.
+        received: What an error names for the data.
+        model_name: What an error names for the model.
     """
     x, y, _ = pair
     if request.task is not None and not isinstance(y, dict):
@@ -231,7 +232,7 @@ def task_of(pair, model, request, received):
                 f"{received} with {', '.join(y)}",
             )
         return _task_of_labels(x, y, received)
-    outputs = call(model, x, "--model")
+    outputs = call(model, x, model_name)
     if not isinstance(y, dict):
         found = _task_of_labels(x, y, received)
         if found == "classification" and not classifiers.is_of_numbers(request.loss_name):

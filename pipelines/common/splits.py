@@ -79,13 +79,8 @@ class Data:
         `model` and `received` are what an error names for the model and for the data.
         """
         x = samples.first_inputs(self.train, 1)
-        if shape is None or None in shape or not hasattr(x, "shape") or x.shape[1:] == shape:
+        if _in_shape(x, shape, model, received) is x:
             return self
-        if not _same_but_for_ones(shape, x.shape[1:]):
-            raise InputError(
-                f"Received a model and a dataset that do not fit: {model} expects inputs of "
-                f"shape {shape}. Received: {received} with {x.shape[1:]}"
-            )
         return self.with_inputs(lambda x: _reshaped(x, (-1, *shape)))
 
     def for_model(self, model, name="--model"):
@@ -125,7 +120,7 @@ def _same_but_for_ones(shape, other):
     return np.prod(shape) == np.prod(other) and (flat or dense == other_dense)
 
 
-def checked(pairs, received, names=None, *, model=None, request=None):
+def checked(pairs, received, names=None, *, model=None, request=None, model_name="--model"):
     """Returns `Data` of split -> samples, of which "train" must be one.
 
     Where test data is missing, a fifth of the training data becomes it, and where validation data
@@ -139,6 +134,7 @@ def checked(pairs, received, names=None, *, model=None, request=None):
         names: Names of the classes, or of the labels, in their order; None for what labels say.
         model: The model that is given, a Keras model or a `TFLiteFile`, or None.
         request: The `objectives.Request`; None for one without wishes.
+        model_name: What an error names for the model.
     """
     request, types = request or Request(), arrays.types_of(model)
     parts = {
@@ -153,8 +149,9 @@ def checked(pairs, received, names=None, *, model=None, request=None):
         parts = streams.readable(parts, received, types)
     _check_shapes(parts, received)
     some = samples.some(parts["train"], objectives.SAMPLES)
-    some = some._replace(x=_in_shape(some.x, None if model is None else input_shape(model)))
-    task = objectives.task_of(some, model, request, received)
+    shape = None if model is None else input_shape(model)
+    some = some._replace(x=_in_shape(some.x, shape, model_name, received))
+    task = objectives.task_of(some, model, request, received, model_name)
     is_class = task in objectives.CLASSES if isinstance(task, str) else False
     if task != "reconstruction" and not _has_labels(parts["train"]):
         raise unexpected(f"samples (x, y) with labels for {task}", f"{received} without labels")
@@ -237,10 +234,16 @@ def divided(parts, *, is_class, received):
     return {split: parts[split] for split in SPLITS}
 
 
-def _in_shape(x, shape):
-    if shape is None or None in shape or not hasattr(x, "shape"):
+def _in_shape(x, shape, model, received):
+    """Returns inputs in the shape (...) of a model's input, or x itself where it has that shape."""
+    if shape is None or None in shape or not hasattr(x, "shape") or tuple(x.shape[1:]) == shape:
         return x
-    return _reshaped(x, (-1, *shape)) if _same_but_for_ones(shape, tuple(x.shape[1:])) else x
+    if not _same_but_for_ones(shape, tuple(x.shape[1:])):
+        raise InputError(
+            f"Received a model and a dataset that do not fit: {model} expects inputs of "
+            f"shape {shape}. Received: {received} with {tuple(x.shape[1:])}"
+        )
+    return _reshaped(x, (-1, *shape))
 
 
 def _rows(part, rows):

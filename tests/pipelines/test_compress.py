@@ -49,9 +49,12 @@ def plain(tmp_path_factory):
 def plain_runs(plain):
     """A function that compresses a model of that folder, once, and returns the run's folder."""
     options = {
-        "functional.keras": [],
-        "sequential.h5": ["--student=plain:student"],
-        "subclassed.keras": ["--student=plain:student", "--custom_objects=plain.py"],
+        "functional.keras": ["--stages=prune_channels,prune,quantize"],
+        "sequential.h5": ["--student=plain:student"],  # with all default stages
+        "subclassed.keras": [
+            *("--student=plain:student", "--custom_objects=plain.py"),
+            "--stages=distill,prune,quantize",
+        ],
     }
 
     def run_once(model):
@@ -149,6 +152,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_report(plain, plain_runs, 
     moments = random.Random(7)
     expected = read_report(plain_runs("functional.keras"))
     flags = [*plain_flags("functional.keras"), f"--output_dir={tmp_path}"]
+    flags.append("--stages=prune_channels,prune,quantize")
     folder = tmp_path / "functional.keras"
     log, errors = tmp_path / "log", tmp_path / "errors"
     kills = 0
@@ -181,7 +185,8 @@ def test_models_of_a_plain_keras_script(plain, plain_runs, model):
     rows = read_report(folder)["rows"]
     # With a --student it learns from the model; else the model itself loses channels.
     second = "prune_channels" if model == "functional.keras" else "distill"
-    assert list(rows) == ["teacher", second, "prune", "model.tflite"]
+    tuned = ["tune"] if model == "sequential.h5" else []
+    assert list(rows) == ["teacher", *tuned, second, "prune", "model.tflite"]
     assert rows["teacher"]["accuracy"] > 0.8
     assert rows["model.tflite"]["accuracy"] > 0.7
     assert rows[second]["macs"] <= 0.5 * rows["teacher"]["macs"]
@@ -277,7 +282,7 @@ def main(tmp_path, monkeypatch):
         (["--dataset=mine.npz"], {"y_test": np.full(30, 10)}, "0 to 9.*test data with 10 to 10"),
         (["--dataset=mine.npz"], {"y_test": np.full(30, -1)}, "0 to 9.*test data with -1 to -1"),
         (
-            ["--dataset=mine.npz"],
+            ["--dataset=mine.npz", "--task=classification"],
             {"y_train": np.linspace(0, 9, 150)},
             "one class per sample.*numbers such as",
         ),
@@ -352,7 +357,7 @@ def main(tmp_path, monkeypatch):
         (
             ["--dataset=mine.npz", "--model=mine.keras"],
             {"x_train": np.zeros((150, 7)), "x_test": np.zeros((30, 7))},
-            r"--model expects inputs of shape \(64,\).*--dataset with \(7,\)",
+            r"--model expects inputs of shape \(64,\).*--dataset=mine.npz with \(7,\)",
         ),
     ],
 )
@@ -368,6 +373,7 @@ def test_damaged_files_of_a_run_are_computed_again(plain, plain_runs, tmp_path):
     folder = tmp_path / "functional.keras"
     shutil.copytree(plain_runs("functional.keras"), folder)
     flags = [*plain_flags("functional.keras"), f"--output_dir={tmp_path}"]
+    flags.append("--stages=prune_channels,prune,quantize")
     for name, content in [("report.json", b"{}"), ("model.tflite", b""), ("prune.keras", b"PK")]:
         (folder / name).write_bytes(content)
         status, output, errors = run("pipelines.compress", *flags, cwd=plain)
