@@ -13,6 +13,8 @@ from tfpeft.sparsity.schedules import tfmot
 import tf_keras  # isort: skip  (after tfpeft: see tfpeft/sparsity/tfmot_import.py)
 
 CALIBRATED = 400
+ALPHA = 0.1
+TEMPERATURE = 4.0
 EXCLUDED = ("*depthwise*",)
 """Kernels that TFMOT neither prunes nor clusters."""
 
@@ -95,12 +97,15 @@ class Tfpeft(Library):
         return self._fit(tfpeft.quantize_aware(model), optimizer, epochs)
 
     def all_in_one(self, model, epochs):
-        """Returns the quantise-aware model, pruned and then clustered in the same training."""
+        """Returns the quantise-aware model, pruned and clustered while the model teaches it."""
         pruning = tfpeft.MagnitudePruning(
             self._adam(epochs), self._schedule(epochs), scope="global", exclude=EXCLUDED
         )
         optimizer = tfpeft.WeightClustering(pruning, self.clusters, exclude=EXCLUDED)
-        return self._fit(tfpeft.quantize_aware(model), optimizer, epochs)
+        distiller = tfpeft.Distiller(
+            model, tfpeft.quantize_aware(model), alpha=ALPHA, temperature=TEMPERATURE
+        )
+        return self._fit(distiller, optimizer, epochs).student
 
     def export(self, model, path, quantization):
         """Writes the file of a model; "int8" of one that is not quantise-aware calibrates."""

@@ -8,15 +8,17 @@ with Adam whose rate falls to 0 as a cosine:
 
 - "float32" and "int8, post-training" have the trained weights (400 samples for the ranges).
 - "quantise-aware": tuned with rounding.
-- "pruned": tuned to 93% zeros (in TFMOT in each kernel, in tfpeft of all kernels together), then
+- "pruned": tuned to 93.5% zeros (in TFMOT in each kernel, in tfpeft of all kernels together), then
   tuned with rounding; the zeros stay.
 - "clustered": tuned to 16 values per kernel, then tuned with rounding; the clusters stay.
 - "all three": the pruned model, clustered, then tuned with rounding.
-- "all three together": all of that in one training of as many epochs, which TFMOT cannot.
+- "all three together": all of that in one training of as many epochs, distilled from the float32
+  model, which TFMOT cannot.
 
 Of each file: accuracy on all 10,000 test images, how many classes are those of the model in Keras
-that it was written from, bytes, gzip bytes, and milliseconds of a sample on one thread, all files
-in turn. Runs that are in --output already are not run again; the files are beside it.
+that it was written from, bytes, gzip bytes, milliseconds of a sample on one thread, all files in
+turn; for TFLite Micro its bytes (constants as tables of values where that is smaller) and its
+arena; for an Ethos-U55 of 128 MACs what Vela writes, and Vela's estimate of the time. Runs that are in --output already are not run again; the files are beside it.
 
 --data_dir has fashion_mnist.npz and cifar10.npz. Cost: about half an hour on 2 cores for a seed of
 a dataset. The tables are in README.md.
@@ -46,7 +48,7 @@ flags.DEFINE_integer("epochs", 10, "Of the float32 model.", lower_bound=1)
 flags.DEFINE_integer("tuning_epochs", 4, "Of each further training.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 3e-3, "Of the float32 model, at the beginning.")
 flags.DEFINE_float("tuning_rate", 1e-3, "Of each further training, at the beginning.")
-flags.DEFINE_float("sparsity", 0.93, "Fraction of zeros in pruned kernels.")
+flags.DEFINE_float("sparsity", 0.935, "Fraction of zeros in pruned kernels.")
 flags.DEFINE_integer("clusters", 16, "Distinct values of clustered kernels.")
 flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
 flags.DEFINE_integer("limit", None, "Training images, the first ones; default: all.")
@@ -62,7 +64,19 @@ ROWS = (
     TOGETHER,
 )
 LIBRARIES = {"tfpeft": Tfpeft, "TFMOT": Tfmot}
-COLUMNS = ("accuracy", "agreement", "bytes", "gzip", "ms")
+COLUMNS = {
+    "accuracy": "accuracy, %",
+    "agreement": "as in Keras, %",
+    "bytes": "bytes",
+    "gzip": "gzip bytes",
+    "ms": "ms",
+    "tflm": "TFLM bytes",
+    "arena": "TFLM arena",
+    "vela": "Vela bytes",
+    "npu_ms": "Vela ms",
+}
+"""What is measured -> its heading."""
+NPU = "ethos-u55-128"
 
 
 def load(dataset):
@@ -137,32 +151,60 @@ def run(name, dataset, seed, folder):
         started = time.perf_counter()
 
 
-def with_latency(results, dataset):
-    """Returns the results with the milliseconds of a sample, of all files in turn."""
+def on_devices(path):
+    """Returns what TFLite Micro and an Ethos-U55 make of an int8 file."""
+    described = tfpeft.describe_tflite(path, target="tflm")
+    tables = described.target.compressed
+    npu = tfpeft.describe_tflite(path, target=NPU).target
+    return {
+        "tflm": described.size_bytes if tables is None else tables.size_bytes,
+        "arena": described.target.arena_bytes,
+        "vela": npu.compiled_bytes,
+        "npu_ms": npu.inference_ms,
+    }
+
+
+def measured(results, dataset):
+    """Returns the results with the milliseconds of a sample, all files in turn, and of devices."""
     sample = load(dataset)[1][0][:1]
     programs = {each["path"]: tfpeft.TFLiteFile(each["path"]).prepare(sample) for each in results}
     times = round_robin(programs)
-    return [{**each, "ms": times[each["path"]][0]} for each in results]
+    return [
+        {
+            **each,
+            "ms": times[each["path"]][0],
+            **(on_devices(each["path"]) if each["int8_share"] == 1 else {}),
+        }
+        for each in results
+    ]
+
+
+def cell(found, name):
+    """Returns the mean over the seeds; of the accuracy the spread as well."""
+    values = [each[name] for each in found if name in each]
+    if not values:
+        return "-"
+    mean = np.mean(values)
+    if name in ("accuracy", "agreement"):
+        is_spread = name == "accuracy" and len(values) > 1
+        spread = f" ({100 * (max(values) - min(values)):.2f})" if is_spread else ""
+        return f"{100 * mean:.2f}{spread}"
+    return f"{mean:.3f}" if name.endswith("ms") else f"{mean:,.0f}"
 
 
 def table(dataset, results):
-    """Returns the means over the seeds as Markdown; of the accuracy the spread as well."""
+    """Returns the table of a dataset as Markdown."""
     lines = [
-        f"| {dataset} | library | accuracy, % | as in Keras, % | bytes | gzip bytes | ms |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        f"| {' | '.join([dataset, 'library', *COLUMNS.values()])} |",
+        f"|---|---|{'---:|' * len(COLUMNS)}",
     ]
     for row in ROWS:
         for library in FLAGS.libraries:
             key = {"dataset": dataset, "row": row, "library": library}
             found = [each for each in results if key.items() <= each.items()]
-            if not found:
-                continue
-            accuracies = [100 * each["accuracy"] for each in found]
-            means = {name: np.mean([each[name] for each in found]) for name in COLUMNS}
-            spread = f" ({max(accuracies) - min(accuracies):.2f})" if len(found) > 1 else ""
-            cells = [f"{np.mean(accuracies):.2f}{spread}", f"{100 * means['agreement']:.2f}"]
-            cells += [f"{means['bytes']:,.0f}", f"{means['gzip']:,.0f}", f"{means['ms']:.3f}"]
-            lines.append(f"| {row} | {library} | {' | '.join(cells)} |")
+            if found:
+                cells = [cell(found, name) for name in COLUMNS]
+                lines.append(f"| {' | '.join([row, library, *cells])} |")
     return "\n".join(lines)
 
 
@@ -189,7 +231,7 @@ def main(_):
     print(machine.describe())
     for dataset in FLAGS.datasets:
         found = [each for each in done if each["dataset"] == dataset]
-        print(f"\n{table(dataset, with_latency(found, dataset))}")
+        print(f"\n{table(dataset, measured(found, dataset))}")
 
 
 if __name__ == "__main__":
