@@ -154,11 +154,11 @@ def run(name, dataset, seed, folder):
 def on_devices(path):
     """Returns what TFLite Micro and an Ethos-U55 make of an int8 file."""
     described = tfpeft.describe_tflite(path, target="tflm")
-    tables = described.target.compressed
-    npu = tfpeft.describe_tflite(path, target=NPU).target
+    tables = described.device.compressed
+    npu = tfpeft.describe_tflite(path, target=NPU).device
     return {
         "tflm": described.size_bytes if tables is None else tables.size_bytes,
-        "arena": described.target.arena_bytes,
+        "arena": described.device.arena_bytes,
         "vela": npu.compiled_bytes,
         "npu_ms": npu.inference_ms,
     }
