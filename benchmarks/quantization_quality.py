@@ -18,7 +18,8 @@ with Adam whose rate falls to 0 as a cosine:
 Of each file: accuracy on all 10,000 test images, how many classes are those of the model in Keras
 that it was written from, bytes, gzip bytes, milliseconds of a sample on one thread, all files in
 turn; for TFLite Micro its bytes (constants as tables of values where that is smaller) and its
-arena; for an Ethos-U55 of 128 MACs what Vela writes, and Vela's estimate of the time. Runs that are in --output already are not run again; the files are beside it.
+arena; for an Ethos-U55 of 128 MACs what Vela writes, and Vela's estimate of the time. Runs
+that are in --output already are not run again; the files are beside it.
 
 --data_dir has fashion_mnist.npz and cifar10.npz. Cost: about half an hour on 2 cores for a seed of
 a dataset. The tables are in README.md.

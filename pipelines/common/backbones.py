@@ -8,7 +8,12 @@ import numpy as np
 
 from pipelines.common.errors import invalid_flag
 from pipelines.common.flags import CUSTOM_OBJECTS, Flag
-from pipelines.common.models import KERAS_FILES, import_custom_objects, load_model
+from pipelines.common.models import (
+    KERAS_FILES,
+    import_custom_objects,
+    is_model_of_arrays,
+    load_model,
+)
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 
 BACKBONE = Flag(
@@ -16,7 +21,8 @@ BACKBONE = Flag(
     str,
     None,
     "The model that all tasks share: a KerasHub preset such as bert_tiny_en_uncased, an hf:// "
-    "handle, a folder in the layout of KerasHub or of Hugging Face, or a .keras or .h5 file.",
+    "handle, a folder in the layout of KerasHub or of Hugging Face, or, for arrays, what "
+    "load_model reads: a .keras or .h5 file, a SavedModel folder or applications:NAME.",
 )
 SEQUENCE_LENGTH = Flag(
     "sequence_length", int, 128, "Tokens of a text that are read, at most.", at_least=4
@@ -32,7 +38,7 @@ def open_backbone(settings, folder, *, is_text):
     Both are written there first, so that from then on a run needs nothing else.
     """
     custom_objects = import_custom_objects(settings.custom_objects)
-    if not settings.backbone.endswith(KERAS_FILES):
+    if not is_model_of_arrays(settings.backbone):
         _keras_hub()  # registers the classes that are in the file
     names = ["backbone.keras", *([_TOKENIZER] if is_text else [])]
     if not all(folder.has(n) if n.endswith(KERAS_FILES) else (folder / n).exists() for n in names):
@@ -60,7 +66,7 @@ def _not_installed(error):
 
 def _load(settings, is_text, custom_objects):
     """Returns what --backbone names: a model, and for texts a preprocessor."""
-    if settings.backbone.endswith(KERAS_FILES):
+    if is_model_of_arrays(settings.backbone):
         path = os.path.expanduser(settings.backbone)
         return load_model(path, "backbone", custom_objects), None
     models = _keras_hub().models

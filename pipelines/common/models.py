@@ -13,7 +13,8 @@ from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.loading.model_loading import open_model
-from tfpeft.loading.named_models import is_name
+from tfpeft.loading.named_models import APPLICATIONS, is_name
+from tfpeft.loading.saved_models import is_saved_model
 
 KERAS_FILES = model_files.SUFFIXES
 _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
@@ -63,6 +64,13 @@ def is_model(value):
     """Whether a value of a flag names what `load_model` takes, and no function or width."""
     path = pathlib.Path(value)
     return path.suffix in KERAS_FILES or path.is_dir() or is_name(value)
+
+
+def is_model_of_arrays(value):
+    """Whether --backbone names a file of Keras, a SavedModel or an application, and no preset."""
+    is_application = value.startswith(APPLICATIONS)
+    folder = pathlib.Path(value).expanduser()
+    return value.endswith(KERAS_FILES) or is_application or is_saved_model(folder)
 
 
 def load_teacher(path, custom_objects):

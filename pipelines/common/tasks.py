@@ -9,7 +9,7 @@ import keras
 from pipelines.common import backbones, datasets, texts
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
-from pipelines.common.models import KERAS_FILES, input_shape
+from pipelines.common.models import input_shape, is_model_of_arrays
 from tfpeft.core.arguments import InputError, unexpected
 
 TASK = Flag(
@@ -66,7 +66,7 @@ def check(settings, tasks):
             " ".join(task.given for task in tasks.values()),
         )
     is_text = kinds.pop()
-    is_file = settings.backbone.endswith(KERAS_FILES)
+    is_file = is_model_of_arrays(settings.backbone)
     if is_text and is_file:
         raise unexpected(
             "a --backbone with a tokenizer for texts: a preset, a handle or a folder",

@@ -339,3 +339,23 @@ def test_numbers_are_checked_by_name():
     ]:
         with np.errstate(invalid="ignore"), pytest.raises(InputError, match=message):
             check_numbers(inputs, "train")
+
+
+class Counted:
+    """A function that returns a generator of three batches, of which two are the data."""
+
+    def __call__(self):
+        return ((np.full((4, 2), i), np.full(4, i)) for i in range(3))
+
+    def __len__(self):
+        return 2
+
+
+def test_generator_functions_of_a_known_length():
+    data = read(Counted())
+    np.testing.assert_array_equal(data.arrays().y, [0] * 4 + [1] * 4)
+    batches = data.fit_arguments(32)["x"]
+    assert int(batches.cardinality()) == 2
+    assert [y.numpy().tolist() for _, y in batches] == [[0] * 4, [1] * 4]
+    with pytest.raises(InputError, match="`__len__`, the number of batches"):
+        read(generator).arrays()

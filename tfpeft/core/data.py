@@ -310,20 +310,38 @@ class PyDatasetData(Data):
 class GeneratorData(Data):
     """A function that returns a generator of batches, as TensorFlow's converter takes it.
 
-    An element [x] is x, and a longer list is several inputs.
+    An element [x] is x, and a longer list is several inputs. An object with `__call__` and
+    `__len__`, the number of batches, is data whose end is known.
     """
+
+    def __init__(self, given, name):
+        super().__init__(given, name)
+        self._count = len(given) if hasattr(given, "__len__") else None
+        if self._count == 0:
+            raise self._empty()
 
     def _all_batches(self, batch_size):
         batches = self.given()
         if not hasattr(batches, "__iter__"):
             raise invalid_data(self.name, EXPECTED, f"a function that returns {batches!r}")
-        for element in batches:
+        for element in itertools.islice(batches, self._count):
             is_single = isinstance(element, list) and len(element) == 1
             yield self._batch(element[0] if is_single else element)
 
     def check_end(self):
-        expected = "data whose end is known: arrays, a finite tf.data.Dataset or a PyDataset"
-        raise invalid_data(self.name, expected, "a function that returns a generator")
+        if self._count is None:
+            expected = (
+                "data whose end is known: arrays, a finite tf.data.Dataset, a PyDataset, or a "
+                "function with `__len__`, the number of batches"
+            )
+            raise invalid_data(self.name, expected, "a function that returns a generator")
+
+    def dataset(self, batch_size=256):
+        batches = super().dataset(batch_size)
+        return batches.apply(tf.data.experimental.assert_cardinality(self._count))
+
+    def fit_arguments(self, batch_size):
+        return {"x": self.dataset(batch_size)}
 
 
 def _sliced(function, batch):
