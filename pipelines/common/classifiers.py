@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from pipelines.common import samples
@@ -10,8 +9,11 @@ from pipelines.common.compilation import compilation_of
 from pipelines.common.models import call, predict
 from tfpeft.core.arguments import unexpected
 from tfpeft.core.graph import last_activation
+from tfpeft.evaluation import outputs as tasks_outputs
+from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 
+_TASK = TASKS["classification"]
 _SAMPLES = 32  # that show what the outputs are, where no activation does
 _CHANCE_SAMPLES = 1000
 # Losses of Keras for targets that are numbers, by any of their names, in lower case without "_".
@@ -23,50 +25,19 @@ _REGRESSION = {
 _BINARY = {"binarycrossentropy", "binaryfocalcrossentropy", "bce"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Outputs:
+class Outputs(tasks_outputs.Outputs):
     """What a model outputs for a sample: (units,) logits, softmax probabilities or sigmoids.
 
     One unit is the second of two classes.
     """
 
-    kind: str
-    units: int
-
-    def __str__(self):
-        if self.units == 1:
-            return f"one {self.kind[: None if self.kind == 'sigmoid' else -1]} for 2 classes"
-        return f"{self.kind} of {self.units} classes"
-
-    @property
-    def classes(self):
-        """How many classes there are."""
-        return max(self.units, 2)
-
-    @property
-    def from_logits(self):
-        """Whether outputs are logits."""
-        return self.kind == "logits"
-
-    @property
-    def is_softmax(self):
-        """Whether outputs are those of a softmax, or its logits: one class excludes the others."""
-        return self.kind != "sigmoid" and self.units > 1
-
     def loss(self):
         """Returns the cross-entropy of these outputs, for class numbers as labels."""
-        if self.units == 1:
-            return keras.losses.BinaryCrossentropy(from_logits=self.from_logits)
-        if self.is_softmax:
-            return keras.losses.SparseCategoricalCrossentropy(from_logits=self.from_logits)
-        return _sigmoid_loss
+        return _TASK.loss(self)
 
     def accuracy(self):
         """Returns the metric "accuracy", for class numbers as labels."""
-        if self.units == 1:
-            threshold = 0.0 if self.from_logits else 0.5
-            return keras.metrics.BinaryAccuracy(name="accuracy", threshold=threshold)
-        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        return _TASK.training_metric(self)
 
     def probabilities(self, outputs):
         """Returns the probability of every class, (samples, classes); of sigmoids, as they are."""
@@ -77,18 +48,6 @@ class Outputs:
             return outputs
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
-
-    def class_numbers(self, outputs):
-        """Returns the predicted classes (samples,) of outputs (samples, units)."""
-        if self.units == 1:
-            return (outputs[:, 0] > (0.0 if self.from_logits else 0.5)).astype("int64")
-        return np.argmax(outputs, axis=1)
-
-
-def _sigmoid_loss(y, outputs):
-    """Binary cross-entropy of each class against the others, for class numbers (samples,)."""
-    y = keras.ops.one_hot(keras.ops.reshape(y, (-1,)), outputs.shape[-1])
-    return keras.losses.binary_crossentropy(y, outputs)
 
 
 def outputs_of(model, x, received="--model"):
