@@ -11,6 +11,8 @@ from tfpeft.adapters.ia3 import IA3
 from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
+from tfpeft.automl.recommend import recommend
+from tfpeft.automl.recommendations import Recommendation, Recommendations
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
 from tfpeft.channels.constants import remove_constant_channels
 from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively
@@ -121,6 +123,8 @@ __all__ = [
     "QuantizeAwareModel",
     "QuantizationError",
     "RandomPruning",
+    "Recommendation",
+    "Recommendations",
     "RelationalAngle",
     "RelationalDistance",
     "RigL",
@@ -165,6 +169,7 @@ __all__ = [
     "quantization_error",
     "quantize_aware",
     "quantize_selectively",
+    "recommend",
     "remove_constant_channels",
     "scale_width",
     "strip_clustering",

@@ -1,0 +1,146 @@
+"""Recommendations for the cost of training: adapters against training of all weights."""
+
+import dataclasses
+import math
+
+from tfpeft.adapters.adapted_model import add_adapters
+from tfpeft.adapters.bitfit import BitFit
+from tfpeft.adapters.bottleneck import BottleneckAdapter
+from tfpeft.adapters.ia3 import IA3
+from tfpeft.adapters.lora import DoRA, LoRA
+from tfpeft.adapters.norm_tuning import NormTuning
+from tfpeft.automl import recommend_figures as figures
+from tfpeft.automl.recommend_advice import BEGINNING, DATA, MODEL
+from tfpeft.automl.recommend_layers import facts_of, layer_rows
+from tfpeft.automl.recommend_request import check_taken
+from tfpeft.automl.recommend_result import recommendations
+from tfpeft.automl.recommend_training import Training, labelled, split
+from tfpeft.core.clone import copy_model
+
+_RANK = 8
+RATE = 5.0
+"""Adapters start at nothing, and train with the learning rate times this."""
+METHODS = {
+    "lora": lambda: LoRA(rank=_RANK),
+    "dora": lambda: DoRA(rank=_RANK),
+    "bottleneck": lambda: BottleneckAdapter(size=_RANK),
+    "ia3": IA3,
+    "bitfit": BitFit,
+    "norm_tuning": NormTuning,
+}
+_CODE = {
+    "lora": f"LoRA(rank={_RANK})",
+    "dora": f"DoRA(rank={_RANK})",
+    "bottleneck": f"BottleneckAdapter(size={_RANK})",
+    "ia3": "IA3()",
+    "bitfit": "BitFit()",
+    "norm_tuning": "NormTuning()",
+}
+_TITLES = {
+    "lora": "low-rank adapters (LoRA)",
+    "dora": "low-rank adapters with magnitudes (DoRA)",
+    "bottleneck": "bottleneck adapters",
+    "ia3": "scales of activations (IA3)",
+    "bitfit": "biases alone (BitFit)",
+    "norm_tuning": "scales and shifts of normalisation alone",
+}
+_DEFAULT_STEPS = 200
+
+
+def recommend_training(request, folder):
+    """Returns the `Recommendations` of a `Request`, whose trials are in a folder."""
+    train, validation = split(
+        request.model, request.data, request.validation_data, request.training["seed"]
+    )
+    check_taken(request.model, train)
+    train, validation = (labelled(request.model, batch) for batch in (train, validation))
+    plain = figures.Metric(request.model, validation, **request.options)
+    training = Training.of(request.model, train, plain.tasks, **request.training)
+    training = dataclasses.replace(training, steps=request.steps or _DEFAULT_STEPS)
+    store = request.store(folder, (train, validation))
+    with store.folder:
+        full = copy_model(request.model)
+        training.fit(full)
+        metric = figures.Metric(full, validation, **request.options)
+        for name in request.techniques:
+            store.run(
+                name, name, lambda name=name: _trial(name, request.model, full, training, metric)
+            )
+        request.clock.finish()
+        found = {
+            **facts_of(request.model),
+            "parameters": request.model.count_params(),
+            "training_bytes": training_bytes(full),
+        }
+        reasons = [
+            "All trials, and the training of all weights that they are compared with, had "
+            f"{training.steps} updates."
+        ]
+        return recommendations(
+            request,
+            store,
+            metric,
+            words=_words,
+            model=found,
+            layers=layer_rows(request.model, train.x),
+            reasons=reasons,
+        )
+
+
+def _trial(name, model, full, training, metric):
+    adapted = add_adapters(model, METHODS[name]())
+    rate = RATE * training.learning_rate
+    dataclasses.replace(training, learning_rate=rate).fit(adapted)
+    loss = metric.loss(figures.subject_of(adapted))
+    copy = training.compiled(copy_model(full))
+    batch = training.batches(1)[0]
+    runs = [lambda each=each: each.train_on_batch(*batch) for each in (copy, adapted)]
+    for run in runs:  # traces
+        run()
+    gain = figures.Gain.timed("step_ms", figures.timed(*runs))
+    return {
+        "updates": training.steps,
+        "learning_rate": rate,
+        "trainable_parameters": _count(adapted.trainable_variables),
+        "training_bytes": training_bytes(adapted),
+        "gain": dataclasses.asdict(gain),
+        "loss": dataclasses.asdict(loss),
+    }
+
+
+def _count(variables):
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def training_bytes(model):
+    """Returns the bytes of weights, gradients and Adam's two moments, without activations."""
+    return 4 * (model.count_params() + 3 * _count(model.trainable_variables))
+
+
+def _words(found):
+    """Returns the title, the limits, the command and the code of a trial."""
+    name = found["name"]
+    command = None  # of norm_tuning, which the scripts do not have
+    if name != "norm_tuning":
+        command = f"python -m pipelines.share --backbone={MODEL} --task=task={DATA}"
+        command += f" --learning_rate={found['learning_rate']:g} --adapter={name}"
+        command += f" --rank={_RANK}" if "rank=" in _CODE[name] else ""
+    lines = [
+        BEGINNING,
+        f"adapted = tfpeft.add_adapters(model, tfpeft.{_CODE[name]})",
+        f"optimizer = keras.optimizers.Adam({found['learning_rate']:g})",
+        "adapted.compile(optimizer, loss=loss, metrics=metrics)",
+        "adapted.fit(x, y, validation_data=validation, epochs=30)",
+    ]
+    if name != "bottleneck":  # which is not linear in the weights
+        lines.append("model = tfpeft.merge_adapters(adapted)")
+    return {
+        "title": f"Train {_TITLES[name]}: {found['trainable_parameters']:,} parameters",
+        "limits": (
+            f"Weights, gradients and moments take {found['training_bytes'] / 1e6:.2f} MB; "
+            "activations take what they took. The forward pass is no faster, and the trained "
+            "model no smaller."
+        ),
+        "command": command,
+        "code": "\n".join(lines),
+    }

@@ -1,0 +1,162 @@
+"""Advice in words: titles, what a technique does not give, its command and its lines of Python."""
+
+MODEL, DATA = "model.keras", "data.npz"
+"""What stands for the user's files in commands."""
+
+_QUANTIZED = {
+    "none": "float32 numbers",
+    "int8": "int8 numbers",
+    "dynamic_range": "int8 weights (dynamic range)",
+    "float16": "float16 weights",
+}
+_LIMITS = {
+    "prune_channels": "Channels that are removed make every kernel smaller, on any machine; what "
+    "they knew comes back by training only.",
+    "distill": "A student is trained from the start, and needs the training data; its accuracy "
+    "ends where its size does.",
+    "prune": "Zeros make no dense kernel faster and no plain file smaller.",
+    "cluster": "Few distinct values make nothing faster on a CPU; only compressed bytes are fewer.",
+    "quantize_aware": "It trains longer than other fine-tuning, and its file is integer only.",
+}
+_OF_FILES = {
+    "none": "Constants with many zeros are stored as sparse ones, where that is smaller.",
+    "int8": "int8 is faster only on processors with instructions for it.",
+    "dynamic_range": "Activations stay float32, so RAM does not change.",
+    "float16": "Computation stays float32: it is no faster.",
+}
+_SHORT = "The trial was short: training in full usually loses less."
+
+
+def title_of(chain):
+    """Returns what a `Chain` is, in words."""
+    words = [_TITLES[step.stage](step) for step in chain.steps]
+    return " then ".join(words)[:1].upper() + " then ".join(words)[1:]
+
+
+_TITLES = {
+    "prune_channels": lambda s: f"remove channels to {s.value:.0%} of the multiply-accumulates",
+    "distill": lambda s: f"distil into a student of {s.value:.0%} of the width",
+    "prune": lambda s: f"prune {s.value:.0%} of the weights to zero",
+    "cluster": lambda s: f"cluster each kernel to {s.value} values",
+    "quantize_aware": lambda s: "train quantise-aware",
+    "quantize": lambda s: f"store {_QUANTIZED[s.value]}" + _options(s),
+}
+
+
+def _options(step):
+    words = {
+        "sparse_encoding": "zeros left out",
+        "equalize": "equalised",
+        "correct_bias": "biases corrected",
+    }
+    found = [words[name] for name, value in step.settings if name in words and value]
+    return f", {' and '.join(found)}" if found else ""
+
+
+def limits_of(chain):
+    """Returns what a `Chain` does not give."""
+    found = [_LIMITS[stage] for stage in chain.stages if stage in _LIMITS]
+    found += [_OF_FILES[chain.quantization["quantization"]]] if chain.quantization else []
+    return " ".join([*found, *([_SHORT] if chain.trained.steps else [])])
+
+
+def command_of(chain, device, *, batch_size, learning_rate, float_inputs=True):
+    """Returns the command of the scripts that runs a `Chain` in full.
+
+    Args:
+        chain: The chain.
+        device: The `Device`, whose files have a batch size and types.
+        batch_size, learning_rate: Of training; those of the scripts are left out.
+        float_inputs: Whether the model's inputs are floats, which a file may have as int8.
+    """
+    stages = list(chain.stages)
+    flags = [f"--model={MODEL}", f"--dataset={DATA}"]
+    settings = [(name, value) for step in chain.steps for name, value in step.settings]
+    if device.batch_size is not None and "quantize" not in stages:  # whose flags these are
+        stages.append("quantize")
+        settings.append(("quantization", "none"))
+    flags.append(f"--stages={','.join(stages)}")
+    flags += [_flag(name, value) for name, value in settings]
+    if device.batch_size is not None:
+        flags.append(f"--file_batch_size={device.batch_size}")
+    if device.batch_size is not None and chain.quantization.get("quantization") == "int8":
+        flags += ["--input_type=int8"] if float_inputs else []
+        flags.append("--output_type=int8")
+    if device.target is not None:
+        flags.append(f"--target={device.target}")
+    if chain.trained.steps:
+        flags += [f"--batch_size={batch_size}"] if batch_size != 32 else []
+        flags += [f"--learning_rate={learning_rate:g}"] if learning_rate != 1e-3 else []
+    return " ".join(["python -m pipelines.compress", *flags])
+
+
+def _flag(name, value):
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no'}{name}"
+    if isinstance(value, tuple):
+        return f"--{name}={','.join(value)}"
+    return f"--{name}={value}"
+
+
+_FIT = "model.fit(x, y, validation_data=validation, epochs=30)"
+_COMPILE = "model.compile({}, loss=loss, metrics=metrics)"
+_PLAIN = _COMPILE.format("keras.optimizers.Adam(1e-3)")
+_CODE = {
+    "prune_channels": f"""\
+{_PLAIN}
+model = tfpeft.prune_channels(model, max_macs={{value}}, data=(x, y))
+{_FIT}""",
+    "distill": f"""\
+student = tfpeft.scale_width(model, {{value}})
+distiller = tfpeft.Distiller(model, student, alpha=0.1, temperature=4.0)
+{_PLAIN.replace("model", "distiller")}
+{_FIT.replace("model", "distiller")}
+model = student""",
+    "prune": f"""\
+steps = 30 * -(-len(x) // 32)
+schedule = tfpeft.polynomial_decay({{value}}, begin=0.0, end=0.6, total_steps=steps, frequency=10)
+optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-3), schedule{{exclude}})
+{_COMPILE.format("optimizer")}
+{_FIT}
+model = tfpeft.strip_pruning(model)""",
+    "cluster": f"""\
+optimizer = tfpeft.WeightClustering(keras.optimizers.Adam(1e-3), {{value}}, begin_step=0)
+{_COMPILE.format("optimizer")}
+{_FIT}
+model = tfpeft.strip_clustering(model)""",
+    "quantize_aware": f"""\
+model = tfpeft.quantize_aware(model, representative_data=(x, y))
+{_PLAIN}
+{_FIT}""",
+}
+BEGINNING = f"""\
+import keras
+import tfpeft
+
+# x, y and validation are the data; loss and metrics are those of the task.
+model = tfpeft.load_model("{MODEL}")"""
+
+
+def code_of(chain, device, float_inputs=True):
+    """Returns the lines of Python that run a `Chain`; x, y and validation are the user's data."""
+    lines = [BEGINNING]
+    for step in chain.trained.steps:
+        exclude = dict(step.settings).get("exclude")
+        lines.append(
+            _CODE[step.stage].format(
+                value=step.value if step.settings else None,
+                exclude=f", exclude={list(exclude)}" if exclude else "",
+            )
+        )
+    arguments = {"quantization": "none", **chain.quantization}
+    arguments["sparse"] = arguments.pop("sparse_encoding", False)
+    if device.batch_size is not None:
+        arguments["batch_size"] = device.batch_size
+    if device.batch_size is not None and arguments["quantization"] == "int8":
+        arguments |= {"input_type": "int8"} if float_inputs else {}
+        arguments["output_type"] = "int8"
+    text = "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not False)
+    if arguments["quantization"] == "int8":
+        text += ", representative_data=(x, y)"
+    lines.append(f'tfpeft.export_tflite(model, "model.tflite"{text})')
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""Chains of stages, as trials run them: how each stage makes a model of a model."""
+
+import dataclasses
+
+import numpy as np
+
+from tfpeft.channels.prune_channels import prune_channels
+from tfpeft.core.clone import copy_model
+from tfpeft.distillation.students import scale_width
+from tfpeft.quantization.clustering import WeightClustering
+from tfpeft.quantization.quantize_aware import quantize_aware
+from tfpeft.quantization.strip import strip_clustering
+from tfpeft.sparsity.criteria import MagnitudePruning
+from tfpeft.sparsity.fixed_mask import FixedMask
+from tfpeft.sparsity.kernels import select_kernels
+from tfpeft.sparsity.schedules import polynomial_decay
+from tfpeft.sparsity.strip import strip_pruning
+
+_PRUNE_END = 0.6  # of the steps, as in the scripts: in the rest, what is left is tuned
+_UPDATES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A stage with its settings.
+
+    Attributes:
+        stage: Its name, as in the scripts.
+        settings: Pairs (flag of the scripts, value).
+    """
+
+    stage: str
+    settings: tuple = ()
+
+    @property
+    def value(self):
+        """The first setting, which says how much."""
+        return self.settings[0][1]
+
+    @property
+    def is_trained(self):
+        """Whether the stage trains; what only the file has, it does not."""
+        return self.stage != "quantize"
+
+    def __str__(self):
+        more = [name for name, value in self.settings[1:] if value is True]
+        return "-".join([self.stage, str(self.value), *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Stages one after the other; the last one may be "quantize", which is the file's.
+
+    Attributes:
+        steps: Its `Step`s.
+    """
+
+    steps: tuple
+
+    @classmethod
+    def read(cls, steps):
+        """Returns the chain of steps as JSON has them: [stage, [[flag, value], ...]]."""
+
+        def plain(value):
+            return tuple(value) if isinstance(value, list) else value
+
+        return cls(
+            tuple(Step(stage, tuple((k, plain(v)) for k, v in pairs)) for stage, pairs in steps)
+        )
+
+    @property
+    def name(self):
+        """The name of the trial, and of its files."""
+        return "+".join(map(str, self.steps)) or "model"
+
+    @property
+    def stages(self):
+        """The names of the stages."""
+        return tuple(step.stage for step in self.steps)
+
+    @property
+    def trained(self):
+        """The chain of those that train, whose model the file is of."""
+        return Chain(tuple(step for step in self.steps if step.is_trained))
+
+    @property
+    def before(self):
+        """The chain without its last step."""
+        return Chain(self.steps[:-1])
+
+    @property
+    def quantization(self):
+        """{flag: value} of the step "quantize"; {} without one."""
+        return next((dict(s.settings) for s in self.steps if s.stage == "quantize"), {})
+
+    def then(self, *steps):
+        """Returns the chain with further steps."""
+        return Chain((*self.steps, *steps))
+
+
+def quantize(quantization, **options):
+    """Returns the step that writes a file in other numbers."""
+    return Step("quantize", (("quantization", quantization), *options.items()))
+
+
+LADDERS = {  # stage -> its flag, and values: the first, a bolder one, a milder one
+    "prune_channels": ("max_macs", 0.5, 0.25, 0.75),
+    "distill": ("student", 0.5, 0.25, 0.75),
+    "prune": ("final_sparsity", 0.8, 0.9, 0.5),
+    "cluster": ("number_of_clusters", 16, 8, 64),
+}
+QUANTIZE_AWARE = Step("quantize_aware", (("weight_bits", 8),))
+
+
+def first_step(stage, exclude=()):
+    """Returns the step of a stage that is tried first; `exclude` are layers that it leaves."""
+    flag, value, _, _ = LADDERS[stage]
+    return Step(stage, ((flag, value), *((("exclude", tuple(exclude)),) if exclude else ())))
+
+
+def next_step(step, held):
+    """Returns a bolder step if this one held, and a milder one if it did not."""
+    flag, _, bolder, milder = LADDERS[step.stage]
+    return dataclasses.replace(
+        step, settings=((flag, bolder if held else milder), *step.settings[1:])
+    )
+
+
+def run_step(step, model, training):
+    """Returns the model that a stage makes of a model, after short training.
+
+    Args:
+        step: A `Step` that trains.
+        model: A model; it stays as it is.
+        training: A `recommend_training.Training`.
+    """
+    return _RUN[step.stage](step, model, training)
+
+
+def _distill(step, model, training):
+    student = scale_width(model, step.value)
+    training.fit(student, teacher=model)
+    return copy_model(student)
+
+
+def _prune_channels(step, model, training):
+    compiled = training.compiled(copy_model(model))
+    small = prune_channels(
+        compiled,
+        max_macs=step.value,
+        data=training.sample().element(),
+        batch_size=training.batch_size,
+        seed=training.seed,
+    )
+    training.fit(small, teacher=model, wrap=keeping_zeros(model))
+    return copy_model(small)
+
+
+def _prune(step, model, training):
+    pruned = copy_model(model)
+    frequency = max(1, int(_PRUNE_END * training.steps) // _UPDATES)
+    end = min(_UPDATES * frequency, max(1, int(_PRUNE_END * training.steps)))
+    schedule = polynomial_decay(
+        step.value,
+        begin=0.0,
+        end=end / training.steps,
+        total_steps=training.steps,
+        frequency=frequency,
+    )
+    keep = keeping_zeros(model)
+
+    def wrap(optimizer):
+        exclude = dict(step.settings).get("exclude", ())
+        return MagnitudePruning(keep(optimizer), schedule, exclude=exclude)
+
+    training.fit(pruned, wrap=wrap)
+    return strip_pruning(pruned)
+
+
+def _cluster(step, model, training):
+    clustered = copy_model(model)
+    keep = keeping_zeros(model)
+
+    def wrap(optimizer):
+        return WeightClustering(keep(optimizer), step.value, begin_step=0)
+
+    training.fit(clustered, wrap=wrap)
+    return strip_clustering(clustered)
+
+
+def _quantize_aware(step, model, training):
+    aware = quantize_aware(model, representative_data=(training.sample().x,))
+    training.fit(aware, wrap=keeping_zeros(model))
+    return copy_model(aware)
+
+
+_RUN = {
+    "distill": _distill,
+    "prune_channels": _prune_channels,
+    "prune": _prune,
+    "cluster": _cluster,
+    "quantize_aware": _quantize_aware,
+}
+
+
+def keeping_zeros(model):
+    """Returns a function that wraps an optimizer so that the zeros of a model stay."""
+    return FixedMask if zeros_of(model) else lambda optimizer: optimizer
+
+
+def zeros_of(model):
+    """Returns the fraction of zeros in the kernels of a model that pruning takes part in."""
+    kernels = [kernel.numpy() for kernel in select_kernels(model.trainable_variables)]
+    size = sum(kernel.size for kernel in kernels)
+    return sum(int(np.sum(kernel == 0)) for kernel in kernels) / size if size else 0.0

@@ -1,0 +1,157 @@
+"""Recommendations whose figures are those of a .tflite file: latency, size, download, memory."""
+
+import dataclasses
+
+import keras
+
+from tfpeft.automl.recommend_advice import code_of, command_of, limits_of, title_of
+from tfpeft.automl.recommend_chains import Chain, zeros_of
+from tfpeft.automl.recommend_figures import Metric
+from tfpeft.automl.recommend_layers import facts_of, layer_rows
+from tfpeft.automl.recommend_plan import Planner
+from tfpeft.automl.recommend_request import check_taken
+from tfpeft.automl.recommend_result import recommendations
+from tfpeft.automl.recommend_sensitivity import sensitivities
+from tfpeft.automl.recommend_training import Training, evenly, labelled, split
+from tfpeft.automl.recommend_trials import FileTrials
+from tfpeft.core.clone import copy_model
+from tfpeft.export.conversion import quantization_settings
+
+_MOST_STEPS, _LEAST_STEPS = 400, 20
+_TRAINING_SHARE = 0.5  # of the time; the rest is export and evaluation
+_EXPECTED_TRIALS = 3  # for each technique: alone, bolder or milder, and with another
+
+
+def recommend_files(request, folder):
+    """Returns the `Recommendations` of a `Request`, whose trials are in a folder."""
+    model = request.model
+    train, validation = split(
+        model, request.data, request.validation_data, request.training["seed"]
+    )
+    check_taken(model, train)
+    train, validation = (labelled(model, batch) for batch in (train, validation))
+    metric = Metric(model, validation, **request.options)
+    training = Training.of(model, train, metric.tasks, **request.training)
+    store = request.store(folder, (train, validation))
+    with store.folder:
+        facts = facts_of(model)
+        skipped = {**request.goal.reasons, **_skipped(model, facts, request)}
+        techniques = [name for name in request.techniques if name not in skipped]
+        training = _with_steps(request, store, model, training, techniques)
+        x = keras.tree.map_structure(lambda array: array[:1], validation.x)
+        are_floats = any("float" in str(a.dtype) for a in keras.tree.flatten(train.x))
+        trials = FileTrials(
+            store, model, request.goal, request.device, metric, training, x, are_floats
+        )
+        trials.before()  # raises for a model that cannot be exported
+        gap = _gap(metric, train)
+        rows = layer_rows(model, train.x)
+        exclude = sensitivities(store, model, training, rows, _tried(request, techniques))
+        planner = Planner(
+            trials,
+            request.goal,
+            request.max_metric_loss,
+            techniques,
+            exclude=exclude,
+            gap=gap["relative"],
+            skipped=skipped,
+        )
+        planner.run()
+        request.clock.finish()
+        figures = {
+            **_figures_of(trials.before(), x),
+            "gap": gap,
+            "zeros": zeros_of(model),
+            "is_quantise_aware": quantization_settings(model) is not None,
+            **facts,
+        }
+        return recommendations(
+            request,
+            store,
+            metric,
+            words=_words(trials),
+            model=figures,
+            layers=rows,
+            skipped=skipped,
+        )
+
+
+def _skipped(model, facts, request):
+    """Returns {technique: why it has nothing to do}, by what the model is."""
+    if quantization_settings(model) is not None:
+        why = "the model is quantise-aware: its file is integer already, with trained ranges"
+        return dict.fromkeys(request.techniques, why)
+    found = {}
+    if facts["removable_channels"] is None:
+        found["prune_channels"] = facts["channels_reason"]
+    if zeros_of(model) >= 0.8:
+        found["prune"] = f"{zeros_of(model):.0%} of the weights are zeros already; they are kept"
+        found["distill"] = "a student would have none of the zeros that the model has"
+    skips_zeros = request.goal.figure != "macs" or facts["xnnpack_layers"]
+    if request.device.kind == "xnnpack" and not skips_zeros:
+        found["prune"] = facts["xnnpack_reason"]
+    return found
+
+
+def _with_steps(request, store, model, training, techniques):
+    """Returns the training with as many updates for each trial as there is time for."""
+    steps = request.steps or store.folder.progress.get("updates")
+    trained = _tried(request, techniques)
+    if steps is None and trained:
+        seconds = training.seconds_per_step(copy_model(model))
+        share = _TRAINING_SHARE * max(0.0, request.clock.left)
+        most = share / (seconds * _EXPECTED_TRIALS * len(trained))
+        steps = int(min(_MOST_STEPS, max(_LEAST_STEPS, most)))
+        store.folder.save(updates=steps)
+    return dataclasses.replace(training, steps=steps or _LEAST_STEPS)
+
+
+def _tried(request, techniques):
+    """Returns the stages that train, of those that may be tried."""
+    return [name for name in request.goal.techniques if name in techniques]
+
+
+def _gap(metric, train):
+    """Returns the metrics on training data, and what is lost from there to validation data."""
+    on_train = metric.on(evenly(train, 1000))
+    losses = {
+        name: metric.relative_loss(name, on_train[name], value)
+        for name, (value, _) in metric.before.items()
+        if name in on_train
+    }
+    return {
+        "train": on_train,
+        "validation": {name: value for name, (value, _) in metric.before.items()},
+        "relative": max(losses.values(), default=None),
+    }
+
+
+def _figures_of(file, x):
+    return {
+        "size_bytes": file.contents.size_bytes,
+        "gzip_bytes": file.contents.gzip_bytes,
+        "parameters": file.contents.parameters,
+        "macs": file.macs(x),
+    }
+
+
+def _words(trials):
+    """Returns a function of a trial that returns its title, limits, command and code."""
+    training, device = trials.training, trials.device
+
+    def words(found):
+        chain = Chain.read(found["steps"])
+        return {
+            "title": title_of(chain),
+            "limits": limits_of(chain),
+            "command": command_of(
+                chain,
+                device,
+                batch_size=training.batch_size,
+                learning_rate=training.learning_rate,
+                float_inputs=trials.float_inputs,
+            ),
+            "code": code_of(chain, device, trials.float_inputs),
+        }
+
+    return words

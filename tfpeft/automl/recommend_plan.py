@@ -1,0 +1,174 @@
+"""Which chains are tried, in which order, by what the trials before them found."""
+
+from tfpeft.automl.recommend_chains import (
+    QUANTIZE_AWARE,
+    Chain,
+    first_step,
+    next_step,
+    quantize,
+)
+
+LEAST_GAIN = 1.05
+"""A factor of a figure below which there is no gain: 5% less."""
+_ORDER = ("distill", "prune_channels", "prune", "cluster")  # in which stages follow each other
+_PAIRS = (
+    *(("prune_channels", "prune"), ("distill", "prune"), ("prune", "cluster")),
+    *(("prune_channels", "cluster"), ("distill", "cluster")),
+)
+_MOST_OVERFITTED = 0.05
+"""The gap between training and validation, as a fraction, above which a student comes first."""
+
+
+class Planner:
+    """Runs trials of chains, from one technique alone to several together.
+
+    1. Quantizations of the file, as the model is; where int8 loses too much, int8 with its options,
+       and then quantise-aware training.
+    2. Each technique that trains, as it is first tried, alone and with the best quantization.
+    3. Pairs of techniques that held, with the best quantization.
+    4. Each technique once more: bolder if it held, milder if it did not.
+
+    Args:
+        trials: The `FileTrials`.
+        goal: The `Goal`.
+        max_metric_loss: A fraction.
+        techniques: Those that may be tried.
+        exclude: Layers that pruning leaves, as they cannot bear zeros.
+        gap: What the model loses from training to validation data, as a fraction.
+        skipped: {technique: why not}, to which is added what is found out.
+    """
+
+    def __init__(self, trials, goal, max_metric_loss, techniques, *, exclude, gap, skipped):
+        self._trials, self._goal, self._most = trials, goal, max_metric_loss
+        self._techniques, self._exclude, self._skipped = techniques, exclude, skipped
+        self._overfits = gap is not None and gap > _MOST_OVERFITTED
+        self._held = {}  # stage -> step that held, the last one tried
+
+    def run(self):
+        """Runs all trials for which there is time."""
+        self._quantizations()
+        stages = self._stages()
+        for stage in stages:
+            self._technique(first_step(stage, self._exclude if stage == "prune" else ()))
+        for first, second in _PAIRS:
+            if first in self._held and second in self._held:
+                self._together(self._held[first], self._held[second])
+        for stage in stages:
+            step = first_step(stage, self._exclude if stage == "prune" else ())
+            if stage in self._tried:
+                self._technique(next_step(step, held=stage in self._held))
+
+    @property
+    def quantization(self):
+        """The step "quantize" that gains most of those that held; None if none did."""
+        return self._best_quantization
+
+    def _stages(self):
+        """Returns the stages that train, in the order in which they are tried."""
+        stages = [s for s in self._goal.techniques if s in self._techniques]
+        if self._overfits and "distill" in stages:
+            stages = ["distill", *(stage for stage in stages if stage != "distill")]
+        self._tried = set()
+        return [stage for stage in stages if stage not in self._skipped]
+
+    def _quantizations(self):
+        self._best_quantization = quantize("int8") if self._trials.device.is_integer else None
+        if "quantize" not in self._techniques or "quantize" in self._skipped:
+            return
+        best = LEAST_GAIN
+        for name in self._goal.quantizations:
+            if (quantize(name),) == self._trials.base.steps:
+                continue
+            found, step = self._trials.run(Chain((quantize(name),))), quantize(name)
+            if name == "int8" and found and not self._holds(found):
+                found, step = self._better_int8(found, step)
+            if self._holds(found) and found["gain"]["factor"] > best:
+                best, self._best_quantization = found["gain"]["factor"], step
+
+    def _better_int8(self, found, step):
+        """Returns the first trial of int8 with options that holds, and its step."""
+        options = quantize("int8", equalize=True, correct_bias=True)
+        for chain in (Chain((options,)), Chain((QUANTIZE_AWARE, step))):
+            if chain.steps[0] == QUANTIZE_AWARE and "quantize_aware" not in self._techniques:
+                continue
+            tried = self._trials.run(chain)
+            if self._holds(tried):
+                return tried, chain.steps[-1] if len(chain.steps) == 1 else step
+        return found, step
+
+    def _technique(self, step):
+        """Tries a stage alone, and with the best quantization."""
+        self._tried.add(step.stage)
+        alone = self._run((step,))
+        if self._holds(alone):
+            self._held[step.stage] = step
+        if self._holds(alone) and not self._trials.device.is_integer:
+            self._with_quantization((step,))
+
+    def _together(self, *steps):
+        found = self._run(steps)
+        if self._holds(found) and not self._trials.device.is_integer:
+            self._with_quantization(steps)
+
+    def _run(self, steps):
+        """Returns the trial of stages that train, in the plainest file that shows their gain."""
+        chain = Chain(tuple(steps))
+        if self._trials.device.is_integer:
+            chain = chain.then(quantize("int8"))
+        elif "prune" in chain.stages and self._reads_sparse:
+            chain = chain.then(quantize("none", sparse_encoding=True))
+        return self._trials.run(chain)
+
+    def _with_quantization(self, steps):
+        if self._best_quantization is None:
+            return
+        step = self._best_quantization
+        has_zeros = "prune" in [each.stage for each in steps]
+        # Constants of a dynamic range do not load in sparse form.
+        if has_zeros and self._reads_sparse and step.value == "int8":
+            step = quantize("int8", **{**dict(step.settings[1:]), "sparse_encoding": True})
+        self._trials.run(Chain((*steps, step)))
+
+    @property
+    def _reads_sparse(self):
+        """Whether zeros help by being left out of a file."""
+        return self._trials.device.takes_sparse and self._goal.figure in ("size_bytes", "macs")
+
+    def _holds(self, found):
+        """Whether a trial was run, and its loss is not clearly more than is allowed."""
+        return bool(found) and not found["error"] and is_within(found, self._most)
+
+
+def is_within(found, most):
+    """Whether the loss of a trial is not clearly more than `most`."""
+    return found["loss"]["relative_interval"][0] <= most
+
+
+def has_gain(found):
+    """Whether a trial has less of the figure, by the low end of its interval."""
+    return found["gain"]["interval"][0] > LEAST_GAIN
+
+
+def ranked(trials, max_metric_loss):
+    """Returns the trials that gain, the best first.
+
+    Those whose loss is not clearly more than `max_metric_loss` come first, by their factor; then
+    the others, by theirs. Several techniques together are left out where some of them alone come
+    within 5% of their factor, with the same right.
+    """
+    gaining = [found for found in trials if not found["error"] and found["gain"]]
+    gaining = [found for found in gaining if has_gain(found)]
+
+    def is_over_parts(found):
+        stages = set(found["technique"].split("+"))
+        return not any(
+            set(part["technique"].split("+")) < stages
+            and part["gain"]["factor"] * LEAST_GAIN > found["gain"]["factor"]
+            and is_within(part, max_metric_loss) >= is_within(found, max_metric_loss)
+            for part in gaining
+        )
+
+    return sorted(
+        filter(is_over_parts, gaining),
+        key=lambda f: (not is_within(f, max_metric_loss), -f["gain"]["factor"]),
+    )

@@ -1,0 +1,88 @@
+"""What `recommend` was asked for, checked, as the trials of each kind of goal take it."""
+
+import dataclasses
+import hashlib
+import typing
+
+import keras
+import numpy as np
+
+from tfpeft.automl.recommend_goals import Device, Goal
+from tfpeft.automl.recommend_trials import Clock, open_store
+from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.sparsity.compiled import fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of `recommend`; see there.
+
+    Attributes:
+        model, data, validation_data, tasks: The arguments.
+        name: The goal.
+        goal: The `Goal` of it on the device.
+        device: The `Device`.
+        techniques: Names of those that may be tried.
+        max_metric_loss: A fraction.
+        options: {"task", "from_logits"}, of the metric.
+        steps: Updates of a trial, or None.
+        training: {"batch_size", "learning_rate", "seed"}.
+        clock: The `Clock`.
+    """
+
+    model: keras.Model
+    data: typing.Any
+    validation_data: typing.Any
+    tasks: dict | None
+    name: str
+    goal: Goal
+    device: Device
+    techniques: tuple
+    max_metric_loss: float
+    options: dict
+    steps: int | None
+    training: dict
+    clock: Clock
+
+    def store(self, folder, batches):
+        """Returns the `Store` of a folder, which holds trials of the same request or is new.
+
+        Args:
+            folder: The folder.
+            batches: The `Batch`es that trials train and measure on.
+        """
+        settings = {
+            "goal": self.name,
+            "target": self.device.target,
+            "max_metric_loss": self.max_metric_loss,
+            **self.options,
+            "steps": self.steps,
+            **self.training,
+            "weights": fingerprint(self.model),
+            "data": _digest(batches),
+        }
+        return open_store(folder, settings, self.clock)
+
+
+def _digest(batches):
+    """Returns a hash of arrays in their structure."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for leaf in keras.tree.flatten(batch):
+            if leaf is not None:
+                leaf = np.ascontiguousarray(leaf)
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+                content = repr(leaf.tolist()).encode() if leaf.dtype == object else leaf.tobytes()
+                digest.update(content)
+    return digest.hexdigest()
+
+
+def check_taken(model, batch):
+    """Raises unless a model takes the inputs of a `Batch`."""
+    try:
+        model.predict_on_batch(keras.tree.map_structure(lambda array: array[:2], batch.x))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a layer raises
+        expected = f"`data` whose inputs {model.name!r} takes"
+        raise unexpected(expected, last_cause(error)) from error

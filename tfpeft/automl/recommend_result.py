@@ -1,0 +1,104 @@
+"""`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
+
+from tfpeft.automl.recommend_plan import LEAST_GAIN, is_within, ranked
+from tfpeft.automl.recommend_trials import out_of_time
+from tfpeft.automl.recommendations import Recommendation, Recommendations
+
+_SMALL_BYTES = 10_000
+_OVERFITTED = 0.05
+"""A gap between training and validation, as a fraction of the metric, that is worth a sentence."""
+
+
+def recommendations(request, store, metric, *, words, model, layers, skipped=(), reasons=()):
+    """Returns the `Recommendations` of a `Request`.
+
+    Args:
+        request: The `Request`.
+        store: The `Store` of its trials.
+        metric: The `Metric`.
+        words: A function of a trial that returns its "title", "limits", "command" and "code".
+        model: Figures of the model.
+        layers: Rows of its layers.
+        skipped: {technique: why it was not tried}.
+        reasons: What to know besides, in sentences.
+    """
+    done = list(store.done.values())
+    gaining = ranked(done, request.max_metric_loss)
+    found = _firsts([_recommendation(each, words, request.max_metric_loss) for each in gaining])
+    nothing = not found or found[0].costs_too_much
+    tried = {stage for each in done for stage in each["technique"].split("+")}
+    not_tried = {name: why for name, why in dict(skipped).items() if name not in tried}
+    not_tried |= out_of_time(store.not_run)
+    not_tried |= {each["name"]: each["error"] for each in done if each["error"]}
+    return Recommendations(
+        goal=request.name,
+        target=request.device.target,
+        figure=request.goal.figure,
+        metric={name: value for name, (value, _) in metric.before.items()},
+        model=model,
+        layers=layers,
+        recommendations=found,
+        nothing_to_gain=nothing,
+        reasons=[*(_why_nothing(request, model, done) if nothing else []), *_gap(model), *reasons],
+        not_tried=not_tried,
+        trials=done,
+    )
+
+
+def _recommendation(found, words, most):
+    gain, loss = found["gain"], found["loss"]
+    return Recommendation(
+        technique=found["technique"],
+        figure=gain["figure"],
+        factor=gain["factor"],
+        interval=tuple(gain["interval"]),
+        metric=loss["metric"],
+        metric_change=loss["after"] - loss["before"],
+        metric_interval=tuple(loss["interval"]),
+        loss=loss["relative"],
+        costs_too_much=not is_within(found, most),
+        trial=found["name"],
+        **words(found),
+    )
+
+
+def _firsts(found):
+    """Returns the first recommendation of each combination of techniques, which is its best."""
+    best = {}
+    for each in found:
+        best.setdefault((each.technique, each.costs_too_much), each)
+    return list(best.values())
+
+
+def _why_nothing(request, model, done):
+    """Returns why there is nothing to gain, in sentences."""
+    found = []
+    if model.get("is_quantise_aware"):
+        found.append("The model is quantise-aware already: its file is integer.")
+    if model.get("size_bytes") is not None and model["size_bytes"] < _SMALL_BYTES:
+        found.append(
+            f"The file has {model['size_bytes']:,} bytes for {model['parameters']:,} parameters: "
+            "most of it is the format, which no technique makes smaller."
+        )
+    if model.get("zeros", 0.0) > 0.5:
+        found.append(f"{model['zeros']:.0%} of the weights are zeros already.")
+    measured = [each for each in done if each["gain"]]
+    if measured:
+        best = max(measured, key=lambda each: each["gain"]["factor"])
+        allowed = f"{request.max_metric_loss:.1%}"
+        found.append(
+            f"Of {len(measured)} trials {best['name']} gained most, a factor of "
+            f"{best['gain']['factor']:.2f}, with {best['loss']['relative']:.1%} of the metric "
+            f"lost; one of {LEAST_GAIN} with not clearly more than {allowed} lost would count."
+        )
+    return found
+
+
+def _gap(model):
+    gap = model.get("gap", {}).get("relative")
+    if gap is None or gap <= _OVERFITTED:
+        return []
+    return [
+        f"The model overfits: from training to validation data it loses {gap:.1%} of the metric. "
+        "A student has fewer weights to overfit with, and learns from the model's outputs."
+    ]

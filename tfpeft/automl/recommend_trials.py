@@ -1,0 +1,225 @@
+"""Trials on the model itself, within a time: each one is kept as JSON, and reused after a kill."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+
+import keras
+
+from tfpeft.automl import recommend_figures as figures
+from tfpeft.automl.recommend_chains import Chain, quantize, run_step
+from tfpeft.core.arguments import InputError, last_cause
+from tfpeft.core.files import ResumableFolder
+from tfpeft.core.json_files import read_json
+from tfpeft.export.conversion import quantization_settings
+from tfpeft.export.tflite import export_tflite
+from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.model_loading import open_model
+
+RECORD = "recommend.json"
+_FORM = {
+    "name": str,
+    "technique": str,
+    "seconds": float,
+    "error": (str, None),
+    "gain": (dict, None),
+    "loss": (dict, None),
+}
+_OUT_OF_TIME = "no time was left: call again with the same `folder`, or with more `minutes`"
+
+
+class Clock:
+    """The time that is left for trials, with a bar of it.
+
+    Args:
+        minutes: How many there are.
+        verbose: Whether it prints.
+    """
+
+    def __init__(self, minutes, verbose):
+        self._seconds, self._started = 60.0 * minutes, time.monotonic()
+        self._verbose = verbose
+        self._bar = keras.utils.Progbar(max(1, round(self._seconds)), unit_name="second")
+
+    @property
+    def left(self):
+        """Seconds that are left, below 0 after the end."""
+        return self._seconds - (time.monotonic() - self._started)
+
+    def show(self, line):
+        """Prints a line, and the bar, if it prints."""
+        if self._verbose:
+            print(f"\n{line}", flush=True)
+            self._bar.update(min(self._bar.target, max(1, round(self._seconds - self.left))))
+
+    def finish(self):
+        """Ends the bar."""
+        if self._verbose:
+            self._bar.update(self._bar.target, finalize=True)
+            print(flush=True)
+
+
+class Store:
+    """Finished trials in a folder, a JSON file each; see `core.files.ResumableFolder`.
+
+    Args:
+        folder: A `ResumableFolder`.
+        clock: The `Clock`.
+
+    Attributes:
+        not_run: Names of trials for which no time was left.
+    """
+
+    def __init__(self, folder, clock):
+        self.folder, self.clock, self.not_run, self.done = folder, clock, [], {}
+
+    def run(self, name, technique, function, least=0.0):
+        """Returns what a trial found, a dict; None where no time is left for it.
+
+        A trial that was finished before is read. One that fails has the reason as "error".
+
+        Args:
+            name: Its name.
+            technique: What it tries.
+            function: A function without arguments that returns what it finds, plain JSON values.
+            least: Seconds that have to be left.
+        """
+        if name in self.done:
+            return self.done[name]
+        file = f"{name}.json"
+        found = None
+        if (self.folder / file).is_file():
+            with contextlib.suppress(InputError):  # a damaged one runs again
+                found = read_json(self.folder / file, _FORM)
+        if found is None:
+            if self.clock.left <= least:
+                self.not_run.append(name)
+                return None
+            started = time.perf_counter()
+            found = {"name": name, "technique": technique, "error": None, "gain": None}
+            found["loss"] = None
+            try:
+                found |= function()
+            except ValueError as error:  # of Keras, too: what a technique does not take
+                found["error"] = last_cause(error)
+            found["seconds"] = time.perf_counter() - started
+            self.folder.write(file, json.dumps(found, indent=2))
+            self.clock.show(f"{name}: {_line(found)}")
+        self.done[name] = found
+        return found
+
+
+def _line(found):
+    if found["error"]:
+        return found["error"]
+    if not found["gain"]:
+        return f"{found['seconds']:.1f} s"
+    loss, gain = found["loss"], found["gain"]
+    return (
+        f"{gain['factor']:.2f}x less {gain['figure']}, {loss['metric']} "
+        f"{loss['before']:.4g} -> {loss['after']:.4g}, {found['seconds']:.1f} s"
+    )
+
+
+class FileTrials:
+    """Trials of chains of stages, which end in a .tflite file.
+
+    Args:
+        store: The `Store`.
+        model: The model.
+        goal: The `Goal`.
+        device: The `Device`.
+        metric: The `Metric`.
+        training: The `Training`; its steps may be set later.
+        x: A sample of inputs, for latencies.
+        float_inputs: Whether the inputs are floats, which a file may have as int8.
+    """
+
+    def __init__(self, store, model, goal, device, metric, training, x, float_inputs):
+        self.store, self.model, self.goal, self.device = store, model, goal, device
+        self.metric, self.training, self._x = metric, training, x
+        self.float_inputs = float_inputs
+        self._models = {(): model}
+        self._before = None
+
+    @property
+    def base(self):
+        """The chain whose file others are compared with: the model as the device takes it."""
+        aware = quantization_settings(self.model)
+        if aware is not None:
+            return Chain((quantize(aware["quantization"]),))
+        return Chain((quantize("int8"),) if self.device.is_integer else ())
+
+    def run(self, chain):
+        """Returns what a trial of a `Chain` found, a dict, or None; see `Store.run`."""
+        return self.store.run(chain.name, "+".join(chain.stages), lambda: self._measured(chain))
+
+    def _measured(self, chain):
+        model = self.model_of(chain.trained)
+        path = self.store.folder / f"{chain.name}.tflite"
+        self.export(model, chain, path)
+        file = TFLiteFile(path)
+        gain = figures.gain_of(self.goal.figure, self.before(), file, self.device, self._x)
+        loss = self.metric.loss(figures.subject_of(file))
+        return {
+            "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
+            "updates": self.training.steps * len(chain.trained.steps),
+            "size_bytes": file.contents.size_bytes,
+            "gzip_bytes": file.contents.gzip_bytes,
+            "gain": dataclasses.asdict(gain),
+            "loss": dataclasses.asdict(loss),
+        }
+
+    def before(self):
+        """Returns the `TFLiteFile` of the model as it is."""
+        if self._before is None:
+            path = self.store.folder / "model.tflite"
+            if not path.exists():
+                self.export(self.model, self.base, path)
+            self._before = TFLiteFile(path)
+        return self._before
+
+    def export(self, model, chain, path):
+        """Writes the file of a model with the quantization of a chain, as the device takes it."""
+        settings = {"quantization": "none", **chain.quantization}
+        settings["sparse"] = settings.pop("sparse_encoding", False)
+        if self.device.batch_size is not None:
+            settings["batch_size"] = self.device.batch_size
+            if settings["quantization"] == "int8":
+                settings |= {"input_type": "int8"} if self.float_inputs else {}
+                settings["output_type"] = "int8"
+        data = None
+        if settings["quantization"] != "none":
+            data = (self.training.sample().x,)
+        export_tflite(model, pathlib.Path(path), representative_data=data, **settings)
+
+    def model_of(self, chain):
+        """Returns the model after the stages of a chain that train, trained or read."""
+        found = self._models.get(chain.steps)
+        path = self.store.folder / f"{chain.name}.keras"
+        if found is None and path.is_file():
+            with contextlib.suppress(Exception):  # custom layers, a damaged file: trained again
+                found = open_model(path)
+        if found is None:
+            found = run_step(chain.steps[-1], self.model_of(chain.before), self.training)
+            with contextlib.suppress(Exception):  # a model that Keras does not save is kept here
+                self.store.folder.write(path.name, found.save)
+        self._models[chain.steps] = found
+        return found
+
+
+def open_store(folder, settings, clock):
+    """Returns the `Store` of a folder, which holds trials of these settings or is new."""
+    opened = ResumableFolder(
+        folder, RECORD, settings, kind="trials of `recommend`", argument="`folder`"
+    )
+    if opened.progress is None:
+        opened.save()
+    return Store(opened, clock)
+
+
+def out_of_time(names):
+    """Returns {trial: why it was not run}."""
+    return dict.fromkeys(names, _OUT_OF_TIME)
