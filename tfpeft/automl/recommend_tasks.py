@@ -51,6 +51,7 @@ def recommend_tasks(request, folder):
         for name in request.techniques:
             store.run(name, name, lambda name=name: trials.shared(name))
         request.clock.finish()
+        rate = RATE * request.training["learning_rate"]
         found = {
             **(facts_of(request.model) if is_graph(request.model) else {}),
             "parameters": request.model.count_params(),
@@ -64,7 +65,7 @@ def recommend_tasks(request, folder):
             request,
             store,
             trials,
-            words=lambda each: _words(each["name"], tasks),
+            words=lambda each: _words(each["name"], tasks, rate),
             model=found,
             layers=layer_rows(request.model, next(iter(tasks.values())).train.x),
             reasons=reasons,
@@ -165,9 +166,8 @@ class _Trials:
             data = {n: precompute(shared.encoder, pair).join(pair) for n, pair in data.items()}
         batch_size = self._options["batch_size"] * len(names)
         mixed = mix_tasks(data, sampling="uniform", batch_size=batch_size)
-        rate = self._options["learning_rate"] * (
-            1.0 if shared.encoder.trainable_variables else RATE
-        )
+        rate = self._options["learning_rate"]
+        rate = rate if shared.encoder.trainable_variables else RATE * rate
         schedule = keras.optimizers.schedules.CosineDecay(rate, self.steps)
         losses = {name: self._tasks[name].loss() for name in names}
         shared.compile(keras.optimizers.Adam(schedule), losses)
@@ -200,13 +200,14 @@ class _Trials:
         }
 
 
-def _words(way, tasks):
+def _words(way, tasks, rate):
     """Returns the title, the limits, the command and the code of a trial."""
     command = None  # of tasks without classes, which the scripts do not share
     if all(task.has_classes for task in tasks.values()):
         named = " ".join(f"--task={name}={name}.npz" for name in tasks)
         adapter = "none" if way == "heads" else f"lora --rank={_RANK}"
         command = f"python -m pipelines.share --backbone={MODEL} {named} --adapter={adapter}"
+        command += f" --learning_rate={rate:g}"
     heads = ", ".join(
         f'"{name}": {task.units if task.has_classes else f"keras.layers.Dense({task.units})"}'
         for name, task in tasks.items()
@@ -227,7 +228,7 @@ def _words(way, tasks):
             "# data is {task: (x, y)}.",
         ),
         f"shared = tfpeft.SharedModel(model, {{{heads}}}{adapters})",
-        f'shared.compile("adam", {{{losses}}})',
+        f"shared.compile(keras.optimizers.Adam({rate:g}), {{{losses}}})",
         "shared.fit(tfpeft.mix_tasks(data), epochs=3, shuffle=False)",
         'tfpeft.export_tflite(shared, "model.tflite")',
     ]

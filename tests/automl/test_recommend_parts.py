@@ -1,0 +1,145 @@
+"""The parts of `recommend` by hand: gains, losses, the rule, layers, the clock."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfpeft.automl import recommend_goals as goals
+from tfpeft.automl.recommend_adapters import training_bytes
+from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
+from tfpeft.automl.recommend_figures import Gain, Metric, subject_of
+from tfpeft.automl.recommend_layers import layer_rows
+from tfpeft.automl.recommend_plan import LEAST_GAIN, ranked
+from tfpeft.core.arguments import InputError
+from tfpeft.core.data import Batch
+from tfpeft.core.macs import count_macs
+
+
+def trial(technique, factor, loss=(0.0, 0.0), low=None):
+    """Returns a trial as its JSON file has it."""
+    return {
+        "name": technique,
+        "technique": technique,
+        "error": None,
+        "gain": {"factor": factor, "interval": [low or factor, factor]},
+        "loss": {"relative": sum(loss) / 2, "relative_interval": list(loss)},
+    }
+
+
+def names(trials, most=0.01):
+    return [found["name"] for found in ranked(trials, most)]
+
+
+def test_the_rule_is_gain_among_those_whose_loss_is_not_clearly_too_much():
+    trials = [
+        trial("small", 1.2),
+        trial("unclear", 3.0, loss=(0.005, 0.2)),
+        trial("clear", 9.0, loss=(0.011, 0.2)),
+        trial("large", 2.0, loss=(-0.1, 0.0)),
+    ]
+    assert names(trials) == ["unclear", "large", "small", "clear"]
+    assert names(trials, most=0.02) == ["clear", "unclear", "large", "small"]
+
+
+def test_what_gains_less_than_five_percent_or_failed_is_no_recommendation():
+    trials = [trial("a", LEAST_GAIN), trial("b", 1.2, low=1.0), trial("c", 1.06)]
+    trials.append({**trial("d", 4.0), "error": "cannot", "gain": None, "loss": None})
+    assert names(trials) == ["c"]
+
+
+def test_several_techniques_count_where_they_gain_over_one_alone():
+    alone = trial("quantize", 2.0)
+    assert names([alone, trial("prune+quantize", 2.09)]) == ["quantize"]
+    assert names([alone, trial("prune+quantize", 2.2)]) == ["prune+quantize", "quantize"]
+    too_much = trial("quantize", 2.0, loss=(0.5, 0.6))
+    assert names([too_much, trial("prune+quantize", 2.0)])[0] == "prune+quantize"
+
+
+def test_the_gain_of_times_by_hand():
+    times = np.array([[4.0, 4.0, 4.0, 100.0], [2.0, 2.0, 2.0, 50.0]])
+    found = Gain.timed("latency_ms", times)
+    assert (found.before, found.after, found.factor) == (4.0, 2.0, 2.0)
+    assert found.interval == (2.0, 2.0)  # rounds are resampled in pairs
+    assert Gain.counted("size_bytes", 300, 100).interval == (3.0, 3.0)
+
+
+def linear(kernel):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    model.set_weights([np.array(kernel, "float32")])
+    return model
+
+
+def test_the_loss_of_an_accuracy_and_of_an_error_by_hand():
+    x = np.eye(2, dtype="float32")[[0, 0, 1, 1]]
+    right, wrong = linear([[1, 0], [0, 1]]), linear([[1, 0], [1, 0]])
+    metric = Metric(right, Batch(x, np.array([0, 0, 1, 1])), "classification", True)
+    loss = metric.loss(subject_of(wrong))
+    assert (loss.metric, loss.before, loss.after, loss.relative) == ("accuracy", 1.0, 0.5, 0.5)
+    assert loss.relative_interval[0] <= 0.5 <= loss.relative_interval[1] <= 1.0
+    y = x + np.float32([[0.5, 0.0]])
+    metric = Metric(right, Batch(x, y), "regression")
+    loss = metric.loss(subject_of(linear([[1, 0], [0, 0]])))
+    errors = np.array([[0.5, 0.0]] * 2 + [[0.5, 1.0]] * 2)
+    before, after = np.sqrt(0.125), np.sqrt(np.mean(errors**2))
+    assert loss.metric == "rmse"
+    assert loss.relative == pytest.approx((after - before) / before)
+
+
+def test_the_macs_of_layers_are_those_of_the_model():
+    inputs = keras.Input((8, 8, 3))
+    hidden = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
+    hidden = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(hidden)
+    hidden = keras.layers.BatchNormalization()(hidden)
+    hidden = keras.layers.Conv2DTranspose(2, 2, strides=2)(hidden)
+    hidden = keras.layers.EinsumDense("bhwc,cd->bhwd", (4, 4, 5), name="einsum")(hidden)
+    hidden = keras.layers.SeparableConv2D(6, 3)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(hidden)))
+    x = np.zeros((1, 8, 8, 3), "float32")
+    rows = {row["layer"]: row for row in layer_rows(model, x)}
+    rows.pop(next(name for name in rows if "separable" in name))
+    whole = count_macs(model, x)
+    separable = 2 * 2 * 5 * 9 + 2 * 2 * 5 * 6
+    assert sum(row["macs"] for row in rows.values()) + separable == whole
+    assert sum(row["share_of_bytes"] for row in rows.values()) < 1.0
+
+
+def test_zeros_and_bytes_of_training_by_hand():
+    model = linear([[0, 1], [2, 3]])
+    assert zeros_of(model) == 0.25
+    assert training_bytes(model) == 4 * (4 + 3 * 4)  # weights; gradients and two moments
+    model.trainable = False
+    assert training_bytes(model) == 16
+
+
+def test_chains_are_named_and_read_from_json():
+    chain = Chain((first_step("prune", ("head",)), quantize("int8", sparse_encoding=True)))
+    assert chain.name == "prune-0.8+quantize-int8-sparse_encoding"
+    assert chain.quantization == {"quantization": "int8", "sparse_encoding": True}
+    assert chain.trained.stages == ("prune",)
+    stored = [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps]
+    assert Chain.read(
+        [[s, [[k, list(v) if k == "exclude" else v] for k, v in p]] for s, p in stored]
+    )
+    assert Chain.read(stored) == chain
+    assert next_step(first_step("distill"), held=True) == Step("distill", (("student", 0.25),))
+    assert next_step(first_step("distill"), held=False).value == 0.75
+
+
+@pytest.mark.parametrize("key", goals.TABLE)
+def test_each_technique_is_tried_or_has_a_reason(key):
+    goal, kind = key
+    if goal in ("training_cost", "tasks"):
+        return
+    found = goals.TABLE[key]
+    with_int8 = {"quantize_aware"}  # which is tried where int8 loses too much
+    covered = {*found.techniques, *found.reasons, *(["quantize"] if found.quantizations else [])}
+    assert covered | with_int8 == set(goals.TECHNIQUES)
+    assert not set(found.techniques) & set(found.reasons)
+    assert kind == "ethos-u" or found.figure != "inference_ms"
+
+
+def test_memory_needs_a_device_and_training_none():
+    with pytest.raises(InputError, match="target"):
+        goals.goal_on("memory", goals.device_of(None))
+    with pytest.raises(InputError, match="target"):
+        goals.goal_on("training_cost", goals.device_of("xnnpack"))
