@@ -1,0 +1,276 @@
+"""What `recommend` said of eight models, beside what measured best when all was trained in full.
+
+    python benchmarks/recommend.py --data_dir=data
+    python benchmarks/recommend.py --models=regressor,tiny
+
+For each model: a call of `recommend` with a few minutes, then another one whose trials train for
+--full_steps updates and are measured on test data that nobody saw, so that each chain of stages is
+carried out in full. Wanted: the first recommendation is the best measured, or within its interval
+or 5% of it, in seven of eight.
+
+- MobileNet: keras.applications' at width 0.25, 2,000 images of Fashion-MNIST; latency here.
+- dense: two wide layers on scikit-learn's digits; size.
+- Transformer: a text encoder, trained on one task of token sequences, for two others; tasks.
+- 1-D CNN: the digits as sequences of 64 values; memory on TFLite Micro.
+- regressor: scikit-learn's diabetes; download.
+- U-Net: a class a pixel, squares and circles in noise; latency here.
+- pruned: a network of the digits with 90% zeros already; download.
+- tiny: three weights; size. It needs nothing.
+
+Cost: about 25 minutes on 2 cores. Stopped and started again, it goes on. The table is in README.md.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import keras
+import machine
+import numpy as np
+from absl import app, flags
+from sklearn.datasets import load_diabetes, load_digits
+
+import tfpeft
+from tfpeft.automl.recommend_plan import LEAST_GAIN
+from tfpeft.reports.tables import markdown_table
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("output", "recommendations", "Folder of models and trials.")
+flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz.")
+flags.DEFINE_list("models", None, "Models that run; default: all.")
+flags.DEFINE_float("minutes", 1.0, "Of the call whose recommendation counts.", lower_bound=0.01)
+flags.DEFINE_integer("full_steps", 1500, "Updates of training in full.", lower_bound=1)
+
+DIGITS = load_digits()
+
+
+def parts(x, y, seed=0):
+    """Returns ((x, y) to train on, to validate on, and of tests): 60, 20 and 20%."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    cuts = np.split(order, [int(0.6 * len(y)), int(0.8 * len(y))])
+    return [(x[rows], y[rows]) for rows in cuts]
+
+
+def trained(model, data, epochs, loss="sparse_categorical_crossentropy", rate=1e-3):
+    """Returns the model after training."""
+    model.compile(keras.optimizers.Adam(rate), loss)
+    model.fit(*data, epochs=epochs, verbose=0)
+    return model
+
+
+def mobilenet():
+    with np.load(pathlib.Path(FLAGS.data_dir) / "fashion_mnist.npz") as stored:
+        images, y = stored["x_train"][:3400], stored["y_train"][:3400].astype("int64")
+    x = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None].astype("float32") / 127.5 - 1
+    data = parts(x, y)
+    model = keras.applications.MobileNet(
+        input_shape=(32, 32, 1), alpha=0.25, weights=None, classes=10, dropout=0.1
+    )
+    return trained(model, data[0], 25, rate=3e-3), data, {"goal": "latency"}
+
+
+def dense():
+    data = parts((DIGITS.data / 16).astype("float32"), DIGITS.target)
+    layers = [keras.layers.Dense(256, "relu"), keras.layers.Dense(128, "relu")]
+    head = keras.layers.Dense(10, "softmax")
+    model = keras.Sequential([keras.Input((64,)), *layers, head])
+    return trained(model, data[0], 20), data, {"goal": "size"}
+
+
+def transformer():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 40, (1500, 16))
+    labels = [(np.sum(x == 7, axis=1) > 0) * 2 + (np.sum(x < 20, axis=1) > 8)]
+    labels.append(np.sum(x % 4 == 0, axis=1) // 3)
+    labels.append((np.sum(x % 2, axis=1) > 8) + (x.max(axis=1) > 37))
+    inputs = keras.Input((16,), dtype="int32")
+    hidden = keras.layers.Embedding(40, 48)(inputs)
+    for i in range(2):
+        attended = keras.layers.MultiHeadAttention(4, 12, name=f"attention_{i}")(hidden, hidden)
+        hidden = keras.layers.LayerNormalization(name=f"norm_{i}")(hidden + attended)
+        wide = keras.layers.Dense(96, "gelu", name=f"wide_{i}")(hidden)
+        wide = keras.layers.Dense(48, name=f"narrow_{i}")(wide)
+        hidden = keras.layers.LayerNormalization(name=f"last_norm_{i}")(hidden + wide)
+    backbone = keras.Model(inputs, hidden)
+    pooled = keras.layers.GlobalAveragePooling1D()(hidden)
+    whole = keras.Model(inputs, keras.layers.Dense(4, "softmax")(pooled))
+    trained(whole, (x, labels[0].astype("int64")), 15)
+    tasks = {"fours": labels[1].astype("int64"), "odd": labels[2].astype("int64")}
+    data = [{name: parts(x, y)[number] for name, y in tasks.items()} for number in range(3)]
+    return backbone, data, {"goal": "tasks"}
+
+
+def cnn_1d():
+    data = parts((DIGITS.data / 16).astype("float32")[..., None], DIGITS.target)
+    layers = []
+    for filters in (24, 48):
+        layers += [keras.layers.Conv1D(filters, 5, strides=2, padding="same", use_bias=False)]
+        layers += [keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    layers += [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((64, 1)), *layers])
+    return trained(model, data[0], 30, rate=3e-3), data, {"goal": "memory", "target": "tflm"}
+
+
+def regressor():
+    x, y = load_diabetes(return_X_y=True)
+    y = (y / 100)[:, None].astype("float32")
+    data = parts((20 * x).astype("float32"), y)
+    layers = [keras.layers.Dense(128, "relu"), keras.layers.Dense(64, "relu")]
+    model = keras.Sequential([keras.Input((10,)), *layers, keras.layers.Dense(1)])
+    return trained(model, data[0], 12, loss="mse"), data, {"goal": "download"}
+
+
+def shapes(count=900, side=32):
+    """Returns images of a square and a circle in noise, and a class for each pixel."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:side, :side]
+    centres, sizes = rng.integers(6, side - 6, (count, 2, 2)), rng.integers(3, 7, (count, 2))
+    y = np.zeros((count, side, side), "int64")
+    for i in range(count):
+        (a, b), (c, d) = centres[i]
+        square = np.maximum(abs(rows - a), abs(columns - b)) < sizes[i, 0]
+        circle = (rows - c) ** 2 + (columns - d) ** 2 < sizes[i, 1] ** 2
+        y[i] = np.where(circle, 2, square)
+    x = (y > 0) + rng.normal(0, 0.4, y.shape)
+    return x[..., None].astype("float32"), y
+
+
+def u_net():
+    data = parts(*shapes())
+
+    def block(hidden, filters):
+        for _ in range(2):
+            hidden = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(hidden)
+        return hidden
+
+    inputs = keras.Input((32, 32, 1))
+    first = block(inputs, 16)
+    second = block(keras.layers.MaxPooling2D()(first), 32)
+    hidden = block(keras.layers.MaxPooling2D()(second), 48)
+    for filters, skipped in ((32, second), (16, first)):
+        hidden = keras.layers.Conv2DTranspose(filters, 2, strides=2)(hidden)
+        hidden = block(keras.layers.Concatenate()([hidden, skipped]), filters)
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(hidden))
+    return trained(model, data[0], 12, rate=2e-3), data, {"goal": "latency"}
+
+
+def pruned():
+    model, data, _ = dense()
+    steps = 20 * -(-len(data[0][0]) // 32)
+    schedule = tfpeft.polynomial_decay(0.9, begin=0.0, end=0.6, total_steps=steps, frequency=20)
+    optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-3), schedule)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model.fit(*data[0], epochs=20, verbose=0)
+    return tfpeft.strip_pruning(model), data, {"goal": "download"}
+
+
+def tiny():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 2)).astype("float32")
+    y = (x @ np.float32([[1.0], [-2.0]]) + rng.normal(0, 0.1, (500, 1))).astype("float32")
+    data = parts(x, y)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    return trained(model, data[0], 60, loss="mse", rate=1e-2), data, {"goal": "size"}
+
+
+MODELS = {
+    "MobileNet": mobilenet,
+    "dense": dense,
+    "Transformer": transformer,
+    "1-D CNN": cnn_1d,
+    "regressor": regressor,
+    "U-Net": u_net,
+    "pruned": pruned,
+    "tiny": tiny,
+}
+
+
+def called(model, data, validation, folder, **arguments):
+    """Returns what `recommend` returns, with the data of tasks where it belongs."""
+    if arguments["goal"] == "tasks":
+        arguments["tasks"], data = data, None
+    return tfpeft.recommend(
+        model, data, validation_data=validation, folder=folder, verbose=False, **arguments
+    )
+
+
+def measured(name):
+    """Returns the row of a model, from its file if there is one."""
+    folder = pathlib.Path(FLAGS.output) / name
+    path = folder / "row.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+    keras.config.disable_interactive_logging()
+    model, (train, validation, test), arguments = MODELS[name]()
+    stored = folder / "model.keras"
+    if stored.exists():  # of this run before it was stopped: trials are of its weights
+        model = tfpeft.load_model(stored)
+    else:
+        model.save(stored)
+    said = called(model, train, validation, folder / "short", minutes=FLAGS.minutes, **arguments)
+    full = called(
+        model, train, test, folder / "full", minutes=600, steps=FLAGS.full_steps, **arguments
+    )
+    row = row_of(name, said, full, arguments)
+    path.write_text(json.dumps(row, indent=2))
+    return row
+
+
+def row_of(name, said, full, arguments):
+    """Returns what was said, what measured best in full, and whether the first one was right."""
+    best = None if full.nothing_to_gain else full.recommendations[0]
+    first = None if said.nothing_to_gain else said.recommendations[0]
+    trials = {each["name"]: each for each in full.trials if each["gain"]}
+    found = trials.get(first.trial) if first else None
+    if first is None or best is None:
+        is_right = first is best
+    else:
+        holds = found is not None and found["loss"]["relative_interval"][0] <= 0.01
+        factor = found["gain"]["factor"] if found else 0.0
+        is_right = holds and factor * LEAST_GAIN >= best.interval[0]
+    return {
+        "model": name,
+        "goal": " on ".join(filter(None, (arguments["goal"], arguments.get("target")))),
+        "said": first.trial if first else "nothing to gain",
+        "factor": first.factor if first else 1.0,
+        "loss": first.loss if first else 0.0,
+        "in_full": found["gain"]["factor"] if found else None,
+        "loss_in_full": found["loss"]["relative"] if found else None,
+        "best": best.trial if best else "nothing to gain",
+        "best_factor": best.factor if best else 1.0,
+        "best_loss": best.loss if best else 0.0,
+        "is_right": bool(is_right),
+    }
+
+
+def main(_):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    rows = []
+    for name in FLAGS.models or MODELS:
+        rows.append(measured(name))
+        print(rows[-1], file=sys.stderr, flush=True)
+
+    def factor(value, loss):
+        return "" if value is None else f"{value:.2f}x, {100 * loss:+.1f}%"
+
+    cells = [
+        [
+            *(row["model"], row["goal"], row["said"], factor(row["factor"], row["loss"])),
+            factor(row["in_full"], row["loss_in_full"]),
+            *(row["best"], factor(row["best_factor"], row["best_loss"])),
+            "yes" if row["is_right"] else "no",
+        ]
+        for row in rows
+    ]
+    header = ["model", "goal", "recommended first", "gain, loss in its trial"]
+    header += ["in full, on test data", "best in full", "its gain, loss", "right"]
+    print(machine.describe())
+    print(markdown_table(header, cells, align=["left"] * 8))
+    print(f"\n{sum(row['is_right'] for row in rows)} of {len(rows)} right.")
+
+
+if __name__ == "__main__":
+    app.run(main)

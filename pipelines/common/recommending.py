@@ -1,0 +1,196 @@
+"""Recommendations for a --model and what the flags name: for the script, and for --stages=auto."""
+
+import dataclasses
+import shlex
+import types
+
+import keras
+
+import tfpeft
+from pipelines.common import backbones, datasets, models, objectives, samples, tasks, training
+from pipelines.common.compilation import compilation_of
+from pipelines.common.errors import unread_flag
+from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
+from tfpeft.automl.recommend_advice import DATA, MODEL
+from tfpeft.automl.recommend_goals import GOALS, TECHNIQUES, TRAINED_LESS
+from tfpeft.core.arguments import unexpected
+from tfpeft.export.targets.table import TARGETS
+
+GOAL = Flag(
+    "goal",
+    str,
+    None,
+    "What hurts: latency, size of the file, its size when it is downloaded (compressed), memory on "
+    "a device, the cost of training, or that several tasks need a model each.",
+    choices=GOALS,
+)
+MINUTES = Flag("minutes", float, 10.0, "After so many no further trial begins.", above=0)
+DEVICE = Flag(
+    "target",
+    str,
+    None,
+    "The device: tflm is TensorFlow Lite for Microcontrollers, xnnpack a phone. By default this "
+    "machine. All but xnnpack need pip install 'tfpeft[devices]'.",
+    choices=tuple(TARGETS),
+)
+ALLOWED = Flag(
+    "max_metric_loss",
+    float,
+    1.0,
+    "Per cent of the model's metric that may be lost: 1 allows an accuracy of 89.1% for 90%, an "
+    "error of 10.1 for 10.",
+    at_least=0,
+    at_most=1000,
+)
+TRIED = Flag(
+    "techniques",
+    list,
+    None,
+    "Techniques that are tried; by default all that can help the goal on the device.",
+    choices=(*TECHNIQUES, *TRAINED_LESS, "heads"),
+)
+TRIAL_STEPS = Flag(
+    "trial_steps",
+    int,
+    None,
+    "Updates of a trial that trains; by default as many as --minutes allow, from 20 to 400.",
+    at_least=1,
+)
+SHARED = Flag(
+    "tasks",
+    str,
+    (),
+    "A task, of --goal=tasks once for each: NAME=FILE.npz, or NAME=FILE.csv:TEXT_COLUMN:"
+    "LABEL_COLUMN for a --model that is a preset of KerasHub.",
+    repeated=True,
+)
+FLAGS = (GOAL, DEVICE, MINUTES, ALLOWED, TRIED, TRIAL_STEPS, SHARED)
+_MOST = 10_000  # samples of a split; they are held in memory
+
+
+def check(settings):
+    """Raises for flags that do not go together."""
+    if settings.goal is None:
+        raise unexpected(f"a --goal, one of {', '.join(GOALS)}", "none")
+    if settings.model is None:
+        raise unexpected("a --model, which the recommendations are for", "none")
+    if settings.tasks and settings.goal != "tasks":
+        raise unread_flag("tasks", f"--goal={settings.goal}")
+    if settings.goal == "tasks" and "dataset" in settings.given:
+        raise unread_flag("dataset", "--goal=tasks, which reads --tasks")
+
+
+def recommend(settings, folder):
+    """Returns the `Recommendations` for the flags; finished trials are in `folder` / "trials".
+
+    Args:
+        settings: Has the settings of `FLAGS`, and of data, model, task and training.
+        folder: The `RunFolder`.
+    """
+    training.seed_everything(settings.seed)
+    of_goal = _of_tasks if settings.goal == "tasks" else _of_data
+    model, data, arguments = of_goal(settings, folder)
+    found = tfpeft.recommend(
+        model,
+        data,
+        goal=settings.goal,
+        target=settings.target,
+        minutes=settings.minutes,
+        folder=folder / "trials",
+        max_metric_loss=settings.max_metric_loss / 100,
+        techniques=settings.techniques,
+        steps=settings.trial_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        **arguments,
+    )
+    each = [_with_files(one, settings) for one in found.recommendations]
+    return dataclasses.replace(found, recommendations=each)
+
+
+def _of_data(settings, folder):
+    """Returns --model, compiled for its data, some samples, and what else `recommend` is given."""
+    custom_objects = models.import_custom_objects(settings.custom_objects)
+    model = models.load_model(settings.model, "model", custom_objects)
+    request = objectives.request_of(settings, compilation_of(settings.model, custom_objects))
+    data = datasets.load_given(settings, model, request)
+    print(data, flush=True)
+    data, objective = data.for_model(model)
+    received = f"--model={settings.model}"
+    objective.chance_of(model, data.train).check(received, settings.allow_chance)
+    if not isinstance(model, tfpeft.QuantizeAwareModel):
+        objective.compile(model, keras.optimizers.Adam(settings.learning_rate))
+    outputs = objective.outputs
+    return (
+        model,
+        _pair(data.train),
+        {
+            "validation_data": _pair(data.validation),
+            "task": "binary" if outputs and outputs.units == 1 else objective.task,
+            "from_logits": objective.from_logits,
+        },
+    )
+
+
+def _pair(split):
+    """Returns some samples as arrays (x, y) or (x, y, sample_weight)."""
+    return samples.some(split, _MOST).element()
+
+
+def _of_tasks(settings, folder):
+    """Returns the backbone that --model names, None, and the data of --tasks."""
+    named = types.SimpleNamespace(
+        **{
+            **vars(settings),
+            "task": settings.tasks,
+            "backbone": settings.model,
+            "sequence_length": backbones.SEQUENCE_LENGTH.default,
+        }
+    )
+    parsed = tasks.parse(named)
+    is_text = tasks.check(named, parsed)
+    data = tasks.read(parsed)
+    backbone, preprocessor = backbones.open_backbone(named, folder, is_text=is_text)
+    data = tasks.as_inputs(data, parsed, backbone, preprocessor)
+    return (
+        backbone,
+        None,
+        {
+            "tasks": {name: _pair(each.train) for name, each in data.items()},
+            "validation_data": {name: _pair(each.validation) for name, each in data.items()},
+        },
+    )
+
+
+def _with_files(found, settings):
+    """Returns a recommendation whose command and code name the files of the flags."""
+    command = found.command
+    if command is not None:
+        given = [flag for flag in (*READ_FLAGS, *OBJECTIVE_FLAGS) if flag.name in settings.given]
+        flags = [
+            f"--{flag.name}={_text(getattr(settings, flag.name))}"
+            for flag in given
+            if flag.name != "dataset"
+        ]
+        if settings.custom_objects is not None:
+            flags.append(f"--custom_objects={settings.custom_objects}")
+        command = command.replace(f"={MODEL}", f"={shlex.quote(settings.model)}")
+        for name, path in _files_of_tasks(settings).items():
+            command = command.replace(f"--task={name}={name}.npz", f"--task={name}={path}")
+        command = command.replace(
+            f"--dataset={DATA}", " ".join([f"--dataset={shlex.quote(settings.dataset)}", *flags])
+        )
+    code = found.code.replace(f'"{MODEL}"', repr(settings.model))
+    return dataclasses.replace(found, command=command, code=code)
+
+
+def _files_of_tasks(settings):
+    """Returns {name of a task: what is behind it in --tasks}."""
+    return {name: path for name, _, path in (given.partition("=") for given in settings.tasks)}
+
+
+def _text(value):
+    """Returns a value as a shell takes it."""
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return shlex.quote(text)
