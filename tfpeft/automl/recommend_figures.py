@@ -179,7 +179,10 @@ def counted_figure(figure, file, device):
     if figure in ("size_bytes", "gzip_bytes"):
         return getattr(file.contents, figure)
     if figure == "macs":
-        return file.macs() - (skipped_macs(file) if device.kind == "xnnpack" else 0)
+        macs = file.macs()
+        if macs is None:
+            raise unexpected("a file whose multiply-accumulates are known", f"{file.path} has not")
+        return macs - (skipped_macs(file) if device.kind == "xnnpack" else 0)
     report = describe_for(device.target, file)
     if figure == "flash_bytes" and device.kind == "tflm":
         tables = report.compressed
@@ -207,15 +210,6 @@ def skipped_macs(file):
     return file.read_graphs(count)
 
 
-def gain_of(figure, before, after, device, x):
-    """Returns the `Gain` of a `TFLiteFile` over another one; of a latency, both run in turn on x.
-
-    Raises:
-        InputError: if a figure is not known, or the device cannot take the file.
-    """
-    if figure == "latency_ms":
-        return Gain.timed(figure, timed(*(file.prepare(x) for file in (before, after))))
-    counts = [counted_figure(figure, file, device) for file in (before, after)]
-    if None in counts:
-        raise unexpected(f"a file whose {figure} are known", f"{after.path} with loops")
-    return Gain.counted(figure, *counts)
+def timed_gain(before, after, x):
+    """Returns the `Gain` in latency of a `TFLiteFile` over another one, both run in turn on x."""
+    return Gain.timed("latency_ms", timed(*(file.prepare(x) for file in (before, after))))

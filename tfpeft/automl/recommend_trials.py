@@ -105,7 +105,9 @@ class Store:
             except ValueError as error:  # of Keras, too: what a technique does not take
                 found["error"] = last_cause(error)
             found["seconds"] = time.perf_counter() - started
-            self.folder.write(file, json.dumps(found, indent=2))
+            text = json.dumps(found, indent=2)
+            self.folder.write(file, text)
+            found = json.loads(text)  # as it is read later: lists in place of tuples
             self.clock.show(f"{name}: {_line(found)}")
         self.done[name] = found
         return found
@@ -142,7 +144,7 @@ class FileTrials:
         self.metric, self.training, self._x = metric, training, x
         self.float_inputs = float_inputs
         self._models = {(): model}
-        self._before = None
+        self._before = self._figure = None
 
     @property
     def base(self):
@@ -161,7 +163,7 @@ class FileTrials:
         path = self.store.folder / f"{chain.name}.tflite"
         self.export(model, chain, path)
         file = TFLiteFile(path)
-        gain = figures.gain_of(self.goal.figure, self.before(), file, self.device, self._x)
+        gain = self._gain(file)
         loss = self.metric.loss(figures.subject_of(file))
         return {
             "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
@@ -171,6 +173,17 @@ class FileTrials:
             "gain": dataclasses.asdict(gain),
             "loss": dataclasses.asdict(loss),
         }
+
+    def _gain(self, file):
+        """Returns the `Gain` of a file over that of the model."""
+        figure, before = self.goal.figure, self.before()
+        if figure == "latency_ms":
+            return figures.timed_gain(before, file, self._x)
+        if self._figure is None:
+            self._figure = figures.counted_figure(figure, before, self.device)
+        return figures.Gain.counted(
+            figure, self._figure, figures.counted_figure(figure, file, self.device)
+        )
 
     def before(self):
         """Returns the `TFLiteFile` of the model as it is."""

@@ -1,0 +1,171 @@
+"""pipelines.recommend, --stages=auto, and the commands and lines of code of recommendations."""
+
+import json
+import shlex
+
+import keras
+import numpy as np
+import pytest
+
+import tfpeft
+from pipelines import compress, recommend, share
+from pipelines.stages import compression
+from tests.pipelines.scripts import call
+from tfpeft.automl.recommend_advice import code_of, command_of
+from tfpeft.automl.recommend_chains import QUANTIZE_AWARE, Chain, first_step, quantize
+from tfpeft.automl.recommend_goals import device_of
+from tfpeft.core.arguments import InputError
+
+INT8 = quantize("int8", equalize=True, correct_bias=True)
+CHAINS = [
+    Chain((INT8,)),
+    Chain((quantize("dynamic_range"),)),
+    Chain((first_step("prune_channels"), first_step("prune", ("head",)))),
+    Chain((first_step("prune"), quantize("none", sparse_encoding=True))),
+    Chain((first_step("distill"), first_step("cluster"), quantize("int8"))),
+    Chain((QUANTIZE_AWARE, quantize("int8"))),
+]
+
+
+@pytest.mark.parametrize("target", [None, "xnnpack", "tflm"])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
+def test_commands_are_those_of_the_script(chain, target, monkeypatch):
+    monkeypatch.setattr("tfpeft.automl.recommend_goals.check_target", lambda target: None)
+    monkeypatch.setattr("pipelines.common.devices.check_target", lambda target: None)
+    command = command_of(chain, device_of(target), batch_size=16, learning_rate=2e-3)
+    program, script, *arguments = shlex.split(command)[1:]
+    assert (program, script) == ("-m", "pipelines.compress")
+    settings, _ = compress.SCRIPT.parse(arguments)
+    compression.check(compression.with_quantization(settings, settings.stages), settings.stages)
+    assert [stage for stage in settings.stages if stage != "quantize"] == [
+        stage for stage in chain.stages if stage != "quantize"
+    ]
+    is_trained = bool(chain.trained.steps)
+    assert (settings.batch_size == 16) == (settings.learning_rate == 2e-3) == is_trained
+    assert (settings.file_batch_size == 1) == (target == "tflm")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of a trained model and its data."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 12)).astype("float32")
+    y = np.argmax(x[:, :3] + x[:, 3:6], axis=1)
+    np.savez(folder / "data.npz", x_train=x[:240], y_train=y[:240], x_test=x[240:], y_test=y[240:])
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(96, "relu", name="hidden")
+    model = keras.Sequential([keras.Input((12,)), hidden, keras.layers.Dense(3, name="head")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+    model.fit(x[:240], y[:240], epochs=8, verbose=0)
+    model.save(folder / "model.keras")
+    return folder
+
+
+def arguments(files, tmp_path, *more):
+    return [
+        f"--model={files}/model.keras",
+        f"--dataset={files}/data.npz",
+        f"--output_dir={tmp_path}",
+        "--name=run",
+        *more,
+    ]
+
+
+def test_a_report_with_commands_of_these_files(files, tmp_path, capsys):
+    given = arguments(files, tmp_path, "--goal=size", "--techniques=quantize", "--batch_size=16")
+    assert call(recommend, *given) == 0
+    output = capsys.readouterr().out
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["job"] == "recommend"
+    assert report["goal"] == "size"
+    first = report["recommendations"][0]
+    assert set(first["gain"]) >= {"figure", "factor", "interval", "metric_change"}
+    assert f"--model={files}/model.keras --dataset={files}/data.npz" in first["command"]
+    assert first["command"] in output
+    assert first["title"] in (tmp_path / "run/report.md").read_text()
+    assert f"{files}/model.keras" in first["code"]
+    trials = sorted(path.name for path in (tmp_path / "run/trials").glob("*.json"))
+    written = {name: (tmp_path / "run/trials" / name).stat().st_mtime_ns for name in trials}
+    assert call(recommend, *given, "--minutes=0.001") == 0
+    assert written == {n: (tmp_path / "run/trials" / n).stat().st_mtime_ns for n in trials}
+
+
+def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys, monkeypatch):
+    found = []
+    original = tfpeft.recommend
+
+    def with_quantization_alone(*args, **options):
+        found.append(original(*args, **{**options, "techniques": ["quantize"]}))
+        return found[-1]
+
+    monkeypatch.setattr(tfpeft, "recommend", with_quantization_alone)
+    given = arguments(files, tmp_path, "--stages=auto", "--goal=download", "--epochs=1")
+    assert call(compress, *given) == 0
+    output = capsys.readouterr().out
+    first = found[0].recommendations[0]
+    assert f"Recommended: {first.title}." in output
+    flags = json.loads((tmp_path / "run/run.json").read_text())["flags"]
+    assert flags["stages"] == ["quantize"]
+    assert f"--quantization={flags['quantization']}" in first.command
+    assert call(compress, *given) == 0  # the chain is kept: nothing is asked or run again
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        (recommend, ["--goal="], "--goal, expected one of latency"),
+        (recommend, ["--minutes=0", "--goal=size"], "--minutes"),
+        (recommend, [], "a --goal"),
+        (recommend, ["--goal=size", "--tasks=a=a.npz"], "--tasks"),
+        (recommend, ["--goal=memory"], "'tflm' or an Ethos-U"),
+        (compress, ["--goal=size"], "--goal"),
+        (compress, ["--stages=auto"], "--goal, expected one of latency"),
+        (compress, ["--stages=auto", "--goal=tasks"], "--goal"),
+        (compress, ["--stages=auto,quantize", "--goal=size"], "--goal"),
+    ],
+)
+def test_bad_flags(files, tmp_path, script, flags, message):
+    with pytest.raises(InputError, match=message):
+        call(script, *arguments(files, tmp_path, *flags))
+
+
+def test_a_model_is_needed(tmp_path):
+    with pytest.raises(InputError, match="a --model"):
+        call(recommend, "--goal=size", f"--output_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
+def test_lines_of_code_are_python(chain):
+    compile(code_of(chain, device_of(None)), "code", "exec")
+
+
+def test_lines_of_code_run(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with np.load(files / "data.npz") as data:
+        x, y = data["x_train"], data["y_train"]
+    chain = Chain((first_step("prune_channels"), first_step("prune"), quantize("int8")))
+    code = code_of(chain, device_of(None)).replace("model.keras", f"{files}/model.keras")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    names = {"x": x, "y": y, "validation": (x, y), "loss": loss, "metrics": ["accuracy"]}
+    exec(code.replace("epochs=30", "epochs=1, verbose=0").replace("30 *", "1 *"), names)
+    assert tfpeft.TFLiteFile("model.tflite").contents.ops["FULLY_CONNECTED"] == 2
+
+
+def test_commands_of_adapters_are_those_of_share():
+    from tfpeft.automl.recommend_adapters import METHODS, _words
+
+    for name in METHODS:
+        found = {
+            "name": name,
+            "learning_rate": 5e-3,
+            "trainable_parameters": 1,
+            "training_bytes": 1,
+        }
+        command = _words(found)["command"]
+        if command is not None:
+            settings, _ = share.SCRIPT.parse(shlex.split(command)[3:])
+            assert settings.adapter == name
+        compile(_words(found)["code"], "code", "exec")
