@@ -20,7 +20,7 @@ _HEADER = ("", "technique", "gain", "metric", "trial")
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """A technique, or several together, with what a trial on this model showed.
+    """A technique of `recommend`, or several together, with what a trial on this model showed.
 
     Attributes:
         technique: Stages joined by "+": "prune_channels+quantize".

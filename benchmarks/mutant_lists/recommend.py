@@ -1,0 +1,50 @@
+"""Formulas of recommendations with a mistake in each: gains, losses, the rule, layers."""
+
+from mutant_lists.mutant import Mutant
+
+_PARTS = "automl/test_recommend_parts.py::"
+
+MUTANTS = (
+    Mutant(
+        "recommendations: the rule takes the high end of the loss",
+        "automl/recommend_plan.py",
+        'found["loss"]["relative_interval"][0] <= most',
+        'found["loss"]["relative_interval"][1] <= most',
+        (f"{_PARTS}test_the_rule_is_gain_among_those_whose_loss_is_not_clearly_too_much",),
+    ),
+    Mutant(
+        "recommendations: a gain by the middle of its interval",
+        "automl/recommend_plan.py",
+        'found["gain"]["interval"][0] > LEAST_GAIN',
+        'found["gain"]["factor"] > LEAST_GAIN',
+        (f"{_PARTS}test_what_gains_less_than_five_percent_or_failed_is_no_recommendation",),
+    ),
+    Mutant(
+        "recommendations: rounds of two programs are resampled apart",
+        "automl/recommend_figures.py",
+        "medians = np.median(times[:, rows], axis=2)",
+        "medians = np.stack([np.median(times[0][rows], 1), np.median(times[1][rows[::-1]], 1)])",
+        (f"{_PARTS}test_the_gain_of_times_by_hand",),
+    ),
+    Mutant(
+        "recommendations: an error that grows is a gain",
+        "automl/recommend_figures.py",
+        "sign = -1.0 if self._task(title).higher_is_better else 1.0",
+        "sign = -1.0",
+        (f"{_PARTS}test_the_loss_of_an_accuracy_and_of_an_error_by_hand",),
+    ),
+    Mutant(
+        "recommendations: the layers' MACs of transposed convolutions by their outputs",
+        "automl/recommend_layers.py",
+        "tensor = inputs if is_transposed else",
+        "tensor = inputs if False else",
+        (f"{_PARTS}test_the_macs_of_layers_are_those_of_the_model",),
+    ),
+    Mutant(
+        "recommendations: bytes of training without Adam's second moment",
+        "automl/recommend_adapters.py",
+        "3 * _count(model.trainable_variables)",
+        "2 * _count(model.trainable_variables)",
+        (f"{_PARTS}test_zeros_and_bytes_of_training_by_hand",),
+    ),
+)
