@@ -64,6 +64,7 @@ WORDS = {
     "data": ("inputs", "labels", "samples"),
     "train": ("inputs", "labels", "samples"),
     "validation": ("inputs", "labels", "samples"),
+    "validation_data": ("inputs", "labels", "samples"),
     "x": ("inputs", "samples"),
     "model": ("Cannot rebuild", "outputs", "classes of tiny", "as 'tiny' has it"),
     "models": ("model",),

@@ -47,4 +47,11 @@ MUTANTS = (
         "2 * _count(model.trainable_variables)",
         (f"{_PARTS}test_zeros_and_bytes_of_training_by_hand",),
     ),
+    Mutant(
+        "recommendations: XNNPACK skips a zero once, not at each position",
+        "automl/recommend_figures.py",
+        "skipped += round(zeros[op.outputs[0].name] * kernel.size) * positions",
+        "skipped += round(zeros[op.outputs[0].name] * kernel.size)",
+        (f"{_PARTS}test_zeros_that_xnnpack_skips_are_not_computed",),
+    ),
 )

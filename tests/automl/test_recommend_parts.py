@@ -7,12 +7,14 @@ import pytest
 from tfpeft.automl import recommend_goals as goals
 from tfpeft.automl.recommend_adapters import training_bytes
 from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
-from tfpeft.automl.recommend_figures import Gain, Metric, subject_of
+from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure, subject_of
 from tfpeft.automl.recommend_layers import layer_rows
 from tfpeft.automl.recommend_plan import LEAST_GAIN, ranked
 from tfpeft.core.arguments import InputError
 from tfpeft.core.data import Batch
 from tfpeft.core.macs import count_macs
+from tfpeft.export.tflite import export_tflite
+from tfpeft.export.tflite_file import TFLiteFile
 
 
 def trial(technique, factor, loss=(0.0, 0.0), low=None):
@@ -101,6 +103,26 @@ def test_the_macs_of_layers_are_those_of_the_model():
     separable = 2 * 2 * 5 * 9 + 2 * 2 * 5 * 6
     assert sum(row["macs"] for row in rows.values()) + separable == whole
     assert sum(row["share_of_bytes"] for row in rows.values()) < 1.0
+
+
+def test_zeros_that_xnnpack_skips_are_not_computed(tmp_path):
+    layers = [
+        keras.layers.ZeroPadding2D(1),
+        keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+        keras.layers.Conv2D(32, 1, activation="relu", name="pointwise"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    kernel = model.get_layer("pointwise").kernel
+    mask = np.zeros(8 * 32)
+    mask[:16] = 1.0
+    kernel.assign(kernel * mask.reshape(kernel.shape))
+    export_tflite(model, tmp_path / "model.tflite", sparse=True)
+    file = TFLiteFile(tmp_path / "model.tflite")
+    macs = 16 * 27 * 8 + 16 * 8 * 32 + 32 * 2
+    assert counted_figure("macs", file, goals.device_of(None)) == macs
+    assert counted_figure("macs", file, goals.device_of("xnnpack")) == macs - 16 * (256 - 16)
 
 
 def test_zeros_and_bytes_of_training_by_hand():

@@ -12,9 +12,9 @@ from tfpeft.adapters.norm_tuning import NormTuning
 from tfpeft.automl import recommend_figures as figures
 from tfpeft.automl.recommend_advice import BEGINNING, DATA, MODEL
 from tfpeft.automl.recommend_layers import facts_of, layer_rows
-from tfpeft.automl.recommend_request import check_taken
+from tfpeft.automl.recommend_request import samples_of
 from tfpeft.automl.recommend_result import recommendations
-from tfpeft.automl.recommend_training import Training, labelled, split
+from tfpeft.automl.recommend_training import Training
 from tfpeft.core.clone import copy_model
 
 _RANK = 8
@@ -49,11 +49,7 @@ _DEFAULT_STEPS = 200
 
 def recommend_training(request, folder):
     """Returns the `Recommendations` of a `Request`, whose trials are in a folder."""
-    train, validation = split(
-        request.model, request.data, request.validation_data, request.training["seed"]
-    )
-    check_taken(request.model, train)
-    train, validation = (labelled(request.model, batch) for batch in (train, validation))
+    train, validation = samples_of(request)
     plain = figures.Metric(request.model, validation, **request.options)
     training = Training.of(request.model, train, plain.tasks, **request.training)
     training = dataclasses.replace(training, steps=request.steps or _DEFAULT_STEPS)

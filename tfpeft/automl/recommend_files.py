@@ -9,10 +9,10 @@ from tfpeft.automl.recommend_chains import Chain, zeros_of
 from tfpeft.automl.recommend_figures import Metric
 from tfpeft.automl.recommend_layers import facts_of, layer_rows
 from tfpeft.automl.recommend_plan import Planner
-from tfpeft.automl.recommend_request import check_taken
+from tfpeft.automl.recommend_request import samples_of
 from tfpeft.automl.recommend_result import recommendations
 from tfpeft.automl.recommend_sensitivity import sensitivities
-from tfpeft.automl.recommend_training import Training, evenly, labelled, split
+from tfpeft.automl.recommend_training import Training, evenly
 from tfpeft.automl.recommend_trials import FileTrials
 from tfpeft.core.clone import copy_model
 from tfpeft.export.conversion import quantization_settings
@@ -25,11 +25,7 @@ _EXPECTED_TRIALS = 3  # for each technique: alone, bolder or milder, and with an
 def recommend_files(request, folder):
     """Returns the `Recommendations` of a `Request`, whose trials are in a folder."""
     model = request.model
-    train, validation = split(
-        model, request.data, request.validation_data, request.training["seed"]
-    )
-    check_taken(model, train)
-    train, validation = (labelled(model, batch) for batch in (train, validation))
+    train, validation = samples_of(request)
     metric = Metric(model, validation, **request.options)
     training = Training.of(model, train, metric.tasks, **request.training)
     store = request.store(folder, (train, validation))
@@ -47,6 +43,8 @@ def recommend_files(request, folder):
         gap = _gap(metric, train)
         rows = layer_rows(model, train.x)
         exclude = sensitivities(store, model, training, rows, _tried(request, techniques))
+        if request.device.kind == "xnnpack" and request.goal.figure == "macs":
+            exclude = tuple(dict.fromkeys((*facts["xnnpack_exclude"], *exclude)))
         planner = Planner(
             trials,
             request.goal,

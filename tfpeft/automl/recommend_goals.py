@@ -154,7 +154,10 @@ def check_tasks(goal, tasks):
             raise unexpected('`tasks` with goal="tasks" alone', f"goal={goal!r}")
         return
     if not isinstance(tasks, dict) or len(tasks) < 2:
-        raise invalid("tasks", "{name: data (x, y)} of two tasks or more for goal='tasks'", tasks)
+        received = f"{len(tasks)} task" if isinstance(tasks, dict) else f"a {type(tasks).__name__}"
+        raise unexpected(
+            '`tasks`, {name: (x, y)} of two tasks or more, with goal="tasks"', received
+        )
 
 
 def choices_of(goal):

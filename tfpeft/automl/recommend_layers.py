@@ -101,7 +101,8 @@ def facts_of(model):
     """Returns what a model is made of, a dict: kinds of layers, channels, what zeros could do.
 
     "removable_channels" are those that `prune_channels` can remove, None where it cannot, with
-    the reason in "channels_reason"; "xnnpack_layers" those whose zeros XNNPACK skips on ARM.
+    the reason in "channels_reason"; "xnnpack_layers" those whose zeros XNNPACK skips on ARM, and
+    "xnnpack_exclude" what pruning leaves out for that.
     """
     names = [type(layer).__name__ for layer in layers_by_path(model).values()]
     kinds = {
@@ -115,8 +116,9 @@ def facts_of(model):
     except InputError as error:
         facts["removable_channels"], facts["channels_reason"] = None, str(error)
     try:
-        facts["xnnpack_layers"] = prune_for_xnnpack(model).prunable
+        policy = prune_for_xnnpack(model)
+        facts |= {"xnnpack_layers": policy.prunable, "xnnpack_exclude": policy.exclude}
         facts["xnnpack_reason"] = None
     except InputError as error:
-        facts["xnnpack_layers"], facts["xnnpack_reason"] = [], str(error)
+        facts |= {"xnnpack_layers": [], "xnnpack_exclude": [], "xnnpack_reason": str(error)}
     return facts

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from tfpeft.automl.recommend_goals import Device, Goal
+from tfpeft.automl.recommend_training import labelled, split
 from tfpeft.automl.recommend_trials import Clock, open_store
-from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.core.arguments import last_cause, unexpected
 from tfpeft.sparsity.compiled import fingerprint
 
 
@@ -77,12 +78,20 @@ def _digest(batches):
     return digest.hexdigest()
 
 
-def check_taken(model, batch):
-    """Raises unless a model takes the inputs of a `Batch`."""
+def check_taken(model, batch, name="data"):
+    """Raises unless a model takes the inputs of a `Batch`, which the argument `name` gave."""
     try:
         model.predict_on_batch(keras.tree.map_structure(lambda array: array[:2], batch.x))
-    except InputError:
-        raise
     except Exception as error:  # whatever a layer raises
-        expected = f"`data` whose inputs {model.name!r} takes"
+        expected = f"`{name}` whose inputs {model.name!r} takes"
         raise unexpected(expected, last_cause(error)) from error
+
+
+def samples_of(request):
+    """Returns two `Batch`es with labels that the model takes, to train on and to measure on."""
+    model, seed = request.model, request.training["seed"]
+    batches = split(model, request.data, request.validation_data, seed)
+    names = ("data", "data" if request.validation_data is None else "validation_data")
+    for batch, name in zip(batches, names, strict=True):
+        check_taken(model, batch, name)
+    return [labelled(model, *pair) for pair in zip(batches, names, strict=True)]

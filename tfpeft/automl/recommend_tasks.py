@@ -105,8 +105,9 @@ def _tasks(request):
     """Returns {name: `_Task`}."""
     given, found = request.validation_data, {}
     if given is not None and (not isinstance(given, dict) or set(given) != set(request.tasks)):
-        expected = f"a dict of data of {', '.join(request.tasks)}, or None"
-        raise invalid("validation_data", expected, given)
+        expected = f"`validation_data`, a dict of the data of {', '.join(request.tasks)}, or None"
+        received = f"one of {', '.join(map(str, given))}" if isinstance(given, dict) else "another"
+        raise unexpected(expected, received)
     for name, data in request.tasks.items():
         seed = request.training["seed"]
         argument = f"tasks[{name!r}]"

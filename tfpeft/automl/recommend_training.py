@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from tfpeft.core import graph
-from tfpeft.core.arguments import unexpected
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.compiling import compiled_parts
 from tfpeft.core.data import Batch, read
@@ -202,13 +201,13 @@ def _loss(tasks, kinds):
     return list(losses.values()) if all(isinstance(key, int) for key in losses) else losses
 
 
-def labelled(model, batch):
+def labelled(model, batch, name="data"):
     """Returns a `Batch` with labels: those of a model that reconstructs are its inputs."""
     if batch.y is not None:
         return batch
     if not hasattr(batch.x, "shape") or model.output_shape != model.input_shape:
-        expected = "labels, as of (x, y), of a model that does not reconstruct its inputs"
-        raise unexpected(expected, "data without y")
+        expected = "labels, (x, y), for a model that does not reconstruct its inputs"
+        raise invalid_data(name, expected, "x alone")
     return batch._replace(y=batch.x)
 
 
