@@ -28,11 +28,11 @@ import sys
 import keras
 import machine
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from sklearn.datasets import load_diabetes, load_digits
 
 import tfpeft
-from tfpeft.automl.recommend_plan import LEAST_GAIN
+from tfpeft.automl.recommend_plan import LEAST_GAIN, TOO_MUCH, loss_is
 from tfpeft.reports.tables import markdown_table
 
 FLAGS = flags.FLAGS
@@ -228,7 +228,7 @@ def row_of(name, said, full, arguments):
     if first is None or best is None:
         is_right = first is best
     else:
-        holds = found is not None and found["loss"]["relative_interval"][0] <= 0.01
+        holds = found is not None and loss_is(found, 0.01) != TOO_MUCH
         factor = found["gain"]["factor"] if found else 0.0
         is_right = holds and factor * LEAST_GAIN >= best.interval[0]
     return {
@@ -248,6 +248,7 @@ def row_of(name, said, full, arguments):
 
 def main(_):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)
     rows = []
     for name in FLAGS.models or MODELS:
         rows.append(measured(name))

@@ -86,6 +86,9 @@ def test_a_download_gets_int8_and_zeros(convolutional):
     assert first.factor > 1.3 * gains["quantize-int8"] > 2.0
     assert "--stages=prune,quantize --final_sparsity=" in first.command
     assert json.loads(json.dumps(found.as_dict()))["recommendations"][0]["gain"]["factor"] > 2
+    assert found.model["gzip_bytes"] < found.model["size_bytes"] < 10 * found.model["parameters"]
+    low, high = found.model["intervals"]["accuracy"]
+    assert low <= found.metric["accuracy"] <= high
     text = str(found)
     assert text.startswith("For download (size of the compressed file on this machine): Prune")
     assert first.command in text
@@ -148,7 +151,7 @@ def test_a_tiny_model_has_nothing_to_gain():
     model.set_weights([np.float32([[1.0], [2.0], [3.0]]), np.zeros(1, "float32")])
     found = recommended_of(model, (x, y), None, techniques=["quantize", "prune_channels"])
     assert found.nothing_to_gain
-    assert not any(not each.costs_too_much for each in found.recommendations)
+    assert not any(each.loss_is != "too much" for each in found.recommendations)
     assert "most of it is the format" in str(found)
     assert found.as_dict()["nothing_to_gain"]
     assert "channels" in found.not_tried["prune_channels"]
@@ -203,7 +206,7 @@ def test_three_tasks_share_a_backbone_with_adapters():
     )
     first = found.recommendations[0]
     assert first.technique == "lora", str(found)
-    assert not first.costs_too_much
+    assert first.loss_is != "too much"
     assert first.factor > 1.5
     assert "--adapter=lora" in first.command
     assert "--task=middle=middle.npz" in first.command

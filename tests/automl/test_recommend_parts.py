@@ -9,7 +9,7 @@ from tfpeft.automl.recommend_adapters import training_bytes
 from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
 from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure, subject_of
 from tfpeft.automl.recommend_layers import layer_rows
-from tfpeft.automl.recommend_plan import LEAST_GAIN, ranked
+from tfpeft.automl.recommend_plan import LEAST_GAIN, loss_is, ranked
 from tfpeft.core.arguments import InputError
 from tfpeft.core.data import Batch
 from tfpeft.core.macs import count_macs
@@ -32,15 +32,18 @@ def names(trials, most=0.01):
     return [found["name"] for found in ranked(trials, most)]
 
 
-def test_the_rule_is_gain_among_those_whose_loss_is_not_clearly_too_much():
+def test_the_rule_is_gain_among_those_whose_loss_is_allowed():
     trials = [
-        trial("small", 1.2),
+        trial("small", 1.2, loss=(0.0, 0.02)),
         trial("unclear", 3.0, loss=(0.005, 0.2)),
-        trial("clear", 9.0, loss=(0.011, 0.2)),
+        trial("too much", 9.0, loss=(0.011, 0.2)),
         trial("large", 2.0, loss=(-0.1, 0.0)),
     ]
-    assert names(trials) == ["unclear", "large", "small", "clear"]
-    assert names(trials, most=0.02) == ["clear", "unclear", "large", "small"]
+    assert names(trials) == ["large", "small", "unclear", "too much"]
+    assert [loss_is(found, 0.01) for found in trials] == [
+        *("allowed", "unclear", "too much", "allowed")
+    ]
+    assert names(trials, most=0.02) == ["large", "small", "too much", "unclear"]
 
 
 def test_what_gains_less_than_five_percent_or_failed_is_no_recommendation():

@@ -50,13 +50,12 @@ def recommend(
     """Recommends techniques for a model and what hurts, by short trials on this very model.
 
     It measures the model, reads its layers, tries what can help the goal on the target, and ranks
-    what it found. The rule: among the trials whose loss of the metric is not clearly more than
-    `max_metric_loss` (the low end of its 95% interval is not), the one with the least of the goal's
-    figure is first; after them come the others, marked as costing too much. What has less than 5%
-    of a gain is left out, and so are several techniques together that gain less than 5% over some
-    of them. With m the metric of the model and m' that of the trial on the same
-    samples, the loss is `(m - m') / |m|`, of errors `(m' - m) / |m|`; of several outputs it is
-    that of the one that loses most.
+    what it found. With m the metric of the model and m' that of the trial on the same samples, the
+    loss is `(m - m') / |m|`, of errors `(m' - m) / |m|`; of several outputs it is that of the one
+    that loses most. The rule: the trials whose loss is at most `max_metric_loss` come first, by
+    their gain in the goal's figure; then those that lost more, but not clearly, as the 95% interval
+    of the loss begins below; then those that lost too much. What has less than 5% of a gain is left
+    out, and so are several techniques together that gain less than 5% over some of them.
 
     - "latency": milliseconds of a sample on one thread of this machine; of "xnnpack" and "tflm",
       multiply-accumulates that are computed; of an Ethos-U, Vela's estimate;

@@ -91,6 +91,7 @@ class Metric:
 
     Attributes:
         tasks: {output: task}.
+        before: {figure: (value, replicates or None)} of the reference, of what decides.
     """
 
     def __init__(self, reference, validation, task=None, from_logits=None):
@@ -98,6 +99,12 @@ class Metric:
         self._options = {"task": task, "from_logits": from_logits}
         quality, self.tasks, _ = self._measure({"before": self._reference}, validation)
         self.before = self._headlines(quality["before"])
+
+    @property
+    def intervals(self):
+        """{figure: (low, high)} of 95% of the reference, of those that have one."""
+        found = {name: interval(replicates) for name, (_, replicates) in self.before.items()}
+        return {name: ends for name, ends in found.items() if ends is not None}
 
     def _measure(self, subjects, batch):
         return measure_quality(subjects, batch.element(), **self._options)

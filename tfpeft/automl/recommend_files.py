@@ -15,6 +15,7 @@ from tfpeft.automl.recommend_sensitivity import sensitivities
 from tfpeft.automl.recommend_training import Training, evenly
 from tfpeft.automl.recommend_trials import FileTrials
 from tfpeft.core.clone import copy_model
+from tfpeft.evaluation.latency import round_robin
 from tfpeft.export.conversion import quantization_settings
 
 _MOST_STEPS, _LEAST_STEPS = 400, 20
@@ -40,7 +41,7 @@ def recommend_files(request, folder):
             store, model, request.goal, request.device, metric, training, x, are_floats
         )
         trials.before()  # raises for a model that cannot be exported
-        gap = _gap(metric, train)
+        measured = trials.run_model(lambda: _figures_of(trials, metric, train, x))
         rows = layer_rows(model, train.x)
         exclude = sensitivities(store, model, training, rows, _tried(request, techniques))
         if request.device.kind == "xnnpack" and request.goal.figure == "macs":
@@ -51,14 +52,13 @@ def recommend_files(request, folder):
             request.max_metric_loss,
             techniques,
             exclude=exclude,
-            gap=gap["relative"],
+            gap=measured["gap"]["relative"],
             skipped=skipped,
         )
         planner.run()
         request.clock.finish()
         figures = {
-            **_figures_of(trials.before(), x),
-            "gap": gap,
+            **measured,
             "zeros": zeros_of(model),
             "is_quantise_aware": quantization_settings(model) is not None,
             **facts,
@@ -124,12 +124,21 @@ def _gap(metric, train):
     }
 
 
-def _figures_of(file, x):
+def _figures_of(trials, metric, train, x):
+    """Returns the figures of the model's file, of its metrics, and of the gap to training data."""
+    file = trials.before()
+    latency, p90 = round_robin({None: file.prepare(x)})[None]
     return {
         "size_bytes": file.contents.size_bytes,
         "gzip_bytes": file.contents.gzip_bytes,
         "parameters": file.contents.parameters,
         "macs": file.macs(x),
+        "latency_ms": latency,
+        "latency_p90_ms": p90,
+        **trials.device_figure(),
+        "metrics": {name: value for name, (value, _) in metric.before.items()},
+        "intervals": metric.intervals,
+        "gap": _gap(metric, train),
     }
 
 

@@ -10,11 +10,12 @@ from tfpeft.automl.recommend_chains import (
 
 LEAST_GAIN = 1.05
 """A factor of a figure below which there is no gain: 5% less."""
-_ORDER = ("distill", "prune_channels", "prune", "cluster")  # in which stages follow each other
 _PAIRS = (
     *(("prune_channels", "prune"), ("distill", "prune"), ("prune", "cluster")),
     *(("prune_channels", "cluster"), ("distill", "cluster")),
 )
+ALLOWED, UNCLEAR, TOO_MUCH = LOSSES = ("allowed", "unclear", "too much")
+"""What a loss of the metric is, the best first."""
 _MOST_OVERFITTED = 0.05
 """The gap between training and validation, as a fraction, above which a student comes first."""
 
@@ -42,7 +43,7 @@ class Planner:
         self._trials, self._goal, self._most = trials, goal, max_metric_loss
         self._techniques, self._exclude, self._skipped = techniques, exclude, skipped
         self._overfits = gap is not None and gap > _MOST_OVERFITTED
-        self._held = {}  # stage -> step that held, the last one tried
+        self._held, self._failed = {}, set()  # {stage: the last step that held}, stages
 
     def run(self):
         """Runs all trials for which there is time."""
@@ -55,7 +56,7 @@ class Planner:
                 self._together(self._held[first], self._held[second])
         for stage in stages:
             step = first_step(stage, self._exclude if stage == "prune" else ())
-            if stage in self._tried:
+            if stage not in self._failed:
                 self._technique(next_step(step, held=stage in self._held))
 
     @property
@@ -68,7 +69,6 @@ class Planner:
         stages = [s for s in self._goal.techniques if s in self._techniques]
         if self._overfits and "distill" in stages:
             stages = ["distill", *(stage for stage in stages if stage != "distill")]
-        self._tried = set()
         return [stage for stage in stages if stage not in self._skipped]
 
     def _quantizations(self):
@@ -98,8 +98,9 @@ class Planner:
 
     def _technique(self, step):
         """Tries a stage alone, and with the best quantization."""
-        self._tried.add(step.stage)
         alone = self._run((step,))
+        if alone and alone["error"]:
+            self._failed.add(step.stage)
         if self._holds(alone):
             self._held[step.stage] = step
         if self._holds(alone) and not self._trials.device.is_integer:
@@ -136,12 +137,18 @@ class Planner:
 
     def _holds(self, found):
         """Whether a trial was run, and its loss is not clearly more than is allowed."""
-        return bool(found) and not found["error"] and is_within(found, self._most)
+        return bool(found) and not found["error"] and loss_is(found, self._most) != TOO_MUCH
 
 
-def is_within(found, most):
-    """Whether the loss of a trial is not clearly more than `most`."""
-    return found["loss"]["relative_interval"][0] <= most
+def loss_is(found, most):
+    """Returns what the loss of a trial is: "allowed", "unclear" or "too much".
+
+    It is allowed up to `most`; above it is unclear while the low end of its interval is not.
+    """
+    loss = found["loss"]
+    if loss["relative"] <= most:
+        return ALLOWED
+    return UNCLEAR if loss["relative_interval"][0] <= most else TOO_MUCH
 
 
 def has_gain(found):
@@ -152,23 +159,26 @@ def has_gain(found):
 def ranked(trials, max_metric_loss):
     """Returns the trials that gain, the best first.
 
-    Those whose loss is not clearly more than `max_metric_loss` come first, by their factor; then
-    the others, by theirs. Several techniques together are left out where some of them alone come
-    within 5% of their factor, with the same right.
+    Those whose loss is allowed come first, by their factor; then those of which it is unclear, by
+    theirs, and those that lost too much. Several techniques together are left out where some of
+    them alone come within 5% of their factor, and lose no more.
     """
     gaining = [found for found in trials if not found["error"] and found["gain"]]
     gaining = [found for found in gaining if has_gain(found)]
+
+    def rank(found):
+        return LOSSES.index(loss_is(found, max_metric_loss))
 
     def is_over_parts(found):
         stages = set(found["technique"].split("+"))
         return not any(
             set(part["technique"].split("+")) < stages
             and part["gain"]["factor"] * LEAST_GAIN > found["gain"]["factor"]
-            and is_within(part, max_metric_loss) >= is_within(found, max_metric_loss)
+            and rank(part) <= rank(found)
             for part in gaining
         )
 
     return sorted(
         filter(is_over_parts, gaining),
-        key=lambda f: (not is_within(f, max_metric_loss), -f["gain"]["factor"]),
+        key=lambda found: (rank(found), -found["gain"]["factor"]),
     )

@@ -1,7 +1,7 @@
 """`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
 
-from tfpeft.automl.recommend_plan import LEAST_GAIN, is_within, ranked
-from tfpeft.automl.recommend_trials import out_of_time
+from tfpeft.automl.recommend_plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
+from tfpeft.automl.recommend_trials import MODEL, out_of_time
 from tfpeft.automl.recommendations import Recommendation, Recommendations
 
 _SMALL_BYTES = 10_000
@@ -22,10 +22,10 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         skipped: {technique: why it was not tried}.
         reasons: What to know besides, in sentences.
     """
-    done = list(store.done.values())
+    done = [each for each in store.done.values() if each["name"] != MODEL]
     gaining = ranked(done, request.max_metric_loss)
     found = _firsts([_recommendation(each, words, request.max_metric_loss) for each in gaining])
-    nothing = not found or found[0].costs_too_much
+    nothing = not found or found[0].loss_is == TOO_MUCH
     tried = {stage for each in done for stage in each["technique"].split("+")}
     not_tried = {name: why for name, why in dict(skipped).items() if name not in tried}
     not_tried |= out_of_time(store.not_run)
@@ -56,17 +56,18 @@ def _recommendation(found, words, most):
         metric_change=loss["after"] - loss["before"],
         metric_interval=tuple(loss["interval"]),
         loss=loss["relative"],
-        costs_too_much=not is_within(found, most),
+        loss_is=loss_is(found, most),
         trial=found["name"],
         **words(found),
     )
 
 
 def _firsts(found):
-    """Returns the first recommendation of each combination of techniques, which is its best."""
+    """Returns the first recommendation of each combination of techniques, which is its best,
+    of those whose loss is allowed, unclear and too much."""
     best = {}
     for each in found:
-        best.setdefault((each.technique, each.costs_too_much), each)
+        best.setdefault((each.technique, each.loss_is), each)
     return list(best.values())
 
 

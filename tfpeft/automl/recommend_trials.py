@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 
@@ -19,6 +20,8 @@ from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.loading.model_loading import open_model
 
 RECORD = "recommend.json"
+MODEL = "model"
+"""The name under which the figures of the model itself are kept."""
 _FORM = {
     "name": str,
     "technique": str,
@@ -103,6 +106,8 @@ class Store:
             try:
                 found |= function()
             except ValueError as error:  # of Keras, too: what a technique does not take
+                if name == MODEL:
+                    raise
                 found["error"] = last_cause(error)
             found["seconds"] = time.perf_counter() - started
             text = json.dumps(found, indent=2)
@@ -174,16 +179,26 @@ class FileTrials:
             "loss": dataclasses.asdict(loss),
         }
 
+    def run_model(self, function):
+        """Returns the figures of the model itself, which are measured once, whatever the time."""
+        return self.store.run(MODEL, MODEL, lambda: {"figures": function()}, -math.inf)["figures"]
+
     def _gain(self, file):
         """Returns the `Gain` of a file over that of the model."""
-        figure, before = self.goal.figure, self.before()
+        figure = self.goal.figure
         if figure == "latency_ms":
-            return figures.timed_gain(before, file, self._x)
+            return figures.timed_gain(self.before(), file, self._x)
+        after = figures.counted_figure(figure, file, self.device)
+        return figures.Gain.counted(figure, self.device_figure()[figure], after)
+
+    def device_figure(self):
+        """Returns {figure of the goal: that of the model}, where it is counted."""
+        figure = self.goal.figure
+        if figure == "latency_ms":
+            return {}
         if self._figure is None:
-            self._figure = figures.counted_figure(figure, before, self.device)
-        return figures.Gain.counted(
-            figure, self._figure, figures.counted_figure(figure, file, self.device)
-        )
+            self._figure = figures.counted_figure(figure, self.before(), self.device)
+        return {figure: self._figure}
 
     def before(self):
         """Returns the `TFLiteFile` of the model as it is."""

@@ -15,6 +15,10 @@ _TITLES = {
     "sram_bytes": "SRAM",
     "step_ms": "time of a training step",
 }
+_WARNINGS = {
+    "unclear": " That may be more than is allowed: more validation samples would make it clear.",
+    "too much": " That is more than is allowed.",
+}
 _HEADER = ("", "technique", "gain", "metric", "trial")
 
 
@@ -32,7 +36,8 @@ class Recommendation:
         metric_change: What it changes by, in its unit.
         metric_interval: (low, high) of 95% of the change, on the same samples.
         loss: What is lost of the metric, as a fraction; below 0 it is better.
-        costs_too_much: Whether the loss is clearly more than `max_metric_loss`.
+        loss_is: "allowed", at most `max_metric_loss`; "unclear", more, but its interval begins
+            below: more validation samples, or training in full, show it; or "too much".
         trial: Name of the trial that it comes from.
         limits: What it does not give.
         command: The command of the scripts that does it in full; None where they do not.
@@ -48,7 +53,7 @@ class Recommendation:
     metric_change: float
     metric_interval: tuple[float, float]
     loss: float
-    costs_too_much: bool
+    loss_is: str
     trial: str
     limits: str
     command: str | None
@@ -81,7 +86,7 @@ class Recommendation:
                 "metric_interval": list(self.metric_interval),
                 "loss": self.loss,
             },
-            "costs_too_much": self.costs_too_much,
+            "loss_is": self.loss_is,
             "trial": self.trial,
             "limits": self.limits,
             "command": self.command,
@@ -103,9 +108,9 @@ class Recommendations:
             fraction, "macs", "share_of_macs" and "share_of_bytes", and from trials
             "loss_of_half_zeros" and "loss_of_half_channels", what is lost of the metric when this
             layer alone loses half of them; None where it is not known.
-        recommendations: `Recommendation`s: first those that lose no more of the metric than is
-            allowed, by their gain, then others, which cost too much.
-        nothing_to_gain: Whether no trial had a gain at an allowed loss.
+        recommendations: `Recommendation`s: first those whose loss of the metric is allowed, by
+            their gain, then those of which it is unclear, then those that lose too much.
+        nothing_to_gain: Whether no trial had a gain without losing too much.
         reasons: Why, in words, where there is nothing to gain; and what to know besides.
         not_tried: {technique: why it was not tried}.
         trials: A dict for each trial, as its JSON file holds it.
@@ -170,7 +175,9 @@ class Recommendations:
         device = "this machine" if self.target is None else self.target
         what = f"{_TITLES.get(self.figure, self.figure)} on {device}"
         if self.nothing_to_gain:
-            return f"Nothing to gain for {self.goal}: no trial had less {what} at an allowed loss"
+            return (
+                f"Nothing to gain for {self.goal}: no trial had less {what} without losing too much"
+            )
         return f"For {self.goal} ({what}): {self.recommendations[0].title}"
 
     def _rows(self):
@@ -179,7 +186,7 @@ class Recommendations:
                 str(number),
                 each.technique,
                 each.gain,
-                each.metric_text + (", too much" if each.costs_too_much else ""),
+                each.metric_text + ("" if each.loss_is == "allowed" else f", {each.loss_is}"),
                 each.trial,
             ]
             for number, each in enumerate(self.recommendations, 1)
@@ -187,5 +194,5 @@ class Recommendations:
 
     def _sentence(self, each):
         lost = f"{100 * abs(each.loss):.2f}% {'lost' if each.loss > 0 else 'won'}"
-        warning = " That is more than is allowed." if each.costs_too_much else ""
+        warning = _WARNINGS.get(each.loss_is, "")
         return f"{each.gain}; {each.metric_text}, {lost}; from the trial {each.trial}.{warning}"
