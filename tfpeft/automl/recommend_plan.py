@@ -36,7 +36,7 @@ class Planner:
         techniques: Those that may be tried.
         exclude: Layers that pruning leaves, as they cannot bear zeros.
         gap: What the model loses from training to validation data, as a fraction.
-        skipped: {technique: why not}, to which is added what is found out.
+        skipped: {technique: why not}.
     """
 
     def __init__(self, trials, goal, max_metric_loss, techniques, *, exclude, gap, skipped):
@@ -59,11 +59,6 @@ class Planner:
             if stage not in self._failed:
                 self._technique(next_step(step, held=stage in self._held))
 
-    @property
-    def quantization(self):
-        """The step "quantize" that gains most of those that held; None if none did."""
-        return self._best_quantization
-
     def _stages(self):
         """Returns the stages that train, in the order in which they are tried."""
         stages = [s for s in self._goal.techniques if s in self._techniques]
@@ -72,7 +67,7 @@ class Planner:
         return [stage for stage in stages if stage not in self._skipped]
 
     def _quantizations(self):
-        self._best_quantization = quantize("int8") if self._trials.device.is_integer else None
+        self._best_quantization = None
         if "quantize" not in self._techniques or "quantize" in self._skipped:
             return
         best = LEAST_GAIN

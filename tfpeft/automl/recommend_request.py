@@ -1,12 +1,11 @@
 """What `recommend` was asked for, checked, as the trials of each kind of goal take it."""
 
 import dataclasses
-import hashlib
 import typing
 
 import keras
-import numpy as np
 
+from tfpeft.automl.recommend_figures import digest_of
 from tfpeft.automl.recommend_goals import Device, Goal
 from tfpeft.automl.recommend_training import labelled, split
 from tfpeft.automl.recommend_trials import Clock, open_store
@@ -60,22 +59,9 @@ class Request:
             "steps": self.steps,
             **self.training,
             "weights": fingerprint(self.model),
-            "data": _digest(batches),
+            "data": digest_of(list(batches)),
         }
         return open_store(folder, settings, self.clock)
-
-
-def _digest(batches):
-    """Returns a hash of arrays in their structure."""
-    digest = hashlib.sha256()
-    for batch in batches:
-        for leaf in keras.tree.flatten(batch):
-            if leaf is not None:
-                leaf = np.ascontiguousarray(leaf)
-                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-                content = repr(leaf.tolist()).encode() if leaf.dtype == object else leaf.tobytes()
-                digest.update(content)
-    return digest.hexdigest()
 
 
 def check_taken(model, batch, name="data"):

@@ -224,18 +224,45 @@ class FileTrials:
         export_tflite(model, pathlib.Path(path), representative_data=data, **settings)
 
     def model_of(self, chain):
-        """Returns the model after the stages of a chain that train, trained or read."""
-        found = self._models.get(chain.steps)
+        """Returns the model after the stages of a chain that train, trained or read.
+
+        The last one, and those that cannot be written, stay in memory.
+        """
+        if chain.steps in self._models:
+            return self._models[chain.steps]
         path = self.store.folder / f"{chain.name}.keras"
-        if found is None and path.is_file():
-            with contextlib.suppress(Exception):  # custom layers, a damaged file: trained again
-                found = open_model(path)
+        found = _saved(path)
         if found is None:
             found = run_step(chain.steps[-1], self.model_of(chain.before), self.training)
-            with contextlib.suppress(Exception):  # a model that Keras does not save is kept here
-                self.store.folder.write(path.name, found.save)
+            _save(self.store.folder, path, found)
+        read_again = [steps for steps in self._models if steps and self._path(steps).exists()]
+        for steps in read_again:
+            del self._models[steps]
         self._models[chain.steps] = found
         return found
+
+    def _path(self, steps):
+        return self.store.folder / f"{Chain(steps).name}.keras"
+
+
+def _saved(path):
+    """Returns the model in a file; None without one, and for one that is not whole or known."""
+    if not path.is_file():
+        return None
+    try:
+        return open_model(path)
+    except InputError:  # custom layers, or a damaged file: it is trained again
+        return None
+
+
+def _save(folder, path, model):
+    """Writes a model, if it is one that Keras writes; else it stays in memory."""
+    try:
+        folder.write(path.name, model.save)
+    except OSError:
+        raise
+    except Exception:  # whatever the configuration of a custom layer raises
+        path.unlink(missing_ok=True)
 
 
 def open_store(folder, settings, clock):
