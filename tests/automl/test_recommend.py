@@ -107,15 +107,15 @@ def test_zeros_count_for_an_ethos_u(convolutional):
 
 @needs_tflm
 def test_clusters_count_for_tflm_and_int8_for_its_arena(convolutional):
-    found = recommended(
-        convolutional, goal="size", target="tflm", techniques=["quantize", "cluster"]
-    )
-    gains = factors(found)
-    assert gains["cluster-16+quantize-int8"] > 1.2 * gains["quantize-int8"]
-    assert "cluster" in found.recommendations[0].technique
+    found = recommended(convolutional, goal="size", target="tflm", techniques=["cluster"])
+    assert factors(found)["cluster-16"] > 3.0  # tables of values
+    assert found.figure == "flash_bytes"
+    assert "one value of many" in found.not_tried["prune"]
     found = recommended(convolutional, goal="memory", target="tflm", techniques=["quantize"])
     assert found.recommendations[0].technique == "quantize"
+    assert found.recommendations[0].factor > 2.0
     assert found.figure == "arena_bytes"
+    assert "arena" in found.not_tried["prune"]
 
 
 def test_a_small_net_that_overfits_gets_distillation():
