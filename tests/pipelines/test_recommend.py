@@ -113,6 +113,28 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
     assert len(found) == 1
 
 
+def test_tasks_share_a_model_that_is_their_backbone(files, tmp_path):
+    rng = np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(64, "relu", name="hidden")
+    keras.Sequential([keras.Input((12,)), hidden]).save(tmp_path / "backbone.keras")
+    for name, column in (("left", 0), ("right", 5)):
+        x = rng.normal(size=(80, 12)).astype("float32")
+        y = (x[:, column] > 0).astype("int64")
+        arrays = {"x_train": x[:60], "y_train": y[:60], "x_test": x[60:], "y_test": y[60:]}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    flags = [f"--tasks={name}={tmp_path}/{name}.npz" for name in ("left", "right")]
+    flags += [f"--model={tmp_path}/backbone.keras", f"--output_dir={tmp_path}", "--name=run"]
+    assert call(recommend, *flags, "--goal=tasks", "--techniques=heads", "--trial_steps=2") == 0
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    (trial,) = report["trials"]
+    assert trial["gain"]["before"] == trial["separate_size_bytes"] > trial["size_bytes"]
+    command = report["recommendations"][0]["command"]
+    settings, _ = share.SCRIPT.parse(shlex.split(command)[3:])
+    assert settings.backbone == f"{tmp_path}/backbone.keras"
+    assert list(settings.task) == [f"{n}={tmp_path}/{n}.npz" for n in ("left", "right")]
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
