@@ -208,6 +208,7 @@ def test_three_tasks_share_a_backbone_with_adapters():
     assert first.technique == "lora", str(found)
     assert first.loss_is != "too much"
     assert first.factor > 1.5
+    assert "--backbone=model.keras" in first.command
     assert "--adapter=lora" in first.command
     assert "--task=middle=middle.npz" in first.command
 

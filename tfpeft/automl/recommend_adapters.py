@@ -15,7 +15,9 @@ from tfpeft.automl.recommend_layers import facts_of, layer_rows
 from tfpeft.automl.recommend_request import samples_of
 from tfpeft.automl.recommend_result import recommendations
 from tfpeft.automl.recommend_training import Training
+from tfpeft.automl.recommend_trials import kept_model
 from tfpeft.core.clone import copy_model
+from tfpeft.core.layers import set_trainable
 
 _RANK = 8
 RATE = 5.0
@@ -55,8 +57,7 @@ def recommend_training(request, folder):
     training = dataclasses.replace(training, steps=request.steps or _DEFAULT_STEPS)
     store = request.store(folder, (train, validation))
     with store.folder:
-        full = copy_model(request.model)
-        training.fit(full)
+        full = kept_model(store.folder, "full", lambda: _trained(request.model, training))
         metric = figures.Metric(full, validation, **request.options)
         for name in request.techniques:
             store.run(
@@ -81,6 +82,14 @@ def recommend_training(request, folder):
             layers=layer_rows(request.model, train.x),
             reasons=reasons,
         )
+
+
+def _trained(model, training):
+    """Returns a copy of which all weights were trained."""
+    full = copy_model(model)
+    set_trainable(full, True)
+    training.fit(full)
+    return full
 
 
 def _trial(name, model, full, training, metric):

@@ -1,7 +1,7 @@
 """`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
 
 from tfpeft.automl.recommend_plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
-from tfpeft.automl.recommend_trials import MODEL, out_of_time
+from tfpeft.automl.recommend_trials import OF_MODEL, out_of_time
 from tfpeft.automl.recommendations import Recommendation, Recommendations
 
 _SMALL_BYTES = 10_000
@@ -22,7 +22,7 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         skipped: {technique: why it was not tried}.
         reasons: What to know besides, in sentences.
     """
-    done = [each for each in store.done.values() if each["name"] != MODEL]
+    done = [each for each in store.done.values() if each["name"] != OF_MODEL]
     gaining = ranked(done, request.max_metric_loss)
     found = _firsts([_recommendation(each, words, request.max_metric_loss) for each in gaining])
     nothing = not found or found[0].loss_is == TOO_MUCH

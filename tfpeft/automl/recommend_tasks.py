@@ -1,6 +1,8 @@
 """Recommendations for several tasks: one backbone with heads, or adapters, against a model each."""
 
 import dataclasses
+import functools
+import math
 
 import keras
 import numpy as np
@@ -12,7 +14,8 @@ from tfpeft.automl.recommend_advice import BEGINNING, MODEL
 from tfpeft.automl.recommend_layers import facts_of, layer_rows
 from tfpeft.automl.recommend_request import check_taken
 from tfpeft.automl.recommend_result import recommendations
-from tfpeft.automl.recommend_training import split
+from tfpeft.automl.recommend_training import evenly, split
+from tfpeft.automl.recommend_trials import OF_MODEL, kept_model
 from tfpeft.caching.precompute import precompute
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import is_graph
@@ -47,7 +50,7 @@ def recommend_tasks(request, folder):
     batches = [batch for task in tasks.values() for batch in (task.train, task.validation)]
     store = request.store(folder, batches)
     with store.folder:
-        trials = _Trials(request, tasks, pooling, store.folder)
+        trials = _Trials(request, tasks, pooling, store)
         for name in request.techniques:
             store.run(name, name, lambda name=name: trials.shared(name))
         request.clock.finish()
@@ -140,22 +143,42 @@ class _Trials:
         before: {figure: (value, None)} of the models for each task.
     """
 
-    def __init__(self, request, tasks, pooling, folder):
+    def __init__(self, request, tasks, pooling, store):
         self._backbone, self._tasks, self._pooling = request.model, tasks, pooling
-        self._options, self._folder = request.training, folder
+        self._options, self._folder = request.training, store.folder
         self.steps = request.steps or _DEFAULT_STEPS
-        self._metrics, sizes = {}, []
-        for name, task in tasks.items():
-            alone = SharedModel(request.model, {name: task.head()}, pooling=pooling, unfreeze=["*"])
-            self._fit(alone, [name])
-            model = alone.task(name)
-            self._metrics[name] = figures.Metric(model, task.validation)
-            sizes.append(self._size(model, f"separate-{name}.tflite"))
-        self._separate_bytes = sum(sizes)
-        self.before = {
+        found = store.run(
+            OF_MODEL, OF_MODEL, lambda: {"figures": self._separate_figures()}, -math.inf
+        )
+        self.before = {name: (value, None) for name, value in found["figures"]["before"].items()}
+        self._separate_bytes = found["figures"]["size_bytes"]
+
+    def _separate_figures(self):
+        """Returns the metrics of the models for each task, and the bytes of their files."""
+        sizes = [self._size(self._alone(name), f"separate-{name}.tflite") for name in self._tasks]
+        before = {
             f"{name}/{figure}": value
             for name, metric in self._metrics.items()
-            for figure, value in metric.before.items()
+            for figure, (value, _) in metric.before.items()
+        }
+        return {"before": before, "size_bytes": sum(sizes)}
+
+    def _alone(self, name):
+        """Returns the model of a task alone, of which all weights were trained."""
+
+        def trained():
+            head = {name: self._tasks[name].head()}
+            alone = SharedModel(self._backbone, head, pooling=self._pooling, unfreeze=["*"])
+            self._fit(alone, [name])
+            return alone.task(name)
+
+        return kept_model(self._folder, f"separate-{name}", trained)
+
+    @functools.cached_property
+    def _metrics(self):
+        return {
+            name: figures.Metric(self._alone(name), task.validation)
+            for name, task in self._tasks.items()
         }
 
     def _fit(self, shared, names):
@@ -177,7 +200,8 @@ class _Trials:
     def _size(self, model, name):
         """Returns the bytes of the float32 file of a model."""
         path = self._folder / name
-        export_tflite(model, path)
+        some = evenly(next(iter(self._tasks.values())).train, 64).x
+        export_tflite(model, path, representative_data=(some,))
         return TFLiteFile(path).contents.size_bytes
 
     def shared(self, way):

@@ -20,7 +20,7 @@ from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.loading.model_loading import open_model
 
 RECORD = "recommend.json"
-MODEL = "model"
+OF_MODEL = "model"
 """The name under which the figures of the model itself are kept."""
 _FORM = {
     "name": str,
@@ -106,7 +106,7 @@ class Store:
             try:
                 found |= function()
             except ValueError as error:  # of Keras, too: what a technique does not take
-                if name == MODEL:
+                if name == OF_MODEL:
                     raise
                 found["error"] = last_cause(error)
             found["seconds"] = time.perf_counter() - started
@@ -181,7 +181,9 @@ class FileTrials:
 
     def run_model(self, function):
         """Returns the figures of the model itself, which are measured once, whatever the time."""
-        return self.store.run(MODEL, MODEL, lambda: {"figures": function()}, -math.inf)["figures"]
+        return self.store.run(OF_MODEL, OF_MODEL, lambda: {"figures": function()}, -math.inf)[
+            "figures"
+        ]
 
     def _gain(self, file):
         """Returns the `Gain` of a file over that of the model."""
@@ -218,9 +220,7 @@ class FileTrials:
             if settings["quantization"] == "int8":
                 settings |= {"input_type": "int8"} if self.float_inputs else {}
                 settings["output_type"] = "int8"
-        data = None
-        if settings["quantization"] != "none":
-            data = (self.training.sample().x,)
+        data = (self.training.sample().x,)
         export_tflite(model, pathlib.Path(path), representative_data=data, **settings)
 
     def model_of(self, chain):
@@ -230,11 +230,11 @@ class FileTrials:
         """
         if chain.steps in self._models:
             return self._models[chain.steps]
-        path = self.store.folder / f"{chain.name}.keras"
-        found = _saved(path)
-        if found is None:
-            found = run_step(chain.steps[-1], self.model_of(chain.before), self.training)
-            _save(self.store.folder, path, found)
+        found = kept_model(
+            self.store.folder,
+            chain.name,
+            lambda: run_step(chain.steps[-1], self.model_of(chain.before), self.training),
+        )
         read_again = [steps for steps in self._models if steps and self._path(steps).exists()]
         for steps in read_again:
             del self._models[steps]
@@ -245,24 +245,23 @@ class FileTrials:
         return self.store.folder / f"{Chain(steps).name}.keras"
 
 
-def _saved(path):
-    """Returns the model in a file; None without one, and for one that is not whole or known."""
-    if not path.is_file():
-        return None
-    try:
-        return open_model(path)
-    except InputError:  # custom layers, or a damaged file: it is trained again
-        return None
+def kept_model(folder, name, make):
+    """Returns the model that a folder keeps under a name; without one, what `make` returns.
 
-
-def _save(folder, path, model):
-    """Writes a model, if it is one that Keras writes; else it stays in memory."""
+    A model that Keras does not write is made anew by a call that goes on.
+    """
+    path = folder / f"{name}.keras"
+    if path.is_file():
+        with contextlib.suppress(InputError):  # custom layers, or a damaged file
+            return open_model(path)
+    model = make()
     try:
         folder.write(path.name, model.save)
     except OSError:
         raise
     except Exception:  # whatever the configuration of a custom layer raises
         path.unlink(missing_ok=True)
+    return model
 
 
 def open_store(folder, settings, clock):
