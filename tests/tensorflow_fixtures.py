@@ -1,6 +1,8 @@
 """Fixtures of every test, and TensorFlow as the tests need it: graphs, tracing and replicas."""
 
 import gc
+import types
+import weakref
 
 import keras
 import pytest
@@ -13,6 +15,39 @@ tf.config.experimental.enable_op_determinism = lambda: None
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+_layers = weakref.WeakSet()
+_new_layer = keras.layers.Layer.__new__
+
+
+def _remember(cls, *args, **kwargs):
+    layer = _new_layer(cls, *args, **kwargs)
+    _layers.add(layer)
+    return layer
+
+
+keras.layers.Layer.__new__ = _remember
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_layers():
+    """Keeps a list of all layers, for `_search_for_layers`."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = types.SimpleNamespace(get_objects=lambda: [*_layers], get_freeze_count=lambda: 0)
+        patch.setattr("tfpeft.core.layers.gc", known)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _search_for_layers(request, monkeypatch):
+    """Searches for layers as users do in tests that are marked `as_users_run`.
+
+    A sparse optimizer asks Python's garbage collector for all layers. A process of tests has so
+    many objects that this takes as long as a short training.
+    """
+    if request.node.get_closest_marker("as_users_run") is not None:
+        monkeypatch.setattr("tfpeft.core.layers.gc", gc)
 
 
 @pytest.fixture(autouse=True)
