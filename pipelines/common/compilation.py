@@ -26,8 +26,9 @@ class Compilation:
         return self._made("loss", loss_of)
 
     def metrics(self) -> typing.Any:
-        """Returns the metrics, as `compile` takes them; None if there are none."""
-        return self._made("metrics", metrics_of)
+        """Returns the metrics, weighted ones among them, as `compile` takes them, or None."""
+        found = [self._made(name, metrics_of) for name in ("metrics", "weighted_metrics")]
+        return _joined(*found)
 
     @property
     def loss_name(self):
@@ -55,6 +56,19 @@ class Compilation:
             raise unexpected(
                 expected, f"a model compiled with another: {last_cause(error)}"
             ) from error
+
+
+def _joined(metrics, others):
+    """Returns the metrics of two arguments of `compile`, each a list, or a structure of lists."""
+    if not metrics or not others:
+        return metrics or others
+    if isinstance(metrics, dict) and isinstance(others, dict):
+        names = dict.fromkeys([*metrics, *others])
+        return {name: _joined(metrics.get(name), others.get(name)) for name in names}
+    metrics, others = (each if isinstance(each, list) else [each] for each in (metrics, others))
+    if any(isinstance(each, list) for each in metrics + others):  # a list per output
+        return [_joined(*pair) for pair in zip(metrics, others, strict=True)]
+    return [*metrics, *others]
 
 
 def compilation_of(path, custom_objects=None):

@@ -125,13 +125,17 @@ class Objective:
     kinds: dict = dataclasses.field(default_factory=dict)
 
     def compile(self, model, optimizer):
-        """Compiles a model with the loss and the metrics."""
+        """Compiles a model with the loss and the metrics.
+
+        Metrics count samples and positions by their weights, as the report does: Keras leaves the
+        weights out of those in `metrics`. The names in the history are the same.
+        """
         try:
             model.compile(
                 optimizer=optimizer,
                 loss=self.loss,
                 loss_weights=self.loss_weights,
-                metrics=self.metrics(),
+                weighted_metrics=self.metrics(),
             )
         except ValueError as error:
             raise InputError(

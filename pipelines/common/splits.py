@@ -151,6 +151,8 @@ def checked(pairs, received, names=None, *, model=None, request=None, model_name
     some = samples.some(parts["train"], objectives.SAMPLES)
     shape = None if model is None else input_shape(model)
     some = some._replace(x=_in_shape(some.x, shape, model_name, received))
+    if not _has_labels(parts["train"]):
+        some = some._replace(y=None)
     task = objectives.task_of(some, model, request, received, model_name)
     is_class = task in objectives.CLASSES if isinstance(task, str) else False
     if task != "reconstruction" and not _has_labels(parts["train"]):
@@ -184,7 +186,7 @@ def _check_labelled(parts, received):
 
 
 def _has_labels(part):
-    return len(part.spec) > 1 if isinstance(part, Stream) else part[1] is not None
+    return part.has_labels if isinstance(part, Stream) else part[1] is not None
 
 
 def _check_shapes(parts, received):

@@ -68,6 +68,21 @@ def test_a_loss_and_metrics_by_the_name_of_the_only_output():
     assert request.compiled_metrics() == ["mae"]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "weighted", "expected"),
+    [
+        (["mae"], None, ["mae"]),
+        (None, ["mae"], ["mae"]),
+        (["mae"], ["mse"], ["mae", "mse"]),
+        ({"a": ["mae"]}, {"a": "mse", "b": ["mse"]}, {"a": ["mae", "mse"], "b": ["mse"]}),
+        ([["mae"], []], [["mse"], ["mape"]], [["mae", "mse"], ["mape"]]),
+    ],
+)
+def test_weighted_metrics_of_a_compiled_model_are_metrics_too(metrics, weighted, expected):
+    config = {"loss": "mse", "metrics": metrics, "weighted_metrics": weighted}
+    assert Compilation(config).metrics() == expected
+
+
 def test_what_is_lost_of_a_metric_that_is_zero():
     def lost(teacher, file, task):
         name = TASKS[task].headline

@@ -59,6 +59,7 @@ class Task:
 
     def training_metric(self, outputs: Outputs) -> keras.metrics.Metric:
         """Returns the headline as a metric for `fit`, of the name `headline`."""
+        # IoU counts in integers by default, and makes 0 of sample weights below 1.
         threshold = 0.0 if outputs.from_logits else 0.5
         match self.name:
             case "classification" if outputs.units > 1:
@@ -69,13 +70,16 @@ class Task:
             case "multi_label":
                 return LabelF1(from_logits=outputs.from_logits, name=self.headline)
             case "segmentation" if outputs.units == 1:
-                return keras.metrics.BinaryIoU(name=self.headline, threshold=threshold)
+                return keras.metrics.BinaryIoU(
+                    name=self.headline, threshold=threshold, dtype="float32"
+                )
             case "segmentation":
                 return keras.metrics.MeanIoU(
                     outputs.units,
                     name=self.headline,
                     sparse_y_true=not outputs.one_hot,
                     sparse_y_pred=False,
+                    dtype="float32",
                 )
             case "regression":
                 return keras.metrics.RootMeanSquaredError(name=self.headline)
