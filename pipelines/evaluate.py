@@ -18,20 +18,20 @@ from pipelines.common.flags import (
     READ_FLAGS,
     TASK,
     TRAIN_FLAGS,
+    TRUST_CODE,
     with_defaults,
 )
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
-from tfpeft.loading.model_loading import open_model as load
 
 
 def main(settings, paths):
     if not paths:
         raise unexpected("one or more .keras, .h5 or .tflite files", "none")
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    opened = {path: open_model(path, custom_objects) for path in paths}
+    opened = {path: open_model(path, custom_objects, settings.trust_code) for path in paths}
     first = opened[paths[0]]
     compilation = (
         None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
@@ -63,11 +63,11 @@ def main(settings, paths):
     return 0
 
 
-def open_model(path, custom_objects):
+def open_model(path, custom_objects, trust_code):
     """Returns the Keras model or the `TFLiteFile` at a path, or the model of a name."""
     if path.endswith(".tflite"):
         return TFLiteFile(file_to_read(path, "`path`", "a .tflite file"))
-    return load(path, "`path`", custom_objects)
+    return models.load_model(path, None, custom_objects, trust_code=trust_code)
 
 
 SCRIPT = Script(
@@ -77,7 +77,7 @@ SCRIPT = Script(
     groups={
         "data": READ_FLAGS,
         "task": (TASK, METRICS),
-        "models": (CUSTOM_OBJECTS, ALLOW_CHANCE),
+        "models": (CUSTOM_OBJECTS, TRUST_CODE, ALLOW_CHANCE),
         "output": (FORMAT,),
     },
     first=("dataset", "task", "metrics", "pixel_range", "classes", "format", "custom_objects"),

@@ -10,8 +10,13 @@ import h5py
 import keras
 
 from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.core.json_files import read_json
 from tfpeft.loading.compiled import loss_of, metrics_of
 from tfpeft.loading.saved_metadata import keras_config
+
+KEPT = "compilation.json"
+"""The file in the folder of a run that holds what its model was compiled with."""
+_FORM = {str: object}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +95,20 @@ def compilation_of(path, custom_objects=None):
     if not isinstance(config, dict) or config.get("loss") is None:
         return None
     return Compilation(config, custom_objects or {})
+
+
+def keep(folder, compilation):
+    """Writes a `Compilation` to the folder of a run, or removes what is there for None."""
+    folder.discard([KEPT])
+    if compilation is not None:
+        folder.write(KEPT, json.dumps(compilation.config))
+
+
+def compilation_of_run(folder, path, custom_objects):
+    """Returns the `Compilation` that the folder of a run keeps, else that of the file of --model.
+
+    So a run resumes with its loss where the file has been moved or replaced since.
+    """
+    if folder.has("teacher.keras") and folder.has(KEPT, _FORM):
+        return Compilation(read_json(folder / KEPT, _FORM), custom_objects or {})
+    return compilation_of(path, custom_objects)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import pathlib
+import types
 
 import keras
 import tensorflow as tf
@@ -12,6 +13,7 @@ from tfpeft.core import model_files
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.loading.lambdas import ALLOWED
 from tfpeft.loading.model_loading import open_model
 from tfpeft.loading.named_models import APPLICATIONS, is_name
 from tfpeft.loading.saved_models import is_saved_model
@@ -21,7 +23,11 @@ _CLASSES = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric)
 
 
 def import_custom_objects(reference):
-    """Imports the module or file of --custom_objects; returns its Keras classes by name."""
+    """Imports the module or file of --custom_objects; returns its Keras classes and functions.
+
+    Functions are those that losses, metrics, activations and Lambda layers name. The result is
+    {name: class or function}.
+    """
     if reference is None:
         return {}
     is_file = reference.endswith(".py")
@@ -37,7 +43,8 @@ def import_custom_objects(reference):
     return {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, _CLASSES)
+        if isinstance(value, types.FunctionType)
+        or (isinstance(value, type) and issubclass(value, _CLASSES))
     }
 
 
@@ -55,9 +62,21 @@ def call_function(reference, flag):
         return function()
 
 
-def load_model(path, flag="model", custom_objects=None):
-    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names."""
-    return open_model(path, f"--{flag}", custom_objects)
+def load_model(path, flag="model", custom_objects=None, *, trust_code=False):
+    """Loads what `tfpeft.load_model` takes, not compiled.
+
+    Args:
+        path: The file, the folder or the name.
+        flag: The flag that an error names; None for an argument without a flag.
+        custom_objects: {name: class or function} of --custom_objects.
+        trust_code: Whether code in the file runs: --trust_code.
+    """
+    argument = "`path`" if flag is None else f"--{flag}"
+    try:
+        return open_model(path, argument, custom_objects, safe_mode=not trust_code)
+    except InputError as error:
+        text = str(error).replace(ALLOWED, "give --trust_code")
+        raise InputError(text.replace("`custom_objects`", "--custom_objects")) from error
 
 
 def is_model(value):
@@ -73,13 +92,13 @@ def is_model_of_arrays(value):
     return value.endswith(KERAS_FILES) or is_application or is_saved_model(folder)
 
 
-def load_teacher(path, custom_objects):
+def load_teacher(path, custom_objects, *, trust_code=False):
     """Loads what --teacher names: a Keras model or a `TFLiteFile`."""
     if pathlib.Path(path).suffix == ".tflite":
         file = TFLiteFile(path)
         file.signature()  # raises for a bad file
         return file
-    return load_model(path, "teacher", custom_objects)
+    return load_model(path, "teacher", custom_objects, trust_code=trust_code)
 
 
 def predict(model, x):

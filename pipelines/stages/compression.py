@@ -16,7 +16,7 @@ from pipelines.common import (
     samples,
     training,
 )
-from pipelines.common.compilation import compilation_of
+from pipelines.common.compilation import compilation_of_run
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
@@ -213,17 +213,21 @@ def run_stages(settings, folder, names):
     """Runs the stages whose files are not there, and writes the report."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
 
+    def load_file(path):
+        trust = settings.trust_code
+        return models.load_model(path, "model", custom_objects, trust_code=trust)
+
     def load(name):
-        return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
+        return load_file(folder / f"{name}.keras")
 
     model = None
     if folder.has(teacher.STAGE.file):
         model = load(teacher.STAGE.name)
     elif settings.model is not None:
-        model = models.load_model(settings.model, "model", custom_objects)
+        model = load_file(settings.model)
     compilation = None
     if settings.model is not None:
-        compilation = compilation_of(settings.model, custom_objects)
+        compilation = compilation_of_run(folder, settings.model, custom_objects)
     request = objectives.request_of(settings, compilation)
     data = datasets.load_given(settings, model, request)
     print(data, flush=True)
