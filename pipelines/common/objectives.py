@@ -125,11 +125,7 @@ class Objective:
     kinds: dict = dataclasses.field(default_factory=dict)
 
     def compile(self, model, optimizer):
-        """Compiles a model with the loss and the metrics.
-
-        Metrics count samples and positions by their weights, as the report does: Keras leaves the
-        weights out of those in `metrics`. The names in the history are the same.
-        """
+        """Compiles a model with the loss and the metrics, which count samples by their weights."""
         try:
             model.compile(
                 optimizer=optimizer,

@@ -3,14 +3,16 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipelines import compress, evaluate, train
 from pipelines.common import datasets, models, objectives
+from pipelines.common.errors import streamed_samples
 from tests.pipelines.scripts import call
 from tfpeft.core.arguments import InputError
 
 CODE = """
-import sys, numpy as np, keras
+import sys, numpy as np, keras, tensorflow as tf
 DATA = (np.ones((4, 3)), np.array([0, 1, 0, 1]))
 def column(): return {}["column"]
 def returns_none(): pass
@@ -31,6 +33,11 @@ class Broken(keras.utils.PyDataset):
     def __len__(self): return 2
     def __getitem__(self, index): raise KeyError(index)
 def broken(): return Broken(), Broken(), Broken()
+def failing(): return tf.data.Dataset.range(80).map(
+    lambda i: (tf.ensure_shape(tf.numpy_function(row, [i], tf.float32), (2,)), i % 2))
+def row(i):
+    if i == 40: raise RuntimeError("row 40 is gone")
+    return np.float32([i, 1])
 number = 3
 class Layer(keras.layers.Layer): pass
 def double(x): return 2 * x
@@ -68,6 +75,7 @@ def code(tmp_path, monkeypatch):
         ("{}:asserts", "--dataset={}:asserts: AssertionError"),
         ("{}:lines", "--dataset={}:lines: RuntimeError: first"),
         ("{}:broken", "--dataset={}:broken, train data: "),
+        ("{}:failing", "--dataset={}:failing, train data: RuntimeError: row 40 is gone"),
         ("{}:number", "--dataset={}:number, which is of type int"),
         ("{}:missing", "--dataset={}:missing: AttributeError"),
         ("{}:", "expected module:function. Received: --dataset={}:"),
@@ -85,6 +93,24 @@ def test_what_code_does_is_one_line(code, reference, message, capsys):
     assert message.format(code) in errors
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
+
+
+def test_what_a_streamed_dataset_raises_is_one_line(code, capsys):
+    flags = [f"--dataset={code}:failing", "--cache=none"]
+    assert train.SCRIPT.status(flags) == 1
+    errors = capsys.readouterr().err
+    assert errors == (
+        "error: Expected samples that can be read; --debug prints the traceback. "
+        f"Received: --dataset={code}:failing: RuntimeError: row 40 is gone\n"
+    )
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = models.call_function(f"{code}:failing", "dataset").batch(16)
+    message = "--dataset=d: RuntimeError: row 40 is gone$"
+    with pytest.raises(InputError, match=message), streamed_samples("--dataset=d"):
+        model.fit(data, shuffle=False, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError), streamed_samples("--dataset=d"):
+        model(np.ones((1, 2)), training=False) @ tf.ones((3, 3))
 
 
 def test_debug_prints_the_traceback_of_the_code(code, capsys):
