@@ -166,6 +166,13 @@ def first_inputs(split, limit=None):
     return as_keras_takes(read(as_data(split)).inputs(limit))
 
 
+def text_inputs(split):
+    """Returns the names of the inputs that are texts; "x" for one without a name."""
+    x = split.spec[0] if isinstance(split, Stream) else split[0]
+    named = x if isinstance(x, dict) else {"x": x}
+    return [name for name, leaf in named.items() if leaf.dtype == tf.string]
+
+
 def first(x, limit):
     """Returns the first samples of arrays in their structure."""
     return keras.tree.map_structure(lambda array: array[:limit], x)

@@ -292,6 +292,13 @@ def check_model(settings, model, data, names):
             "a plain model, of which `strip_quantization` makes one, or the stage quantize alone",
             f"{received}, which is quantise-aware",
         )
+    texts = samples.text_inputs(data.train)
+    if texts:
+        expected = (
+            "a model of numbers, as a .tflite file reads no texts; `tfpeft.export_saved_model` "
+            "writes a model of texts"
+        )
+        raise unexpected(expected, f"{received} with texts in {', '.join(texts)}")
     data, objective = data.for_model(model)
     if objective.outputs is not None and settings.loss is None:
         classifiers.check_loss(settings.model, objective.outputs, received)
