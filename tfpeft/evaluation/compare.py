@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_boolean, invalid
+from tfpeft.core.graph import output_names
 from tfpeft.core.paths import as_path, file_to_read
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import measure_quality
@@ -159,9 +160,13 @@ def compare(
         raise invalid("reference", f"one of the names of `models`, {', '.join(models)}", reference)
     files = {name: _opened(model) for name, model in models.items() if _is_tflite(model)}
     _check_signature(files, signature)
+    loaded = {name: _loaded(model) for name, model in models.items() if name not in files}
+    names = next(filter(None, map(output_names, loaded.values())), None)
     subjects = {
-        name: FileSubject(files[name], signature) if name in files else KerasSubject(_loaded(model))
-        for name, model in models.items()
+        name: FileSubject(files[name], signature, names)
+        if name in files
+        else KerasSubject(loaded[name], names)
+        for name in models
     }
     quality, tasks, (x, y) = measure_quality(
         subjects,
