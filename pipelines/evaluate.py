@@ -22,6 +22,7 @@ from pipelines.common.flags import (
 )
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.graph import output_names
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.loading.model_loading import open_model as load
@@ -31,7 +32,14 @@ def main(settings, paths):
     if not paths:
         raise unexpected("one or more .keras, .h5 or .tflite files", "none")
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    opened = {path: open_model(path, custom_objects) for path in paths}
+    given = {path: open_model(path, custom_objects) for path in paths}
+    names = next(filter(None, map(output_names, given.values())), None)
+    opened = {
+        path: models.with_names(each, names)
+        if isinstance(each, TFLiteFile)
+        else models.with_named_outputs(each)
+        for path, each in given.items()
+    }
     first = opened[paths[0]]
     compilation = (
         None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
@@ -53,7 +61,7 @@ def main(settings, paths):
             classifiers.check_loss(path, objective.outputs, path)
         objective.chance_of(model, data.test).check(path, settings.allow_chance)
     measured = {
-        path: path if isinstance(model, TFLiteFile) else model for path, model in opened.items()
+        path: path if isinstance(model, TFLiteFile) else model for path, model in given.items()
     }
     comparison = objectives.compare(measured, data.test, kinds)
     if settings.format == "json":

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from pipelines.common.errors import invalid_flag, user_code
-from tfpeft.core import model_files
+from tfpeft.core import graph, model_files
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
@@ -56,8 +56,47 @@ def call_function(reference, flag):
 
 
 def load_model(path, flag="model", custom_objects=None):
-    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names."""
-    return open_model(path, f"--{flag}", custom_objects)
+    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names.
+
+    Outputs in a list become a dict by the names of their layers.
+    """
+    return with_named_outputs(open_model(path, f"--{flag}", custom_objects))
+
+
+def with_named_outputs(model):
+    """Returns a functional model with outputs in a list as one with a dict, by their names.
+
+    It shares the layers. Keras sorts the keys of a dict: nothing may go by position after that.
+    Other models are returned as they are.
+    """
+    names = graph.output_names(model)
+    if names is None or not graph.is_graph(model):
+        return model
+    outputs = dict(zip(names, model.outputs, strict=True))
+    return keras.Model(graph.input_structure(model), outputs, name=model.name)
+
+
+class NamedFile(TFLiteFile):
+    """A .tflite file of a model with outputs in a list, which have the model's names here."""
+
+    def __init__(self, path, names):
+        super().__init__(path)
+        self.names = {name: f"output_{i}" for i, name in enumerate(names)}
+
+    def predict(self, x):
+        """Returns {name: array}."""
+        outputs = super().predict(x)
+        return {name: outputs[own] for name, own in self.names.items()}
+
+    def last_activation(self, *, output):
+        """Returns the last activation of an output by its name."""
+        return super().last_activation(output=self.names[output])
+
+
+def with_names(file, names):
+    """Returns a `TFLiteFile`, as a `NamedFile` where its outputs are those of a list of `names`."""
+    is_list = set(file.signature().outputs) == {f"output_{i}" for i in range(len(names or ()))}
+    return NamedFile(file.path, names) if is_list else file
 
 
 def is_model(value):

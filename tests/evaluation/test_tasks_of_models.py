@@ -141,7 +141,9 @@ def test_a_list_of_outputs_goes_by_names_and_by_position(tmp_path):
     model.compile(loss=["mse", "mse"], metrics=[[], ["mae"]])
     tfpeft.export_tflite(model, tmp_path / "m.tflite")
     in_dict = keras.Model(inputs, {"age": outputs[1], "kind": outputs[0]})
-    other = keras.Model(inputs, [keras.layers.Identity(name=n)(o) for n, o in zip("ba", outputs)])
+    other = keras.Model(
+        inputs, [keras.layers.Identity(name=n)(o) for n, o in zip("ba", outputs, strict=True)]
+    )
     models = {"other": other, "file": tmp_path / "m.tflite", "dict": in_dict}
     y = [rng.normal(size=(60, 3)), rng.integers(0, 2, 60)]
     named, weight = {"age": y[1], "kind": y[0]}, np.ones(60)
