@@ -20,6 +20,7 @@ from pipelines.common.flags import (
     TRAIN_FLAGS,
     with_defaults,
 )
+from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
 from tfpeft.core.graph import output_names
@@ -44,7 +45,7 @@ def main(settings, paths):
     compilation = (
         None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
     )
-    request = objectives.request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
+    request = request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
     data = datasets.load_given(settings, first, request, paths[0])
     if settings.format == "table":  # others are read by programs
         print(data, flush=True)

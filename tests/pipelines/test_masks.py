@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from pipelines.common import datasets, image_folders, images, samples
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.common.samples import Stream
 from tests.pipelines.test_image_folders import save_photos
 from tfpeft.core.arguments import InputError

@@ -8,7 +8,7 @@ from pipelines import predict
 from pipelines.common import arrays, augmentation, models, splits
 from pipelines.common.compilation import Compilation, compilation_of
 from pipelines.common.keras_names import Named, fitting
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.stages import compression
 from tfpeft.core.arguments import InputError
 from tfpeft.core.json_files import mismatch

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.common import datasets, tables
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from tfpeft.core.arguments import InputError
 
 ROWS = 60
