@@ -132,8 +132,9 @@ class Compiled:
             y = self.y if not form.classes else np.asarray(form(self.y))
             metric = keras.metrics.get(named_by_shapes(given, y, self.predictions))
             if not isinstance(metric, keras.metrics.Metric):
-                name = given if isinstance(given, str) else metric.__name__
-                metric = keras.metrics.MeanMetricWrapper(metric, name=name)
+                metric = keras.metrics.MeanMetricWrapper(metric, name=metric.__name__)
+            if isinstance(given, str):
+                metric.name = given
             try:
                 check = accumulator(metric.name, metric, y, self.predictions)
                 check.add(y, self.predictions, None, np.zeros(len(y), int))
