@@ -54,12 +54,10 @@ class Objective:
 
     def compile(self, model, optimizer):
         """Compiles a model with the loss and the metrics."""
+        loss, metrics = self.loss(), self.metrics()
         try:
             model.compile(
-                optimizer=optimizer,
-                loss=self.loss(),
-                loss_weights=self.loss_weights,
-                metrics=self.metrics(),
+                optimizer=optimizer, loss=loss, loss_weights=self.loss_weights, metrics=metrics
             )
         except ValueError as error:
             raise InputError(

@@ -10,7 +10,10 @@ from pipelines.common.compilation import compilation_of
 from pipelines.common.label_forms import FormedLoss, FormedMetric
 from pipelines.common.request import Request
 from tests.pipelines.scripts import call
+from tfpeft.core.arguments import InputError
 from tfpeft.core.clone import copy_object
+from tfpeft.evaluation.quality import measure_quality
+from tfpeft.evaluation.subjects import KerasSubject
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4)).astype("float32")
@@ -145,15 +148,26 @@ def test_metrics_that_do_not_fit_are_left_out_and_others_copied(code, tmp_path):
     model.compile("sgd", smoothed(), metrics=metrics)
     objective, data = objective_of(model, Y, tmp_path / "m.keras", student=net(None, 3))
     assert [metric.name for metric in objective.extra] == ["top", "mae"]
-    row = objectives.compare({"model": model}, data.test, [objective])["model"]
+    subjects = {"model": KerasSubject(model)}
+    found = measure_quality(subjects, data.test, metrics=objective.extra)[0]["model"][None]
     x, numbers, weight = data.test
     z = model.predict(x, verbose=0)
     hits = np.argsort(-z, axis=1)[:, :2] == numbers[:, None]
     expected = np.average(hits.any(axis=1), weights=weight)
-    assert row.metrics["top"] == pytest.approx(expected, rel=1e-5)
+    assert found.values["top"] == pytest.approx(expected, rel=1e-5)
     for formed in (FormedLoss(code["Doubled"](), 3), FormedMetric(code["Share"](), 3)):
         copied = copy_object(formed)
         np.testing.assert_allclose(copied(numbers, z), formed(numbers, z), rtol=1e-6)
+
+
+def test_a_loss_whose_code_is_not_there_stops_training_only(code, tmp_path):
+    model = net()
+    model.compile("sgd", code["Doubled"](), metrics=["categorical_accuracy"])
+    objective, data = objective_of(model, ROWS, tmp_path / "m.keras")
+    assert [metric.name for metric in objective.extra] == ["categorical_accuracy"]
+    assert objective.chance_of(model, data.test).by_output[0].samples == 12
+    with pytest.raises(InputError, match="a loss of Keras or of --custom_objects; --loss names"):
+        objective.compile(model, "sgd")
 
 
 def test_a_script_trains_with_a_custom_loss(tmp_path, monkeypatch, capsys, code):
