@@ -99,9 +99,11 @@ def compare(
         data: Samples and their labels: arrays (x, y) or (x, y, sample_weight), or a finite
             `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these. Several inputs are a
             dict of arrays by the names of the model's or file's inputs, or a tuple or list in
-            their order; labels of several outputs are a dict or a list in the same way. Weights
-            are >= 0, one per sample; of a segmentation also one per position, where 0 leaves a
-            position out, whatever its label.
+            their order; labels of several outputs are a dict or a list in the same way, where
+            outputs in a list have the names of the layers that make them, `model.output_names`,
+            those of the first such model for all models and files. Weights are >= 0, one per
+            sample; of a segmentation also one per position, where 0 leaves a position out,
+            whatever its label.
         metrics: Metrics of Keras, their names, or functions (labels, outputs) whose value is a
             number, or one per sample; a list, or a dict {name: metric}; of several outputs also
             {output: metrics}. They take outputs as they come, and count beside the figures of the
