@@ -79,22 +79,26 @@ def _joined(metrics, others):
 def compilation_of(path, custom_objects=None):
     """Returns the `Compilation` of the model of a file or folder; None if it has none.
 
-    It is read as text: a loss of the user's code need not be known.
+    It is read as text: a loss of the user's code need not be known. What has the form of a list for
+    several outputs becomes a dict by their names.
     """
     try:
         if pathlib.Path(path).is_dir():
-            config = (keras_config(pathlib.Path(path)) or {}).get("training_config")
+            model = keras_config(pathlib.Path(path)) or {}
+            config = model.get("training_config")
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
-                config = json.loads(file.read("config.json")).get("compile_config")
+                model = json.loads(file.read("config.json"))
+            config = model.get("compile_config")
         else:
             with h5py.File(path, "r") as file:
+                model = json.loads(file.attrs.get("model_config", "{}"))
                 config = json.loads(file.attrs.get("training_config", "{}"))
     except (OSError, ValueError, KeyError):
         return None
     if not isinstance(config, dict) or config.get("loss") is None:
         return None
-    return Compilation(config, custom_objects or {})
+    return Compilation(_by_output(config, _output_names(model)), custom_objects or {})
 
 
 def keep(folder, compilation):
@@ -112,3 +116,22 @@ def compilation_of_run(folder, path, custom_objects):
     if folder.has("teacher.keras") and folder.has(KEPT, _FORM):
         return Compilation(read_json(folder / KEPT, _FORM), custom_objects or {})
     return compilation_of(path, custom_objects)
+
+
+def _output_names(model):
+    """Returns the names of the layers that make outputs in a list, as `graph.output_names` does."""
+    config = model.get("config")
+    outputs = config.get("output_layers") if isinstance(config, dict) else None
+    are_listed = isinstance(outputs, list) and all(isinstance(each, list) for each in outputs)
+    return [name for name, *_ in outputs] if are_listed and len(outputs) > 1 else []
+
+
+def _by_output(config, names):
+    """Returns a configuration whose lists of one item per output are dicts by their names."""
+    found = dict(config)
+    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        items = config.get(key)
+        if names and isinstance(items, list) and len(items) == len(names):
+            is_flat = "metrics" in key and not all(isinstance(each, list) for each in items)
+            found[key] = items if is_flat else dict(zip(names, items, strict=True))
+    return found

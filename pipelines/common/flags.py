@@ -263,15 +263,15 @@ LOSS = Flag(
     "loss",
     str,
     None,
-    "A loss of Keras by name, such as mae. By default that of --model, or of the task; of classes "
-    "always the cross-entropy of the outputs.",
+    "A loss of Keras by name, such as mae. By default the one that --model was compiled with, or "
+    "that of the task.",
 )
 METRICS = Flag(
     "metrics",
     list,
     (),
     "Metrics of Keras by name that training and the report show beside those of the task. By "
-    "default those that --model of one output was compiled with, but of classes none.",
+    "default those that --model of one output was compiled with.",
 )
 MONITOR = Flag(
     "monitor",

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from pipelines.common.errors import invalid_flag, user_code
-from tfpeft.core import model_files
+from tfpeft.core import graph, model_files
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
@@ -63,20 +63,63 @@ def call_function(reference, flag):
 
 
 def load_model(path, flag="model", custom_objects=None, *, trust_code=False):
-    """Loads what `tfpeft.load_model` takes, not compiled.
+    """Loads what `tfpeft.load_model` takes, not compiled; `flag` is the one an error names.
+
+    Outputs in a list become a dict by the names of their layers.
 
     Args:
         path: The file, the folder or the name.
-        flag: The flag that an error names; None for an argument without a flag.
+        flag: The flag.
         custom_objects: {name: class or function} of --custom_objects.
         trust_code: Whether code in the file runs: --trust_code.
     """
-    argument = "`path`" if flag is None else f"--{flag}"
+    model = load_as_saved(path, f"--{flag}", custom_objects, trust_code=trust_code)
+    return with_named_outputs(model)
+
+
+def load_as_saved(path, argument, custom_objects=None, *, trust_code=False):
+    """Loads what `load_model` does, with outputs as they are; errors name the `argument`."""
     try:
         return open_model(path, argument, custom_objects, safe_mode=not trust_code)
     except InputError as error:
         text = str(error).replace(ALLOWED, "give --trust_code")
         raise InputError(text.replace("`custom_objects`", "--custom_objects")) from error
+
+
+def with_named_outputs(model):
+    """Returns a functional model with outputs in a list as one with a dict, by their names.
+
+    It shares the layers. Keras sorts the keys of a dict: nothing may go by position after that.
+    Other models are returned as they are.
+    """
+    names = graph.output_names(model)
+    if names is None or not graph.is_graph(model):
+        return model
+    outputs = dict(zip(names, model.outputs, strict=True))
+    return keras.Model(graph.input_structure(model), outputs, name=model.name)
+
+
+class NamedFile(TFLiteFile):
+    """A .tflite file of a model with outputs in a list, which have the model's names here."""
+
+    def __init__(self, path, names):
+        super().__init__(path)
+        self.names = {name: f"output_{i}" for i, name in enumerate(names)}
+
+    def predict(self, x):
+        """Returns {name: array}."""
+        outputs = super().predict(x)
+        return {name: outputs[own] for name, own in self.names.items()}
+
+    def last_activation(self, *, output):
+        """Returns the last activation of an output by its name."""
+        return super().last_activation(output=self.names[output])
+
+
+def with_names(file, names):
+    """Returns a `TFLiteFile`, as a `NamedFile` where its outputs are those of a list of `names`."""
+    is_list = set(file.signature().outputs) == {f"output_{i}" for i in range(len(names or ()))}
+    return NamedFile(file.path, names) if is_list else file
 
 
 def is_model(value):

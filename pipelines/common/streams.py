@@ -196,7 +196,8 @@ def _of_classes(parts, names, received, units):
         split: stream.mapped(functools.partial(_encoded, encode, f"{received}, {split} data"))
         for split, stream in parts.items()
     }
-    return changed, {"classes": len(names), "names": tuple(names), "kind": kind}
+    found = {"classes": len(names), "names": tuple(names), "kind": kind}
+    return changed, {**found, "in_column": y.shape == (1,)}
 
 
 def _keys(names, dtype):

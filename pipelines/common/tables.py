@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import classifiers, csv_files, objectives, splits
+from pipelines.common import classifiers, csv_files, recognition, splits
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.json_files import read_json
 
@@ -151,7 +151,7 @@ def read(reference, received, *, model=None, request=None):
         received: What an error names.
         model: The model that is given, or None. If its inputs have the names of columns, x are
             these columns.
-        request: The `objectives.Request`, or None.
+        request: The `request.Request`, or None.
     """
     columns, lines = csv_files.read(reference.path, received)
     labels = csv_files.label_columns(reference.labels, columns)
@@ -164,7 +164,7 @@ def read(reference, received, *, model=None, request=None):
     csv_files.check_filled([columns[name] for name in labels], lines, "a label", received)
     y = _labels({name: columns[name] for name in labels}, received)
     table = _table(columns, labels, _input_names(model), received)
-    is_class = _task(y, request) in objectives.CLASSES
+    is_class = _task(y, request) in recognition.CLASSES
     rows = _divided(y, is_class, received)
     train = {name: [columns[name][row] for row in rows["train"]] for name in table.numbers}
     medians = {name: _median(cells) for name, cells in train.items()}

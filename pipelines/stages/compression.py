@@ -28,6 +28,8 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
+from pipelines.common.recognition import CLASSES
+from pipelines.common.request import request_of
 from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize_aware, teacher
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError, unexpected
@@ -228,10 +230,10 @@ def run_stages(settings, folder, names):
     compilation = None
     if settings.model is not None:
         compilation = compilation_of_run(folder, settings.model, custom_objects)
-    request = objectives.request_of(settings, compilation)
+    request = request_of(settings, compilation)
     data = datasets.load_given(settings, model, request)
     print(data, flush=True)
-    if settings.max_accuracy_drop is not None and data.task not in objectives.CLASSES:
+    if settings.max_accuracy_drop is not None and data.task not in CLASSES:
         raise unexpected("--max_metric_loss for tasks without accuracy", "--max_accuracy_drop")
     if model is not None and settings.model is not None:
         data = check_model(settings, model, data, names)
@@ -333,7 +335,7 @@ def write_report(folder, comparison, facts):
         "quantise-aware model those of its integer file. Latency is of this machine "
         f"({reports.machine()}): one sample, one thread, all files in turn."
     )
-    is_class = facts["task"] in objectives.CLASSES if isinstance(facts["task"], str) else False
+    is_class = facts["task"] in CLASSES if isinstance(facts["task"], str) else False
     metric = "accuracy" if is_class else next(iter(result["metrics"]), None)
     image = "accuracy_size.png" if is_class else "metric_size.png"
     plot = f"![{metric} against size]({image})"
@@ -345,7 +347,7 @@ def write_report(folder, comparison, facts):
 
 def _accuracy_drop(first, last, task):
     """Returns the points of accuracy that the file lost; None of tasks without accuracy."""
-    if task not in objectives.CLASSES:
+    if task not in CLASSES:
         return None
     return 100 * (first["accuracy"] - last["accuracy"])
 

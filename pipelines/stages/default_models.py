@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from pipelines.common import objectives, samples
+from pipelines.common import recognition, samples
 from tfpeft.core.arguments import unexpected
 
 _SAMPLES = 10_000  # whose mean and variance normalise inputs and numbers to predict
@@ -71,7 +71,7 @@ def _head(data, y, hidden):
     """Returns the outputs of a task for one vector per sample."""
     hidden = keras.layers.Dense(256, activation="relu")(hidden)
     hidden = keras.layers.Dropout(0.4)(hidden)
-    if data.task in objectives.CLASSES:
+    if data.task in recognition.CLASSES:
         return keras.layers.Dense(data.classes)(hidden)
     if data.task == "multi_label":
         return keras.layers.Dense(data.classes, activation="sigmoid")(hidden)

@@ -161,7 +161,7 @@ def make_student(settings, inputs):
         model = models.call_function(value, "student")
         if not isinstance(model, keras.Model):
             raise unexpected(f"--student={value} to return a keras.Model", repr(model))
-        return model
+        return models.with_named_outputs(model)
     try:
         return tfpeft.scale_width(inputs.model, _width(value))
     except ValueError as error:  # a width that a layer cannot have is an error of Keras

@@ -16,7 +16,7 @@ from pipelines.common import (
     splits,
     training,
 )
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.common.samples import Stream
 from tests.pipelines.test_image_folders import save_photos
 from tfpeft.core.arguments import InputError

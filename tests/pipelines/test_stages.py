@@ -12,7 +12,7 @@ import tfpeft
 from pipelines import compress
 from pipelines.common import folders, splits
 from pipelines.common.flags import Flag, settings_of
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.stages import STAGES, compression, teacher
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report

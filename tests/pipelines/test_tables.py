@@ -8,7 +8,7 @@ import tensorflow as tf
 from pipelines import export
 from pipelines.common import datasets, tables
 from pipelines.common.compilation import Compilation
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from tests.pipelines.scripts import call
 from tfpeft.core.arguments import InputError
 

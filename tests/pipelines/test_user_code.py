@@ -179,7 +179,7 @@ def test_code_and_loss_of_a_model_in_a_run_that_resumes(code, tmp_path, monkeypa
 
     monkeypatch.setattr(objectives, "of", kept_objective)
     assert call(compress, *flags, "--trust_code") == 0
-    assert {each.loss.__name__ for each in used} == {"distance"}
+    assert {each.loss().__name__ for each in used} == {"distance"}
     assert [getattr(each, "__name__", "") for each in used[0].metrics()][1:] == ["distance"]
     folder = tmp_path / "saved_models" / "mine-compress"
     assert "distance" in (folder / "report.md").read_text()
@@ -191,7 +191,7 @@ def test_code_and_loss_of_a_model_in_a_run_that_resumes(code, tmp_path, monkeypa
         call(compress, *flags)
     del used[:]
     assert call(compress, *flags, "--trust_code") == 0
-    assert {each.loss.__name__ for each in used} == {"distance"}
+    assert {each.loss().__name__ for each in used} == {"distance"}
     with pytest.raises(InputError, match=r"path.*moved\.keras', .*give --trust_code"):
         call(evaluate, "--dataset=mine.npz", "moved.keras")
     measured = ["--dataset=mine.npz", "moved.keras", custom, "--allow_chance", "--trust_code"]

@@ -109,10 +109,6 @@ class Task:
             accumulator.add(y[part], predictions[part], weight, groups.take(count))
         return accumulator.result(groups.samples)
 
-    def chance(self, y: np.ndarray, outputs: Outputs) -> float:
-        """Returns the headline of the best constant prediction for labels; see `Chance`."""
-        return self._constant(self._checked(y, outputs), outputs).values[self.headline]
-
     def is_better_than_chance(
         self,
         y: np.ndarray,
@@ -125,20 +121,10 @@ class Task:
         shape = np.shape(predictions)
         shape = (*shape, 1) if len(shape) == 1 else shape
         weight, y = check_weight(sample_weight, shape, self), np.asarray(y)
-        y = self._checked(y if weight is None else _without_ignored(y, weight), outputs, shape)
-        return compare_with_chance(self, found, self._constant(y, outputs, weight), y)
-
-    def _checked(self, y, outputs, shape=None):
-        y = check_array(y)
-        if shape is None:  # (samples, ..., units), which the labels show
-            of_rows = outputs.one_hot or outputs.kind == "values" or self.name == "multi_label"
-            is_row = of_rows and y.ndim > 1 and y.shape[-1] == outputs.units
-            shape = y.shape if is_row else (*y.shape, outputs.units)
-        return self.labels(y, shape, "the model", self.name)
-
-    def _constant(self, y, outputs, weight=None):
+        y = check_array(y if weight is None else _without_ignored(y, weight))
+        y = self.labels(y, shape, "the model", self.name)
         constant = constant_predictions(self.name, y, outputs.classes, weight)
-        return self.figures(y, *constant, weight)
+        return compare_with_chance(self, found, self.figures(y, *constant, weight), y)
 
 
 class Accumulator:
