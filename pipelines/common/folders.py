@@ -5,6 +5,7 @@ import pathlib
 import keras
 
 from pipelines.common import workers
+from pipelines.common.compilation import KEPT
 from pipelines.common.errors import invalid_flag
 from tfpeft.core import model_files, weight_files
 from tfpeft.core.arguments import InputError, unexpected
@@ -15,14 +16,15 @@ from tfpeft.export.tflite_file import TFLiteFile
 RECORD = "run.json"
 # How models in the folder are given data; before 0.2.0 pixels were divided by 255.
 _CONVENTION = {"pixels": "as stored"}
-# Where the folder is, how strict its reader is, and which devices the report is about, does not
-# change the files that stages write.
+# Where the folder is, how strict its reader is, whether code of files runs, and which devices the
+# report is about, does not change the files that stages write.
 _NOT_RECORDED = (
     "output_dir",
     "name",
     "max_accuracy_drop",
     "max_metric_loss",
     "allow_chance",
+    "trust_code",
     "target",
 )
 
@@ -67,8 +69,8 @@ class RunFolder(ResumableFolder):
 
     def _open(self, progress):
         """Also removes the record of a run that ended before its first stage did."""
-        if self.names() == {RECORD}:
-            remove(self / RECORD)
+        if self.names() <= {RECORD, KEPT}:
+            self.discard(self.names())
         super()._open(progress)
 
     def _may_change(self, setting):
