@@ -7,10 +7,11 @@ import types
 import keras
 
 import tfpeft
-from pipelines.common import backbones, datasets, models, objectives, samples, tasks, training
+from pipelines.common import backbones, datasets, models, samples, tasks, training
 from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
+from pipelines.common.request import request_of
 from tfpeft.automl.recommend_advice import DATA, MODEL
 from tfpeft.automl.recommend_goals import GOALS, TECHNIQUES, TRAINED_LESS
 from tfpeft.core.arguments import unexpected
@@ -112,10 +113,16 @@ def recommend(settings, folder):
 def _of_data(settings, folder):
     """Returns --model, compiled for its data, some samples, and what else `recommend` is given."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    model = models.load_model(settings.model, "model", custom_objects)
-    request = objectives.request_of(settings, compilation_of(settings.model, custom_objects))
+    model = models.load_model(
+        settings.model, "model", custom_objects, trust_code=settings.trust_code
+    )
+    request = request_of(settings, compilation_of(settings.model, custom_objects))
     data = datasets.load_given(settings, model, request)
     print(data, flush=True)
+    texts = samples.text_inputs(data.train)
+    if texts:
+        expected = "a model of numbers, as a .tflite file reads no texts"
+        raise unexpected(expected, f"--model={settings.model} with texts in {', '.join(texts)}")
     data, objective = data.for_model(model)
     received = f"--model={settings.model}"
     objective.chance_of(model, data.train).check(received, settings.allow_chance)
@@ -175,6 +182,7 @@ def _with_files(found, settings):
         ]
         if settings.custom_objects is not None:
             flags.append(f"--custom_objects={settings.custom_objects}")
+        flags += ["--trust_code"] if settings.trust_code else []
         command = command.replace(f"={MODEL}", f"={shlex.quote(settings.model)}")
         for name, path in _files_of_tasks(settings).items():
             command = command.replace(f"--task={name}={name}.npz", f"--task={name}={path}")

@@ -7,7 +7,7 @@ import pytest
 from tfpeft.automl import recommend_goals as goals
 from tfpeft.automl.recommend_adapters import training_bytes
 from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
-from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure, subject_of
+from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure
 from tfpeft.automl.recommend_layers import layer_rows
 from tfpeft.automl.recommend_plan import LEAST_GAIN, loss_is, ranked
 from tfpeft.core.arguments import InputError
@@ -78,12 +78,12 @@ def test_the_loss_of_an_accuracy_and_of_an_error_by_hand():
     x = np.eye(2, dtype="float32")[[0, 0, 1, 1]]
     right, wrong = linear([[1, 0], [0, 1]]), linear([[1, 0], [1, 0]])
     metric = Metric(right, Batch(x, np.array([0, 0, 1, 1])), "classification", True)
-    loss = metric.loss(subject_of(wrong))
+    loss = metric.loss(wrong)
     assert (loss.metric, loss.before, loss.after, loss.relative) == ("accuracy", 1.0, 0.5, 0.5)
     assert loss.relative_interval[0] <= 0.5 <= loss.relative_interval[1] <= 1.0
     y = x + np.float32([[0.5, 0.0]])
     metric = Metric(right, Batch(x, y), "regression")
-    loss = metric.loss(subject_of(linear([[1, 0], [0, 0]])))
+    loss = metric.loss(linear([[1, 0], [0, 0]]))
     errors = np.array([[0.5, 0.0]] * 2 + [[0.5, 1.0]] * 2)
     before, after = np.sqrt(0.125), np.sqrt(np.mean(errors**2))
     assert loss.metric == "rmse"

@@ -96,7 +96,7 @@ def _trial(name, model, full, training, metric):
     adapted = add_adapters(model, METHODS[name]())
     rate = RATE * training.learning_rate
     dataclasses.replace(training, learning_rate=rate).fit(adapted)
-    loss = metric.loss(figures.subject_of(adapted))
+    loss = metric.loss(adapted)
     copy = training.compiled(copy_model(full))
     batch = training.batches(1)[0]
     runs = [lambda each=each: each.train_on_batch(*batch) for each in (copy, adapted)]

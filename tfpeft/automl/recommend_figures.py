@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.graph import output_names
 from tfpeft.evaluation.quality import measure_quality
 from tfpeft.evaluation.resampling import interval
 from tfpeft.evaluation.subjects import FileSubject, KerasSubject
@@ -98,8 +99,8 @@ def digest_of(structure):
 class _Remembered(KerasSubject):
     """A model whose outputs are computed once for each batch, and used for all trials."""
 
-    def __init__(self, model):
-        super().__init__(model)
+    def __init__(self, model, names):
+        super().__init__(model, names)
         self._outputs = {}
 
     def predict(self, x):
@@ -123,7 +124,8 @@ class Metric:
     """
 
     def __init__(self, reference, validation, task=None, from_logits=None):
-        self._reference, self._validation = _Remembered(reference), validation
+        self._names = output_names(reference)
+        self._reference, self._validation = _Remembered(reference, self._names), validation
         self._options = {"task": task, "from_logits": from_logits}
         quality, self.tasks, _ = self._measure({"before": self._reference}, validation)
         self.before = self._headlines(quality["before"])
@@ -157,9 +159,12 @@ class Metric:
         quality, _, _ = self._measure({"before": self._reference}, batch)
         return {title: value for title, (value, _) in self._headlines(quality["before"]).items()}
 
-    def loss(self, subject):
-        """Returns the `Loss` of a subject of `tfpeft.evaluation`."""
-        both = {"before": self._reference, "after": subject}
+    def loss(self, model):
+        """Returns the `Loss` of a Keras model or a `TFLiteFile`."""
+        is_file = isinstance(model, TFLiteFile)
+        names = self._names
+        after = FileSubject(model, None, names) if is_file else KerasSubject(model, names)
+        both = {"before": self._reference, "after": after}
         quality, _, _ = self._measure(both, self._validation)
         before, after = (self._headlines(quality[name]) for name in both)
         losses = [
@@ -181,13 +186,6 @@ class Metric:
             self.relative_loss(title, before[0], before[0] + each) for each in (value, *ends)
         )
         return Loss(title, before[0], after[0], ends, middle, tuple(sorted(relative)))
-
-
-def subject_of(model_or_path):
-    """Returns what is measured: a file, or a Keras model."""
-    if isinstance(model_or_path, TFLiteFile):
-        return FileSubject(model_or_path, None)
-    return KerasSubject(model_or_path)
 
 
 def timed(first, second):

@@ -41,7 +41,7 @@ def recommend_files(request, folder):
             store, model, request.goal, request.device, metric, training, x, are_floats
         )
         trials.before()  # raises for a model that cannot be exported
-        measured = trials.run_model(lambda: _figures_of(trials, metric, train, x))
+        measured = store.of_model(lambda: _figures_of(trials, metric, train, x))
         rows = layer_rows(model, train.x)
         exclude = sensitivities(store, model, training, rows, _tried(request, techniques))
         if request.device.kind == "xnnpack" and request.goal.figure == "macs":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import keras
 import numpy as np
@@ -15,7 +14,7 @@ from tfpeft.automl.recommend_layers import facts_of, layer_rows
 from tfpeft.automl.recommend_request import check_taken
 from tfpeft.automl.recommend_result import recommendations
 from tfpeft.automl.recommend_training import evenly, split
-from tfpeft.automl.recommend_trials import OF_MODEL, kept_model
+from tfpeft.automl.recommend_trials import kept_model
 from tfpeft.caching.precompute import precompute
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import is_graph
@@ -147,11 +146,9 @@ class _Trials:
         self._backbone, self._tasks, self._pooling = request.model, tasks, pooling
         self._options, self._folder = request.training, store.folder
         self.steps = request.steps or _DEFAULT_STEPS
-        found = store.run(
-            OF_MODEL, OF_MODEL, lambda: {"figures": self._separate_figures()}, -math.inf
-        )
-        self.before = {name: (value, None) for name, value in found["figures"]["before"].items()}
-        self._separate_bytes = found["figures"]["size_bytes"]
+        found = store.of_model(self._separate_figures)
+        self.before = {name: (value, None) for name, value in found["before"].items()}
+        self._separate_bytes = found["size_bytes"]
 
     def _separate_figures(self):
         """Returns the metrics of the models for each task, and the bytes of their files."""
@@ -212,7 +209,7 @@ class _Trials:
         size = self._size(shared, f"{way}.tflite")
         losses = []
         for name, metric in self._metrics.items():
-            loss = metric.loss(figures.subject_of(shared.task(name)))
+            loss = metric.loss(shared.task(name))
             losses.append(dataclasses.replace(loss, metric=f"{name}/{loss.metric}"))
         gain = figures.Gain.counted("size_bytes", self._separate_bytes, size)
         return {

@@ -87,7 +87,8 @@ class Training:
         train: A `Batch` of arrays.
         tasks: {output: task}, the key of one output is None.
         loss: As `compile` takes it.
-        metrics: A list of the metric that decides; () of several outputs.
+        metrics: The metric that decides; () of several outputs.
+        names: Names of outputs in a list, in their order; None of others.
         steps: Updates of a trial.
         batch_size, learning_rate, seed: Of `recommend`.
     """
@@ -96,6 +97,7 @@ class Training:
     tasks: dict
     loss: object
     metrics: tuple
+    names: list | None = None
     steps: int = 1
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -104,13 +106,14 @@ class Training:
     @classmethod
     def of(cls, model, train, tasks, **settings):
         """Returns that of a model and its data, for `Training.tasks`; the steps are set later."""
-        kinds = _kinds(model, tasks, evenly(train, 64))
+        names = graph.output_names(model)
+        kinds = _kinds(model, tasks, evenly(train, 64), names)
         compiled, _ = compiled_parts(model)
         metrics = ()
         if list(tasks) == [None]:
             metrics = (TASKS[tasks[None]].training_metric(kinds[None]),)
-        loss = _loss(tasks, kinds) if compiled is None else compiled
-        return cls(train, tasks, loss, metrics, **settings)
+        loss = _loss(tasks, kinds, names) if compiled is None else compiled
+        return cls(train, tasks, loss, metrics, names, **settings)
 
     def sample(self):
         """Returns some samples, drawn at random, as a `Batch`."""
@@ -131,7 +134,10 @@ class Training:
         keras.utils.set_random_seed(self.seed)
         trained = model
         if teacher is not None:
-            losses = [_SOFT[task](output=output) for output, task in self.tasks.items()]
+            losses = [
+                _SOFT[task](output=self.names.index(output) if self.names else output)
+                for output, task in self.tasks.items()
+            ]
             trained = Distiller(
                 teacher,
                 model,
@@ -176,39 +182,51 @@ class _Batches(keras.utils.PyDataset):
         return keras.tree.lists_to_tuples(tuple(part for part in found if part is not None))
 
 
-def _kinds(model, tasks, batch):
-    """Returns {output: its `Outputs`}, by some samples."""
+def _kinds(model, tasks, batch, names):
+    """Returns {output: its `Outputs`}, by some samples with labels as of `labelled`."""
     found = graph.outputs_by_key(model.predict_on_batch(batch.x))
+    found = found if names is None else dict(zip(names, found.values(), strict=True))
+    labels = by_output(batch.y, list(found), "labels")
     kinds = {}
-    for key, task in tasks.items():
-        outputs = np.asarray(found[key], "float32")
+    for key, outputs in found.items():
+        outputs = np.asarray(outputs, "float32")
         outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-        labels = by_output(batch.y, list(tasks), "labels")[key]
         kinds[key] = recognize_outputs(
             outputs,
-            task,
-            activation=_activation(model, key),
-            one_hot=np.shape(labels) == outputs.shape and outputs.shape[-1] > 1,
+            tasks[key],
+            activation=_activation(model, names.index(key) if names else key),
+            one_hot=np.shape(labels[key]) == outputs.shape and outputs.shape[-1] > 1,
         )
     return kinds
 
 
-def _loss(tasks, kinds):
+def _loss(tasks, kinds, names):
     """Returns the loss of Keras for tasks, as `compile` takes it."""
-    losses = {key: TASKS[task].loss(kinds[key]) for key, task in tasks.items()}
+    losses = {key: TASKS[tasks[key]].loss(kind) for key, kind in kinds.items()}
     if list(losses) == [None]:
         return losses[None]
-    return list(losses.values()) if all(isinstance(key, int) for key in losses) else losses
+    return list(losses.values()) if names else losses
 
 
 def labelled(model, batch, name="data"):
-    """Returns a `Batch` with labels: those of a model that reconstructs are its inputs."""
-    if batch.y is not None:
+    """Returns a `Batch` with labels, as `fit` takes them.
+
+    Those of a model that reconstructs are its inputs; those of outputs in a list are a list.
+    """
+    if batch.y is None:
+        if not hasattr(batch.x, "shape") or model.output_shape != model.input_shape:
+            expected = "labels, (x, y), for a model that does not reconstruct its inputs"
+            raise invalid_data(name, expected, "x alone")
+        return batch._replace(y=batch.x)
+    names = graph.output_names(model)
+    if names is None:
         return batch
-    if not hasattr(batch.x, "shape") or model.output_shape != model.input_shape:
-        expected = "labels, (x, y), for a model that does not reconstruct its inputs"
-        raise invalid_data(name, expected, "x alone")
-    return batch._replace(y=batch.x)
+
+    def listed(part):
+        known = isinstance(part, dict) and set(part) == set(names)
+        return [part[name] for name in names] if known else part
+
+    return batch._replace(y=listed(batch.y), sample_weight=listed(batch.sample_weight))
 
 
 def _activation(model, key):

@@ -117,6 +117,11 @@ class Store:
         self.done[name] = found
         return found
 
+    def of_model(self, function):
+        """Returns the figures of the model itself, which are measured once, whatever the time."""
+        found = self.run(OF_MODEL, OF_MODEL, lambda: {"figures": function()}, -math.inf)
+        return found["figures"]
+
 
 def _line(found):
     if found["error"]:
@@ -169,7 +174,7 @@ class FileTrials:
         self.export(model, chain, path)
         file = TFLiteFile(path)
         gain = self._gain(file)
-        loss = self.metric.loss(figures.subject_of(file))
+        loss = self.metric.loss(file)
         return {
             "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
             "updates": self.training.steps * len(chain.trained.steps),
@@ -178,12 +183,6 @@ class FileTrials:
             "gain": dataclasses.asdict(gain),
             "loss": dataclasses.asdict(loss),
         }
-
-    def run_model(self, function):
-        """Returns the figures of the model itself, which are measured once, whatever the time."""
-        return self.store.run(OF_MODEL, OF_MODEL, lambda: {"figures": function()}, -math.inf)[
-            "figures"
-        ]
 
     def _gain(self, file):
         """Returns the `Gain` of a file over that of the model."""
