@@ -179,6 +179,25 @@ def test_a_model_of_zeros_keeps_them(convolutional):
     assert found.recommendations[0].technique == "quantize"
 
 
+def test_outputs_in_a_list_are_compared_by_their_names():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 8)).astype("float32")
+    y = {"total": x.sum(axis=1, keepdims=True), "sign": (x[:, 0] > 0).astype("int64")}
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(64, activation="relu", name="hidden")(inputs)
+    heads = [keras.layers.Dense(1, name="total"), keras.layers.Dense(2, "softmax", name="sign")]
+    model = keras.Model(inputs, [head(hidden) for head in heads])
+    train = {name: each[:80] for name, each in y.items()}
+    validation = [y[name][80:] for name in ("total", "sign")]
+    found = recommended_of(
+        model, (x[:80], train), (x[80:], validation), steps=5, techniques=["distill"]
+    )
+    assert set(found.metric) == {"total/rmse", "sign/accuracy"}
+    (first, second) = [each for each in found.trials if each["gain"]]
+    assert first["gain"]["factor"] > 1.1
+    assert second["loss"]["metric"] in found.metric
+
+
 def test_three_tasks_share_a_backbone_with_adapters():
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 12, (360, 8))

@@ -124,9 +124,8 @@ class Training:
         """Returns the model, compiled for the task."""
         schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, self.steps)
         optimizer = keras.optimizers.Adam(schedule)
-        model.compile(
-            optimizer if wrap is None else wrap(optimizer), loss=self.loss, metrics=list(metrics)
-        )
+        optimizer = optimizer if wrap is None else wrap(optimizer)
+        model.compile(optimizer, loss=self.loss, metrics=list(metrics) or None)
         return model
 
     def fit(self, model, *, teacher=None, wrap=None, steps=None):
