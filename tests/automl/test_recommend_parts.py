@@ -95,7 +95,7 @@ def test_the_macs_of_layers_are_those_of_the_model():
     hidden = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
     hidden = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(hidden)
     hidden = keras.layers.BatchNormalization()(hidden)
-    hidden = keras.layers.Conv2DTranspose(2, 2, strides=2)(hidden)
+    hidden = keras.layers.Conv2DTranspose(3, 2, strides=2)(hidden)
     hidden = keras.layers.EinsumDense("bhwc,cd->bhwd", (4, 4, 5), name="einsum")(hidden)
     hidden = keras.layers.SeparableConv2D(6, 3)(hidden)
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(hidden)))
