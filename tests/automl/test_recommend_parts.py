@@ -6,6 +6,7 @@ import pytest
 
 from tfpeft.automl import recommend_goals as goals
 from tfpeft.automl.recommend_adapters import training_bytes
+from tfpeft.automl.recommend_advice import limits_of
 from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
 from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure
 from tfpeft.automl.recommend_layers import layer_rows
@@ -148,6 +149,17 @@ def test_chains_are_named_and_read_from_json():
     assert Chain.read(stored) == chain
     assert next_step(first_step("distill"), held=True) == Step("distill", (("student", 0.25),))
     assert next_step(first_step("distill"), held=False).value == 0.75
+
+
+def test_limits_are_those_of_the_device():
+    chain = Chain((first_step("prune"), quantize("int8")))
+    here = limits_of(chain, goals.Device(None, "this machine"))
+    assert here.startswith("Zeros make no dense kernel faster")
+    assert "only on processors with instructions" in here
+    there = limits_of(chain, goals.Device("ethos-u55-128", "ethos-u", is_integer=True))
+    assert there.startswith("Zeros shrink what the NPU reads")
+    assert here.endswith("training in full usually loses less.")
+    assert "short" not in limits_of(Chain((quantize("int8"),)), goals.Device(None, "this machine"))
 
 
 @pytest.mark.parametrize("key", goals.TABLE)

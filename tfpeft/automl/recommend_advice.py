@@ -18,6 +18,24 @@ _LIMITS = {
     "cluster": "Few distinct values make nothing faster on a CPU; only compressed bytes are fewer.",
     "quantize_aware": "It trains longer than other fine-tuning, and its file is integer only.",
 }
+_ON_DEVICES = {  # kind of device -> stage -> what is otherwise there
+    "ethos-u": {
+        "prune": "Zeros shrink what the NPU reads, as its weights are compressed; on other "
+        "machines they save nothing but a compressed download.",
+        "cluster": "Few distinct values shrink what the NPU reads, as its weights are compressed; "
+        "on other machines they save nothing but a compressed download.",
+        "quantize": "The NPU takes int8 only; what does not fit it runs on the CPU.",
+    },
+    "tflm": {
+        "cluster": "Tables of values save flash and take RAM: constants are unpacked into the "
+        "arena, and the firmware needs TFLite Micro's compression.",
+        "quantize": "Integer kernels need int8 inputs and outputs, which the file has.",
+    },
+    "xnnpack": {
+        "prune": "XNNPACK skips zeros on ARM only, in 1x1 convolutions of which more than two "
+        "thirds are zeros; on x86 it computes all of them.",
+    },
+}
 _OF_FILES = {
     "none": "Constants with many zeros are stored as sparse ones, where that is smaller.",
     "int8": "int8 is faster only on processors with instructions for it.",
@@ -53,10 +71,13 @@ def _options(step):
     return f", {' and '.join(found)}" if found else ""
 
 
-def limits_of(chain):
-    """Returns what a `Chain` does not give."""
-    found = [_LIMITS[stage] for stage in chain.stages if stage in _LIMITS]
-    found += [_OF_FILES[chain.quantization["quantization"]]] if chain.quantization else []
+def limits_of(chain, device):
+    """Returns what a `Chain` does not give on a `Device`."""
+    words = dict(_LIMITS)
+    if chain.quantization:
+        words["quantize"] = _OF_FILES[chain.quantization["quantization"]]
+    words |= _ON_DEVICES.get(device.kind, {})
+    found = [words[stage] for stage in chain.stages]
     return " ".join([*found, *([_SHORT] if chain.trained.steps else [])])
 
 

@@ -150,7 +150,7 @@ def _words(trials):
         chain = Chain.read(found["steps"])
         return {
             "title": title_of(chain),
-            "limits": limits_of(chain),
+            "limits": limits_of(chain, device),
             "command": command_of(
                 chain,
                 device,
