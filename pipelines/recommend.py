@@ -11,9 +11,7 @@ saved_models/NAME/ gets report.md, report.json and trials/. Stopped at any momen
 with the same flags, it goes on with the trials that were not finished; more --minutes try more.
 """
 
-import json
-
-from pipelines.common import recommending, reports
+from pipelines.common import recommending
 from pipelines.common.flags import (
     BATCH_SIZE,
     DATA_FLAGS,
@@ -41,17 +39,9 @@ def main(settings):
     named_after = "model" if settings.goal == "tasks" else "dataset"
     with RunFolder("recommend", settings, flags, named_after=named_after) as folder:
         found = recommending.recommend(settings, folder)
-        write_report(folder, found)
+        recommending.write_report(folder, found)
         print(f"\n{found}\n\nReport: {folder / 'report.md'}")
     return 0
-
-
-def write_report(folder, found):
-    """Writes report.md and report.json of `Recommendations`."""
-    note = f"Latency is of this machine ({reports.machine()}): one sample, one thread."
-    result = {**found.as_dict(), "flags": folder.flags, "versions": reports.versions()}
-    folder.write("report.md", f"# {folder.path.name}\n\n{found.to_markdown()}\n\n{note}\n")
-    folder.write("report.json", json.dumps(result, indent=2))
 
 
 SCRIPT = Script(

@@ -1,6 +1,7 @@
 """Recommendations for a --model and what the flags name: for the script, and for --stages=auto."""
 
 import dataclasses
+import json
 import shlex
 import types
 
@@ -108,6 +109,14 @@ def recommend(settings, folder):
     )
     each = [_with_files(one, settings) for one in found.recommendations]
     return dataclasses.replace(found, recommendations=each)
+
+
+def write_report(folder, found):
+    """Writes report.md and report.json of `Recommendations`."""
+    note = f"Latency is of this machine ({reports.machine()}): one sample, one thread."
+    result = {**found.as_dict(), "flags": folder.flags, "versions": reports.versions()}
+    folder.write("report.md", f"# {folder.path.name}\n\n{found.to_markdown()}\n\n{note}\n")
+    folder.write("report.json", json.dumps(result, indent=2))
 
 
 def _of_data(settings, folder):

@@ -54,6 +54,7 @@ def settings_with_stages(settings, script):
     with RunFolder("recommend", wanted, [*flags, recommending.GOAL]) as folder:
         if not folder.has(_FILE, _FORM):
             found = recommending.recommend(wanted, folder)
+            recommending.write_report(folder, found)
             folder.write(_FILE, json.dumps(_chain(found), indent=2))
         chain = read_json(folder / _FILE, _FORM)
     print(chain["text"], flush=True)

@@ -147,6 +147,9 @@ def test_chains_are_named_and_read_from_json():
         [[s, [[k, list(v) if k == "exclude" else v] for k, v in p]] for s, p in stored]
     )
     assert Chain.read(stored) == chain
+    assert chain.steps[0].exclude == ("head",)
+    assert chain.steps[0].excluding(()) == first_step("prune")
+    assert next_step(chain.steps[0], held=True).exclude == ("head",)
     assert next_step(first_step("distill"), held=True) == Step("distill", (("student", 0.25),))
     assert next_step(first_step("distill"), held=False).value == 0.75
 

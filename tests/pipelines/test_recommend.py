@@ -20,9 +20,10 @@ INT8 = quantize("int8", equalize=True, correct_bias=True)
 CHAINS = [
     Chain((INT8,)),
     Chain((quantize("dynamic_range"),)),
-    Chain((first_step("prune_channels"), first_step("prune", ("head",)))),
+    Chain((first_step("prune_channels"), first_step("prune"))),
     Chain((first_step("prune"), quantize("none", sparse_encoding=True))),
-    Chain((first_step("distill"), first_step("cluster"), quantize("int8"))),
+    Chain((first_step("prune", ("head",)), first_step("cluster", ("head",)), quantize("int8"))),
+    Chain((first_step("distill"), quantize("float16"))),
     Chain((QUANTIZE_AWARE, quantize("int8"))),
 ]
 
@@ -109,6 +110,8 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
     flags = json.loads((tmp_path / "run/run.json").read_text())["flags"]
     assert flags["stages"] == ["quantize"]
     assert f"--quantization={flags['quantization']}" in first.command
+    asked = json.loads((tmp_path / "run-recommend/report.json").read_text())
+    assert asked["recommendations"][0]["title"] == first.title
     assert call(compress, *given) == 0  # the chain is kept: nothing is asked or run again
     assert len(found) == 1
 

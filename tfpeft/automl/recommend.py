@@ -97,7 +97,7 @@ def recommend(
         task, from_logits: As of `compare`.
         steps: Updates of a trial; None for as many as `minutes` allow, from 20 to 400.
         batch_size, learning_rate, seed: Of training in trials, by Adam with a cosine to 0.
-        verbose: Whether it prints a line for each trial, and a bar of the time.
+        verbose: Whether it prints a line for each trial, and on a terminal a bar of the time.
 
     Returns:
         `Recommendations`: print them, or use `to_markdown()` and `as_dict()`.

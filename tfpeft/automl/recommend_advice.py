@@ -97,7 +97,7 @@ def command_of(chain, device, *, batch_size, learning_rate, float_inputs=True):
         stages.append("quantize")
         settings.append(("quantization", "none"))
     flags.append(f"--stages={','.join(stages)}")
-    flags += [_flag(name, value) for name, value in settings]
+    flags += [_flag(name, value) for name, value in dict(settings).items()]
     if device.batch_size is not None:
         flags.append(f"--file_batch_size={device.batch_size}")
     if device.batch_size is not None and chain.quantization.get("quantization") == "int8":
@@ -141,7 +141,8 @@ optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-3), schedule{{exclu
 {_FIT}
 model = tfpeft.strip_pruning(model)""",
     "cluster": f"""\
-optimizer = tfpeft.WeightClustering(keras.optimizers.Adam(1e-3), {{value}}, begin_step=0)
+optimizer = keras.optimizers.Adam(1e-3)
+optimizer = tfpeft.WeightClustering(optimizer, {{value}}, begin_step=0{{exclude}})
 {_COMPILE.format("optimizer")}
 {_FIT}
 model = tfpeft.strip_clustering(model)""",
@@ -162,13 +163,8 @@ def code_of(chain, device, float_inputs=True):
     """Returns the lines of Python that run a `Chain`; x, y and validation are the user's data."""
     lines = [BEGINNING]
     for step in chain.trained.steps:
-        exclude = dict(step.settings).get("exclude")
-        lines.append(
-            _CODE[step.stage].format(
-                value=step.value if step.settings else None,
-                exclude=f", exclude={list(exclude)}" if exclude else "",
-            )
-        )
+        exclude = f", exclude={list(step.exclude)}" if step.exclude else ""
+        lines.append(_CODE[step.stage].format(value=step.value, exclude=exclude))
     arguments = {"quantization": "none", **chain.quantization}
     arguments["sparse"] = arguments.pop("sparse_encoding", False)
     if device.batch_size is not None:

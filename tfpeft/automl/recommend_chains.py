@@ -42,6 +42,17 @@ class Step:
         """Whether the stage trains; what only the file has, it does not."""
         return self.stage != "quantize"
 
+    @property
+    def exclude(self):
+        """The layers that the stage leaves out."""
+        return dict(self.settings).get("exclude", ())
+
+    def excluding(self, layers):
+        """Returns the step that leaves these layers out, and no others."""
+        settings = tuple(pair for pair in self.settings if pair[0] != "exclude")
+        more = (("exclude", tuple(layers)),) if layers else ()
+        return dataclasses.replace(self, settings=(*settings, *more))
+
     def __str__(self):
         more = [name for name, value in self.settings[1:] if value is True]
         return "-".join([self.stage, str(self.value), *more])
@@ -115,7 +126,7 @@ QUANTIZE_AWARE = Step("quantize_aware", (("weight_bits", 8),))
 def first_step(stage, exclude=()):
     """Returns the step of a stage that is tried first; `exclude` are layers that it leaves."""
     flag, value, _, _ = LADDERS[stage]
-    return Step(stage, ((flag, value), *((("exclude", tuple(exclude)),) if exclude else ())))
+    return Step(stage, ((flag, value),)).excluding(exclude)
 
 
 def next_step(step, held):
@@ -170,8 +181,7 @@ def _prune(step, model, training):
     keep = keeping_zeros(model)
 
     def wrap(optimizer):
-        exclude = dict(step.settings).get("exclude", ())
-        return MagnitudePruning(keep(optimizer), schedule, exclude=exclude)
+        return MagnitudePruning(keep(optimizer), schedule, exclude=step.exclude)
 
     training.fit(pruned, wrap=wrap)
     return strip_pruning(pruned)
@@ -182,7 +192,7 @@ def _cluster(step, model, training):
     keep = keeping_zeros(model)
 
     def wrap(optimizer):
-        return WeightClustering(keep(optimizer), step.value, begin_step=0)
+        return WeightClustering(keep(optimizer), step.value, begin_step=0, exclude=step.exclude)
 
     training.fit(clustered, wrap=wrap)
     return strip_clustering(clustered)

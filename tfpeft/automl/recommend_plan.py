@@ -51,9 +51,9 @@ class Planner:
         stages = self._stages()
         for stage in stages:
             self._technique(first_step(stage, self._exclude if stage == "prune" else ()))
-        for first, second in _PAIRS:
-            if first in self._held and second in self._held:
-                self._together(self._held[first], self._held[second])
+        for pair in _PAIRS:
+            if all(stage in self._held for stage in pair):
+                self._together([self._held[stage] for stage in pair], pair)
         for stage in stages:
             step = first_step(stage, self._exclude if stage == "prune" else ())
             if stage not in self._failed:
@@ -101,7 +101,12 @@ class Planner:
         if self._holds(alone) and not self._trials.device.is_integer:
             self._with_quantization((step,))
 
-    def _together(self, *steps):
+    def _together(self, steps, stages):
+        # As of --exclude, which all stages of a chain read.
+        exclude = self._exclude if "prune" in stages and "prune_channels" not in stages else ()
+        steps = [
+            step.excluding(exclude if step.stage in ("prune", "cluster") else ()) for step in steps
+        ]
         found = self._run(steps)
         if self._holds(found) and not self._trials.device.is_integer:
             self._with_quantization(steps)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import sys
 import time
 
 import keras
@@ -43,7 +44,7 @@ class Clock:
 
     def __init__(self, minutes, verbose):
         self._seconds, self._started = 60.0 * minutes, time.monotonic()
-        self._verbose = verbose
+        self._verbose, self._has_bar = verbose, sys.stdout.isatty()  # which a log has no use for
         self._bar = keras.utils.Progbar(max(1, round(self._seconds)), unit_name="second")
 
     @property
@@ -52,14 +53,16 @@ class Clock:
         return self._seconds - (time.monotonic() - self._started)
 
     def show(self, line):
-        """Prints a line, and the bar, if it prints."""
-        if self._verbose:
-            print(f"\n{line}", flush=True)
+        """Prints a line, and on a terminal the bar below it, if it prints."""
+        if not self._verbose:
+            return
+        print(f"\n{line}" if self._has_bar else line, flush=True)
+        if self._has_bar:
             self._bar.update(min(self._bar.target, max(1, round(self._seconds - self.left))))
 
     def finish(self):
         """Ends the bar."""
-        if self._verbose:
+        if self._verbose and self._has_bar:
             self._bar.update(self._bar.target, finalize=True)
             print(flush=True)
 
