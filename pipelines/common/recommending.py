@@ -8,7 +8,7 @@ import types
 import keras
 
 import tfpeft
-from pipelines.common import backbones, datasets, models, samples, tasks, training
+from pipelines.common import backbones, datasets, models, reports, samples, tasks, training
 from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
