@@ -26,8 +26,8 @@ class Planner:
     1. Quantizations of the file, as the model is; where int8 loses too much, int8 with its options,
        and then quantise-aware training.
     2. Each technique that trains, as it is first tried, alone and with the best quantization.
-    3. Pairs of techniques that held, with the best quantization.
-    4. Each technique once more: bolder if it held, milder if it did not.
+    3. Each technique once more: bolder if it held, milder if it did not.
+    4. Pairs of techniques that held, as bold as each did, and with the best quantization.
 
     Args:
         trials: The `FileTrials`.
@@ -43,21 +43,23 @@ class Planner:
         self._trials, self._goal, self._most = trials, goal, max_metric_loss
         self._techniques, self._exclude, self._skipped = techniques, exclude, skipped
         self._overfits = gap is not None and gap > _MOST_OVERFITTED
-        self._held, self._failed = {}, set()  # {stage: the last step that held}, stages
+        self._held, self._failed = {}, set()  # {stage: the steps that held}, stages
 
     def run(self):
         """Runs all trials for which there is time."""
         self._quantizations()
         stages = self._stages()
         for stage in stages:
-            self._technique(first_step(stage, self._exclude if stage == "prune" else ()))
+            self._technique(self._first(stage))
+        for stage in stages:
+            if stage not in self._failed:
+                self._technique(next_step(self._first(stage), held=stage in self._held))
         for pair in _PAIRS:
             if all(stage in self._held for stage in pair):
-                self._together([self._held[stage] for stage in pair], pair)
-        for stage in stages:
-            step = first_step(stage, self._exclude if stage == "prune" else ())
-            if stage not in self._failed:
-                self._technique(next_step(step, held=stage in self._held))
+                self._pair(pair)
+
+    def _first(self, stage):
+        return first_step(stage, self._exclude if stage == "prune" else ())
 
     def _stages(self):
         """Returns the stages that train, in the order in which they are tried."""
@@ -67,7 +69,7 @@ class Planner:
         return [stage for stage in stages if stage not in self._skipped]
 
     def _quantizations(self):
-        self._best_quantization = None
+        self._best_quantization = self._int8 = None
         if "quantize" not in self._techniques or "quantize" in self._skipped:
             return
         best = LEAST_GAIN
@@ -77,6 +79,8 @@ class Planner:
             found, step = self._trials.run(Chain((quantize(name),))), quantize(name)
             if name == "int8" and found and not self._holds(found):
                 found, step = self._better_int8(found, step)
+            if name == "int8" and self._holds(found):
+                self._int8 = step
             if self._holds(found) and found["gain"]["factor"] > best:
                 best, self._best_quantization = found["gain"]["factor"], step
 
@@ -93,23 +97,29 @@ class Planner:
 
     def _technique(self, step):
         """Tries a stage alone, and with the best quantization."""
-        alone = self._run((step,))
-        if alone and alone["error"]:
-            self._failed.add(step.stage)
-        if self._holds(alone):
-            self._held[step.stage] = step
-        if self._holds(alone) and not self._trials.device.is_integer:
-            self._with_quantization((step,))
+        if self._together((step,)):
+            self._held.setdefault(step.stage, []).append(step)
 
-    def _together(self, steps, stages):
+    def _pair(self, pair):
+        """Tries two techniques, each as bold as it held alone; else each as it held first."""
         # As of --exclude, which all stages of a chain read.
-        exclude = self._exclude if "prune" in stages and "prune_channels" not in stages else ()
-        steps = [
-            step.excluding(exclude if step.stage in ("prune", "cluster") else ()) for step in steps
+        exclude = self._exclude if "prune" in pair and "prune_channels" not in pair else ()
+        both = [
+            [step.excluding(exclude if stage in ("prune", "cluster") else ()) for step in steps]
+            for stage, steps in ((stage, self._held[stage]) for stage in pair)
         ]
+        bold, first = ([steps[number] for steps in both] for number in (-1, 0))
+        if not self._together(bold) and first != bold:
+            self._together(first)
+
+    def _together(self, steps):
+        """Tries stages one after the other, also with the best quantization; whether it held."""
         found = self._run(steps)
+        if found and found["error"]:
+            self._failed.update(step.stage for step in steps)
         if self._holds(found) and not self._trials.device.is_integer:
             self._with_quantization(steps)
+        return self._holds(found)
 
     def _run(self, steps):
         """Returns the trial of stages that train, in the plainest file that shows their gain."""
@@ -121,14 +131,14 @@ class Planner:
         return self._trials.run(chain)
 
     def _with_quantization(self, steps):
-        if self._best_quantization is None:
-            return
         step = self._best_quantization
         has_zeros = "prune" in [each.stage for each in steps]
-        # Constants of a dynamic range do not load in sparse form.
-        if has_zeros and self._reads_sparse and step.value == "int8":
-            step = quantize("int8", **{**dict(step.settings[1:]), "sparse_encoding": True})
-        self._trials.run(Chain((*steps, step)))
+        # Constants of a dynamic range do not load in sparse form, those of int8 do.
+        if has_zeros and self._reads_sparse and self._int8 is not None:
+            options = {**dict(self._int8.settings[1:]), "sparse_encoding": True}
+            step = quantize("int8", **options)
+        if step is not None:
+            self._trials.run(Chain((*steps, step)))
 
     @property
     def _reads_sparse(self):
