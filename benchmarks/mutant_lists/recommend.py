@@ -54,4 +54,11 @@ MUTANTS = (
         "skipped += round(zeros[op.outputs[0].name] * kernel.size)",
         (f"{_PARTS}test_zeros_that_xnnpack_skips_are_not_computed",),
     ),
+    Mutant(
+        "recommendations: half of every loss counts",
+        "automl/recommend_plan.py",
+        "(short if is_short else 1.0)",
+        "short",
+        (f"{_PARTS}test_the_rule_is_gain_among_those_whose_loss_is_allowed",),
+    ),
 )

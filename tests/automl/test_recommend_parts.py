@@ -45,6 +45,9 @@ def test_the_rule_is_gain_among_those_whose_loss_is_allowed():
         *("allowed", "unclear", "too much", "allowed")
     ]
     assert names(trials, most=0.02) == ["large", "small", "too much", "unclear"]
+    short = {**trial("prune", 3.0, loss=(0.019, 0.019)), "steps": [["prune", []]], "updates": 9}
+    assert loss_is(short, 0.01) == "allowed"  # half of it counts
+    assert loss_is(short, 0.01, short=1.0) == loss_is({**short, "updates": 0}, 0.01) == "too much"
 
 
 def test_what_gains_less_than_five_percent_or_failed_is_no_recommendation():

@@ -53,9 +53,11 @@ def recommend(
     what it found. With m the metric of the model and m' that of the trial on the same samples, the
     loss is `(m - m') / |m|`, of errors `(m' - m) / |m|`; of several outputs it is that of the one
     that loses most. The rule: the trials whose loss is at most `max_metric_loss` come first, by
-    their gain in the goal's figure; then those that lost more, but not clearly, as the 95% interval
-    of the loss begins below; then those that lost too much. What has less than 5% of a gain is left
-    out, and so are several techniques together that gain less than 5% over some of them.
+    their gain in the goal's figure; of a short training half of the loss counts, as training in
+    full wins back at least that. Then come those that lost more, but not clearly, as the 95%
+    interval of the loss begins below; then those that lost too much. What has less than 5% of a
+    gain is left out, and so are several techniques together that gain less than 5% over some of
+    them.
 
     - "latency": milliseconds of a sample on one thread of this machine; of "xnnpack" and "tflm",
       multiply-accumulates that are computed; of an Ethos-U, Vela's estimate;

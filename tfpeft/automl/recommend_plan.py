@@ -16,6 +16,8 @@ _PAIRS = (
 )
 ALLOWED, UNCLEAR, TOO_MUCH = LOSSES = ("allowed", "unclear", "too much")
 """What a loss of the metric is, the best first."""
+SHORT = 0.5
+"""The part of a loss after short training that counts: training in full wins back at least half."""
 _MOST_OVERFITTED = 0.05
 """The gap between training and validation, as a fraction, above which a student comes first."""
 
@@ -150,13 +152,20 @@ class Planner:
         return bool(found) and not found["error"] and loss_is(found, self._most) != TOO_MUCH
 
 
-def loss_is(found, most):
+def loss_is(found, most, short=SHORT):
     """Returns what the loss of a trial is: "allowed", "unclear" or "too much".
 
-    It is allowed up to `most`; above it is unclear while the low end of its interval is not.
+    It is allowed up to `most`, of which a file after short training counts a part alone; above it
+    is unclear while the low end of its interval is not.
+
+    Args:
+        found: The trial.
+        most: What may be lost of the metric.
+        short: The part of the loss after short training that counts; 1 for training in full.
     """
     loss = found["loss"]
-    if loss["relative"] <= most:
+    is_short = found.get("steps") and found["updates"]  # others are compared with as many updates
+    if (short if is_short else 1.0) * loss["relative"] <= most:
         return ALLOWED
     return UNCLEAR if loss["relative_interval"][0] <= most else TOO_MUCH
 
@@ -166,8 +175,8 @@ def has_gain(found):
     return found["gain"]["interval"][0] > LEAST_GAIN
 
 
-def ranked(trials, max_metric_loss):
-    """Returns the trials that gain, the best first.
+def ranked(trials, max_metric_loss, short=SHORT):
+    """Returns the trials that gain, the best first; see `loss_is`.
 
     Those whose loss is allowed come first, by their factor; then those of which it is unclear, by
     theirs, and those that lost too much. Several techniques together are left out where some of
@@ -177,7 +186,7 @@ def ranked(trials, max_metric_loss):
     gaining = [found for found in gaining if has_gain(found)]
 
     def rank(found):
-        return LOSSES.index(loss_is(found, max_metric_loss))
+        return LOSSES.index(loss_is(found, max_metric_loss, short))
 
     def is_over_parts(found):
         stages = set(found["technique"].split("+"))

@@ -36,8 +36,9 @@ class Recommendation:
         metric_change: What it changes by, in its unit.
         metric_interval: (low, high) of 95% of the change, on the same samples.
         loss: What is lost of the metric, as a fraction; below 0 it is better.
-        loss_is: "allowed", at most `max_metric_loss`; "unclear", more, but its interval begins
-            below: more validation samples, or training in full, show it; or "too much".
+        loss_is: "allowed", at most `max_metric_loss`, of which half counts after short training;
+            "unclear", more, but its interval begins below: more validation samples, or training
+            in full, show it; or "too much".
         trial: Name of the trial that it comes from.
         limits: What it does not give.
         command: The command of the scripts that does it in full; None where they do not.
