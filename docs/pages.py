@@ -32,6 +32,7 @@ PACKAGES = {  # package -> title of its page in the API reference
     "distribution": "Several machines",
     "export": "Export",
     "evaluation": "Evaluation",
+    "reports": "Reports",
     "loading": "Models from files",
     "core": "Errors",
 }

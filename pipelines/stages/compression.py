@@ -12,6 +12,7 @@ from pipelines.common import (
     exporting,
     models,
     objectives,
+    report_facts,
     reports,
     samples,
     training,
@@ -250,7 +251,8 @@ def run_stages(settings, folder, names):
                 model=load(done[-1]) if done else model,
                 custom_objects=custom_objects,
             )
-            folder.write(stage.file, stage.run(settings, inputs))
+            with folder.timed(stage.name, inputs.facts):
+                folder.write(stage.file, stage.run(settings, inputs))
         if stage is teacher.STAGE:
             model = load(stage.name)
             data, objective = data.for_model(model)
@@ -266,6 +268,9 @@ def run_stages(settings, folder, names):
     last = objectives.of(data, measured[done[-2]])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
     comparison = objectives.compare(measured, data.test, [last])
+    kept, arrays = report_facts.of_run(
+        settings, folder, stages, (*RUN_FLAGS, STAGES_FLAG), data, last, measured
+    )
     facts = {
         "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
         "test_samples": samples.count(data.test),
@@ -273,8 +278,9 @@ def run_stages(settings, folder, names):
         "outputs": None if last.outputs is None else dataclasses.asdict(last.outputs),
         "kinds": {name or "": kind.kind for name, kind in last.kinds.items()},
         "devices": devices.describe(folder, quantize.STAGE.file, devices.targets_of(settings)),
+        **kept,
     }
-    write_report(folder, comparison, facts)
+    write_report(folder, comparison, facts, arrays)
 
 
 def check_model(settings, model, data, names):
@@ -304,8 +310,8 @@ def _is_quantise_aware(model):
     return isinstance(model, tfpeft.QuantizeAwareModel)
 
 
-def write_report(folder, comparison, facts):
-    """Writes report.md, report.json and the plot of a comparison; `facts` are those of the run."""
+def write_report(folder, comparison, facts, arrays=None):
+    """Writes the files of a report; `facts` and `arrays` are those of the run."""
     rows = {name: row.as_dict() for name, row in comparison.rows.items()}
     first, last = rows["teacher"], rows["model.tflite"]
     result = {
@@ -314,9 +320,11 @@ def write_report(folder, comparison, facts):
         "metrics": _lost(first, last, facts["task"]),
         "rows": rows,
         **facts,
+        "differences": comparison.difference_lines(),
         "flags": folder.flags,
         "versions": reports.versions(),
     }
+    result["headline"] = headline(result)
     note = (
         "Bytes and latency of a Keras model are those of its float32 .tflite file, of a "
         "quantise-aware model those of its integer file. Latency is of this machine "
@@ -329,7 +337,7 @@ def write_report(folder, comparison, facts):
     folder.write(image, lambda path: reports.plot_against_size(rows, metric, path))
     tables = [comparison.to_markdown(), note]
     tables += [devices.markdown(facts["devices"])] if facts["devices"] else []
-    reports.write(folder, result, [headline(result), *tables, plot])
+    reports.write(folder, result, [result["headline"], *tables, plot], arrays)
 
 
 def _accuracy_drop(first, last, task):

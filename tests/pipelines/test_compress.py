@@ -80,9 +80,12 @@ def test_compress_writes_everything_that_it_lists(digits_run):
         "distill.keras",
         "labels.txt",
         "model.tflite",
+        "model_card.md",
         "prune.keras",
+        "report.html",
         "report.json",
         "report.md",
+        "report_samples.npz",
         "run.json",
         "teacher.keras",
     ]

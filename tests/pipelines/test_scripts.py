@@ -15,6 +15,7 @@ from pipelines import (
     prune,
     prune_channels,
     quantize,
+    report,
     share,
     sparse_train,
     train,
@@ -27,7 +28,7 @@ from tfpeft.core.arguments import InputError
 
 SCRIPTS = [
     *(cluster, compress, distill, evaluate, export, predict, prune, prune_channels, quantize),
-    *(share, sparse_train, train),
+    *(report, share, sparse_train, train),
 ]
 
 

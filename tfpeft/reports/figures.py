@@ -1,0 +1,90 @@
+"""Titles and formats of figures, the same in all tables and reports."""
+
+import math
+
+FRACTIONS = {  # figures that are shown in per cent, and their titles
+    "accuracy": "accuracy %",
+    "precision": "precision %",
+    "recall": "recall %",
+    "f1": "F1 %",
+    "mean_iou": "mean IoU %",
+}
+_TITLES = {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "mse": "MSE", "psnr": "PSNR dB"}
+COSTS = (  # title, key, format
+    ("parameters", "parameters", lambda v: f"{v:,}"),
+    ("non-zero", "nonzero_parameters", lambda v: f"{v:,}"),
+    ("M MACs", "macs", lambda v: f"{v / 1e6:.3f}"),
+    ("kB", "size_bytes", lambda v: f"{v / 1e3:,.1f}"),
+    ("gzip kB", "gzip_bytes", lambda v: f"{v / 1e3:,.1f}"),
+    ("ms", "latency_ms", lambda v: f"{v:.3f}"),
+    ("p90 ms", "latency_p90_ms", lambda v: f"{v:.3f}"),
+)
+OF_CLASSES = ("accuracy", "precision", "recall", "f1", "loss")
+"""The columns of rows that name none, as those of reports before 0.2.0."""
+AXES = {  # figure -> what an axis says, and by what values are divided
+    "size_bytes": ("size of the .tflite file, kB", 1e3),
+    "gzip_bytes": ("size of the .tflite file in gzip, kB", 1e3),
+    "latency_ms": ("latency of one sample on one thread, ms", 1),
+    "macs": ("multiply-accumulates of one sample, millions", 1e6),
+    "arena_bytes": ("arena of the interpreter, kB", 1e3),
+    "parameters": ("parameters", 1),
+}
+_UNITS = {"bytes": (" kB", 1e3, ",.1f"), "ms": (" ms", 1, ".3g"), "macs": (" M", 1e6, ",.3g")}
+
+
+def title(key):
+    """Returns the title of a figure of quality, "output/figure" or "figure"."""
+    output, slash, figure = key.rpartition("/")
+    return f"{output}{slash}{FRACTIONS.get(figure) or _TITLES.get(figure, figure)}"
+
+
+def is_fraction(key):
+    """Whether a figure of quality is shown in per cent."""
+    return key.rpartition("/")[2] in FRACTIONS
+
+
+def cell(key, value):
+    """Returns a figure of quality as text, "-" for None."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" if is_fraction(key) else f"{value:.4f}"
+
+
+def metrics_of(row):
+    """Returns {figure: number} of a row, also of a report that has classes only."""
+    if "metrics" in row:
+        return row["metrics"]
+    return {name: row[name] for name in OF_CLASSES}
+
+
+def with_unit(figure, value):
+    """Returns the value of a cost with its unit: "70.4 kB", "1.2 ms", "51 µs"; "-" for None."""
+    if value is None:
+        return "-"
+    if figure.endswith("_ms") and value < 0.1:
+        return f"{1e3 * value:.3g} µs"
+    if isinstance(value, int) and figure.rpartition("_")[2] not in _UNITS:
+        return f"{value:,}"
+    unit, divisor, form = _UNITS.get(figure.rpartition("_")[2], ("", 1, ",.4g"))
+    return f"{value / divisor:{form}}{unit}"
+
+
+def points(value, key, digits=2):
+    """Returns a change of a figure of quality as text, with its sign; no "-0.00"."""
+    scale, unit = (100, " points") if is_fraction(key) else (1, "")
+    if not unit:
+        return f"{value:+.4g}"
+    return f"{round(scale * value, digits) + 0.0:+.{digits}f}{unit}"
+
+
+def is_number(value):
+    """Whether a value of JSON is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_LOWER_IS_BETTER = ("rmse", "mae", "mse", "loss", "calibration_error", "largest_deviation")
+
+
+def is_lower_better(key):
+    """Whether a lower figure of quality is better."""
+    return key.rpartition("/")[2] in _LOWER_IS_BETTER

@@ -1,0 +1,191 @@
+"""The trials of a search in a page: the best one, the Pareto fronts, and a table of all."""
+
+from tfpeft.reports import parts
+from tfpeft.reports.charts import Point, scatter
+from tfpeft.reports.figures import AXES, cell, is_fraction, is_lower_better, is_number, title
+from tfpeft.reports.figures import with_unit as cost
+
+_SHOWN_ROWS = 30
+_STATUSES = {
+    "completed": "completed",
+    "over_budget": "over the budget",
+    "stopped": "stopped early",
+    "failed": "failed",
+}
+_LABELLED = 6  # points of a front that have their names beside them
+
+
+def best_trial(run):
+    """Returns the best trial of a search; None without one."""
+    return next((t for t in run.get("trials") or () if t["id"] == run.get("best")), None)
+
+
+def search_tiles(run):
+    """Returns what the best trial reached."""
+    best, metric = best_trial(run), run.get("metric") or ""
+    if best is None:
+        return []
+    value, interval = cell(metric, best["metric"]), _range(best, metric)
+    tiles = [parts.tile(f"Best {title(metric)}", value, interval)]
+    limits = run.get("budget") or {}
+    for figure, value in (best.get("figures") or {}).items():
+        limit = limits.get(f"max_{figure}")
+        if is_number(value) and (limit is not None or not limits):
+            detail = f"at most {cost(figure, limit)} allowed" if limit is not None else ""
+            tiles.append(parts.tile(_figure(figure), cost(figure, value), detail))
+    tiles.append(parts.tile("Trials", str(len(run["trials"])), _counts(run["trials"])))
+    return tiles
+
+
+def search_sections(run):
+    """Returns the sections of a search: the best trial, the fronts, and all trials."""
+    trials = run.get("trials") or []
+    if not trials:
+        return []
+    return [
+        parts.section("best", "The best trial", _best(run)),
+        parts.section("fronts", "Pareto fronts", _fronts(run)),
+        parts.section("trials", "Trials", _tables(run)),
+    ]
+
+
+def _best(run):
+    best, budget = best_trial(run), run.get("budget") or {}
+    limits = ", ".join(f"{name} {_limit(name, value)}" for name, value in budget.items())
+    found = [parts.text(f"Budget: {limits}.")] if limits else []
+    if best is None:
+        return [*found, parts.callout("No trial is inside the budget.")]
+    settings = [f"{name} = {value}" for name, value in best["settings"].items()]
+    time = parts.duration(best.get("seconds"))
+    step = parts.step(f"Trial {best['id']}", time=time, settings=settings)
+    return [*found, parts.steps([step])]
+
+
+def _limit(name, value):
+    if name == "min_metric":
+        return f"{value:g}"
+    figure = name.partition("_")[2]
+    return cost(figure, value) if figure in AXES else f"{value}"
+
+
+def _fronts(run):
+    """Returns a chart for each figure that trials have: points, and the front among them."""
+    metric, found = run["metric"], []
+    scale = 100 if is_fraction(metric) else 1
+    fronts, budget = run.get("front") or {}, run.get("budget") or {}
+    for figure, (label, divisor) in AXES.items():
+        measured = [
+            t
+            for t in run["trials"]
+            if is_number((t.get("figures") or {}).get(figure)) and is_number(t.get("metric"))
+        ]
+        if len(measured) < 2:
+            continue
+        front = set(fronts.get(figure) or ())
+        named = sorted(front, key=str)[:_LABELLED] if len(front) > _LABELLED else front
+        named = {*named, run.get("best")}
+        points = [
+            Point(
+                str(t["id"]),
+                t["figures"][figure] / divisor,
+                scale * t["metric"],
+                _scaled(t.get("interval"), scale) if t["id"] in front else None,
+                _kind(t, run, front),
+                t["id"] in named,
+            )
+            for t in sorted(measured, key=lambda t: (t["id"] in front, t["id"] == run.get("best")))
+        ]
+        line = sorted(
+            (t["figures"][figure] / divisor, scale * t["metric"])
+            for t in measured
+            if t["id"] in front
+        )
+        limit = budget.get(f"max_{figure}")
+        better = "lower" if _is_lower(run) else "higher"
+        svg = scatter(
+            points,
+            x_label=label,
+            y_label=f"{title(metric)}, {better} is better",
+            description=f"{title(metric)} against {label} of {len(points)} trials, "
+            f"{len(line)} of them on the Pareto front",
+            lines=[line] if len(line) > 1 else [],
+            limit=limit / divisor if is_number(limit) else None,
+        )
+        caption = "The line joins the Pareto front: no other trial is better and cheaper. Orange: "
+        caption += "the best trial inside the budget. Hollow: trials over the budget."
+        if limit is not None:
+            caption += " Dashed: the budget."
+        found.append(parts.chart(svg, caption))
+    return [parts.charts(found)]
+
+
+def _is_lower(run):
+    known = run.get("higher_is_better")
+    return is_lower_better(run["metric"]) if known is None else not known
+
+
+def _kind(trial, run, front):
+    if trial["id"] == run.get("best"):
+        return "best"
+    if trial["status"] == "over_budget":
+        return "over"
+    return "row" if trial["id"] in front else "trial"
+
+
+def _scaled(interval, scale):
+    return interval and tuple(scale * each for each in interval)
+
+
+def _tables(run):
+    metric, trials = run["metric"], run["trials"]
+    ranked = [t for t in trials if is_number(t.get("metric"))]
+    ranked.sort(key=lambda t: t["metric"], reverse=not _is_lower(run))
+    ranked += [t for t in trials if not is_number(t.get("metric"))]
+    figures = [f for f in AXES if any(is_number((t.get("figures") or {}).get(f)) for t in trials)]
+    header = ["trial", title(metric), *(_figure(f) for f in figures), "epochs", "time"]
+    header += [parts.cell("status", words=True), parts.cell("settings", words=True)]
+    rows = [_row(trial, metric, figures) for trial in ranked]
+    best = [i for i, trial in enumerate(ranked) if trial["id"] == run.get("best")]
+    shown = parts.table(
+        header, rows[:_SHOWN_ROWS], caption="All trials, the best metric first.", marked=best
+    )
+    rest = parts.table(header, rows[_SHOWN_ROWS:])
+    return [shown, rest and parts.details(f"{len(rows) - _SHOWN_ROWS} more trials", [rest])]
+
+
+def _row(trial, metric, figures):
+    values, reason = trial.get("figures") or {}, trial.get("reason")
+    status = _STATUSES.get(trial["status"], trial["status"])
+    settings = ", ".join(f"{name}={value}" for name, value in trial["settings"].items())
+    epochs = trial.get("epochs")
+    return [
+        str(trial["id"]),
+        parts.cell(cell(metric, trial.get("metric")), small=_range(trial, metric)),
+        *(cost(figure, values.get(figure)) for figure in figures),
+        "-" if epochs is None else str(epochs),
+        parts.duration(trial.get("seconds")),
+        parts.cell(f"{status}: {reason}" if reason else status, words=True),
+        parts.cell(settings, words=True),
+    ]
+
+
+def _range(trial, metric):
+    interval, scale = trial.get("interval"), 100 if is_fraction(metric) else 1
+    return "95%: {:.4g} to {:.4g}".format(*_scaled(interval, scale)) if interval else ""
+
+
+def _figure(name):
+    return {
+        "size_bytes": "size",
+        "gzip_bytes": "gzip",
+        "latency_ms": "latency",
+        "macs": "MACs",
+        "arena_bytes": "arena",
+    }.get(name, name)
+
+
+def _counts(trials):
+    found = {}
+    for trial in trials:
+        found[trial["status"]] = found.get(trial["status"], 0) + 1
+    return ", ".join(f"{n} {_STATUSES.get(status, status)}" for status, n in found.items())
