@@ -61,6 +61,7 @@ def run(script, *arguments, cwd, max_file_size=None):
     texts = [log.read_text() for log in logs]
     for log in logs:
         log.unlink()
+    assert "The report is without" not in texts[0], texts[0]
     return process.exitcode, *texts
 
 

@@ -152,7 +152,7 @@ def test_recommendations_say_what_they_bring():
     text = " ".join(" ".join(checked(report_html(run)).texts).split())
     for words in (
         "2.1 times less latency (95%: 1.8 to 2.4)",
-        "-0.40 points (95%: -1.00 points to +0.20 points)",
+        "-0.40 points (95%: -1.00 to +0.20)",
         "What it does not give: fewer bytes in a download than int8 <and> zeros",
         "pipelines.prune_channels --max_macs=0.5",
     ):

@@ -7,11 +7,13 @@ from tfpeft.reports.figures import (
     COSTS,
     OF_CLASSES,
     cell,
+    change,
     is_fraction,
     is_lower_better,
     is_number,
     metrics_of,
-    points,
+    name_of,
+    quality,
     title,
     with_unit,
 )
@@ -42,8 +44,8 @@ def comparison_tiles(run):
     for key in headlines(run)[:2]:
         before, after = metrics_of(first).get(key), metrics_of(last).get(key)
         if is_number(before) and is_number(after):
-            change = f"{points(after - before, key)} against the teacher's {_value(key, before)}"
-            tiles.append(parts.tile(_named(key), _value(key, after), change))
+            detail = f"{change(after - before, key)} against the teacher's {quality(key, before)}"
+            tiles.append(parts.tile(name_of(key), quality(key, after), detail))
     for key, name, word in _TILES:
         before, after = first.get(key), last.get(key)
         if is_number(before) and is_number(after) and after:
@@ -53,15 +55,6 @@ def comparison_tiles(run):
                 detail = f"{factor:.1f} times {word}: {detail}"
             tiles.append(parts.tile(name, with_unit(key, after), detail))
     return tiles
-
-
-def _named(key):
-    name = title(key).removesuffix(" %")
-    return name[:1].upper() + name[1:]
-
-
-def _value(key, value):
-    return f"{100 * value:.2f} %" if is_fraction(key) else f"{value:.4g}"
 
 
 def comparison_section(run):
@@ -78,7 +71,7 @@ def comparison_section(run):
     else:
         found.append(_table(rows, _caption(run), headlines(run)))
         for key in headlines(run):
-            found.append(parts.charts([_chart(rows, key, cost) for cost in _CHARTS]))
+            found += _charts(rows, key)
     found.append(parts.items(run.get("differences") or ()))
     notes = [f"{name}: {note}" for name, row in rows.items() for note in row.get("notes") or ()]
     found += [parts.note(line) for line in notes]
@@ -101,9 +94,9 @@ def _caption(run):
 def _table(rows, caption, shown):
     """Returns a table of rows; figures in `shown` have their intervals."""
     columns = (key for row in rows.values() for key in row.get("columns", OF_CLASSES))
-    quality = list(dict.fromkeys(columns))
+    shown_figures = list(dict.fromkeys(columns))
     costs = [each for each in COSTS if any(is_number(row.get(each[1])) for row in rows.values())]
-    header = ["", *map(title, quality), *(name for name, _, _ in costs)]
+    header = ["", *map(title, shown_figures), *(name for name, _, _ in costs)]
     lines = []
     for name, row in rows.items():
         metrics, intervals = metrics_of(row), row.get("intervals") or {}
@@ -112,7 +105,7 @@ def _table(rows, caption, shown):
                 cell(key, metrics.get(key)),
                 small=_interval(key, intervals.get(key)) if key in shown else "",
             )
-            for key in quality
+            for key in shown_figures
         ]
         cells += [form(row[key]) if is_number(row.get(key)) else "-" for _, key, form in costs]
         lines.append([name, *cells])
@@ -126,6 +119,13 @@ def _interval(key, interval):
     if is_fraction(key):
         return f"{100 * low:.1f} to {100 * high:.1f}"
     return f"{low:.3g} to {high:.3g}"
+
+
+def _charts(rows, key):
+    charts = parts.charts([_chart(rows, key, cost) for cost in _CHARTS])
+    has_intervals = any(key in (row.get("intervals") or {}) for row in rows.values())
+    bars = "Bars are 95% intervals; the" if has_intervals else "The"
+    return [charts, parts.note(f"{bars} line follows the stages of the run.")] if charts else []
 
 
 def _chart(rows, key, cost):
@@ -151,10 +151,7 @@ def _chart(rows, key, cost):
         + "; ".join(f"{p.name} {p.y:.4g} at {p.x:,.4g}" for p in found),
         lines=[[(p.x, p.y) for p in found]],
     )
-    caption = "Bars are 95% intervals; the line follows the stages of the run."
-    if not any(point.interval for point in found):
-        caption = "The line follows the stages of the run."
-    return parts.chart(svg, caption)
+    return parts.chart(svg)
 
 
 def _tasks_table(tasks):

@@ -65,16 +65,44 @@ def with_unit(figure, value):
         return f"{1e3 * value:.3g} µs"
     if isinstance(value, int) and figure.rpartition("_")[2] not in _UNITS:
         return f"{value:,}"
+    if figure == "macs" and value < 1e6:
+        return f"{value / 1e3:.3g} k"
     unit, divisor, form = _UNITS.get(figure.rpartition("_")[2], ("", 1, ",.4g"))
     return f"{value / divisor:{form}}{unit}"
 
 
-def points(value, key, digits=2):
+def change(value, key, *, unit=" points"):
     """Returns a change of a figure of quality as text, with its sign; no "-0.00"."""
-    scale, unit = (100, " points") if is_fraction(key) else (1, "")
-    if not unit:
+    if not is_fraction(key):
         return f"{value:+.4g}"
-    return f"{round(scale * value, digits) + 0.0:+.{digits}f}{unit}"
+    return f"{round(100 * value, 2) + 0.0:+.2f}{unit}"
+
+
+def quality(key, value):
+    """Returns a figure of quality with its unit: "97.22 %", "0.0421"."""
+    return f"{100 * value:.2f} %" if is_fraction(key) else f"{value:.4g}"
+
+
+def name_of(key):
+    """Returns the name of a figure of quality, without a unit, in a capital letter."""
+    name = title(key).removesuffix(" %")
+    return name[:1].upper() + name[1:]
+
+
+_COST_NAMES = {
+    "size_bytes": "size",
+    "gzip_bytes": "size in gzip",
+    "latency_ms": "latency",
+    "latency_p90_ms": "latency, 90th percentile",
+    "macs": "multiply-accumulates",
+    "arena_bytes": "arena",
+    "nonzero_parameters": "parameters that are not zero",
+}
+
+
+def cost_name(figure):
+    """Returns the name of a cost: "size", "latency"."""
+    return _COST_NAMES.get(figure, figure.replace("_", " "))
 
 
 def is_number(value):

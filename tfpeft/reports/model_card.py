@@ -3,7 +3,16 @@
 import json
 
 from tfpeft.reports.comparison_section import headlines
-from tfpeft.reports.figures import COSTS, cell, is_fraction, is_number, metrics_of, title, with_unit
+from tfpeft.reports.figures import (
+    COSTS,
+    cell,
+    cost_name,
+    is_fraction,
+    is_number,
+    metrics_of,
+    title,
+    with_unit,
+)
 from tfpeft.reports.tables import markdown_table
 from tfpeft.reports.trials_sections import best_trial
 
@@ -128,13 +137,10 @@ def _model(run):
     if flags.get("quantization"):
         facts.append(("numbers", flags["quantization"]))
     if rows:
-        shown = {name: rows[-1].get(key) for name, key, _ in COSTS for key in [key]}
-        names = {"kB": "size", "gzip kB": "size in gzip", "M MACs": "multiply-accumulates"}
-        keys = {name: key for name, key, _ in COSTS}
         facts += [
-            (names.get(name, name), with_unit(keys[name], value))
-            for name, value in shown.items()
-            if is_number(value) and name not in ("ms", "p90 ms")
+            (cost_name(key), with_unit(key, rows[-1].get(key)))
+            for _, key, _ in COSTS
+            if is_number(rows[-1].get(key)) and not key.endswith("_ms")
         ]
         if is_number(rows[-1].get("latency_ms")):
             machine = (run.get("made") or {}).get("machine")

@@ -46,7 +46,7 @@ def cell(text, *, small="", level=None, second=False, words=False):
     }
 
 
-def chart(svg, caption):
+def chart(svg, caption=""):
     return {"kind": "chart", "svg": svg, "caption": caption}
 
 
@@ -72,6 +72,11 @@ def items(texts):
 
 def text(words):
     return {"kind": "text", "text": words}
+
+
+def settings(texts):
+    """Returns settings, "name = value" each; None without any."""
+    return {"kind": "settings", "texts": [*texts]} if texts else None
 
 
 def note(words):

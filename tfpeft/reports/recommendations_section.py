@@ -1,7 +1,7 @@
 """What `recommend` found for a model, in a page: ranked techniques, with what each brings."""
 
 from tfpeft.reports import parts
-from tfpeft.reports.figures import points, title, with_unit
+from tfpeft.reports.figures import change, cost_name, name_of, quality, with_unit
 
 _GOALS = {
     "latency": "less latency",
@@ -18,13 +18,15 @@ def recommendation_tiles(run):
     model = run.get("model")
     model = model if isinstance(model, dict) else {}
     shown = [(name, value) for name, value in model.items() if isinstance(value, (int, float))]
-    return [parts.tile(_words(name), _value(run, name, value)) for name, value in shown[:6]]
+    return [parts.tile(_title(run, name), _value(run, name, value)) for name, value in shown[:6]]
+
+
+def _title(run, name):
+    return name_of(name) if name == run.get("metric") else cost_name(name).capitalize()
 
 
 def _value(run, name, value):
-    if name == run.get("metric"):
-        return f"{value:.4g}"
-    return with_unit(name, value)
+    return quality(name, value) if name == run.get("metric") else with_unit(name, value)
 
 
 def recommendation_sections(run):
@@ -48,19 +50,19 @@ def recommendation_sections(run):
 
 
 def _step(each, metric):
-    gain, texts = each.get("gain") or {}, []
+    gain, texts, short = each.get("gain") or {}, [], ""
     if gain.get("factor"):
-        interval = gain.get("interval")
+        interval, name = gain.get("interval"), cost_name(gain["figure"])
         within = " (95%: {:.3g} to {:.3g})".format(*interval) if interval else ""
-        texts.append(f"Gain: {gain['factor']:.3g} times less {_words(gain['figure'])}{within}.")
+        short = f"{gain['factor']:.3g} times less {name}"
+        texts.append(f"Gain: {short}{within}.")
     if gain.get("metric_change") is not None:
         interval = gain.get("metric_interval")
         within = ""
         if interval:
-            low, high = (points(value, metric) for value in interval)
+            low, high = (change(value, metric, unit="") for value in interval)
             within = f" (95%: {low} to {high})"
-        change = points(gain["metric_change"], metric)
-        texts.append(f"{title(metric).removesuffix(' %')}: {change}{within}.")
+        texts.append(f"{name_of(metric)}: {change(gain['metric_change'], metric)}{within}.")
     trial = each.get("trial")
     if trial:
         texts.append(f"Measured: {_trial(trial)}")
@@ -68,7 +70,8 @@ def _step(each, metric):
     limits = [limits] if isinstance(limits, str) else limits or []
     texts += [f"What it does not give: {text}" for text in limits]
     codes = [each[name] for name in ("command", "code") if each.get(name)]
-    return parts.step(each.get("title") or each["technique"], texts=texts, codes=codes)
+    name = each.get("title") or each["technique"]
+    return parts.step(name, time=short, texts=texts, codes=codes)
 
 
 def _trial(trial):
@@ -82,7 +85,7 @@ def _layers(layers):
     layers = [each for each in layers if isinstance(each, dict)]
     names = list(layers[0]) if layers else []
     rows = [[_shown(each.get(name)) for name in names] for each in layers]
-    return parts.table([_words(name) for name in names], rows)
+    return parts.table([cost_name(name) for name in names], rows)
 
 
 def _shown(value):
@@ -91,14 +94,3 @@ def _shown(value):
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else str(value)
-
-
-def _words(name):
-    return {
-        "size_bytes": "size",
-        "gzip_bytes": "size in gzip",
-        "latency_ms": "latency",
-        "macs": "multiply-accumulates",
-        "arena_bytes": "arena",
-        "nonzero_parameters": "parameters that are not zero",
-    }.get(name, str(name).replace("_", " "))

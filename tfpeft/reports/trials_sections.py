@@ -2,7 +2,17 @@
 
 from tfpeft.reports import parts
 from tfpeft.reports.charts import Point, scatter
-from tfpeft.reports.figures import AXES, cell, is_fraction, is_lower_better, is_number, title
+from tfpeft.reports.figures import (
+    AXES,
+    cell,
+    cost_name,
+    is_fraction,
+    is_lower_better,
+    is_number,
+    name_of,
+    quality,
+    title,
+)
 from tfpeft.reports.figures import with_unit as cost
 
 _SHOWN_ROWS = 30
@@ -25,14 +35,14 @@ def search_tiles(run):
     best, metric = best_trial(run), run.get("metric") or ""
     if best is None:
         return []
-    value, interval = cell(metric, best["metric"]), _range(best, metric)
-    tiles = [parts.tile(f"Best {title(metric)}", value, interval)]
+    value, interval = quality(metric, best["metric"]), _range(best, metric)
+    tiles = [parts.tile(name_of(metric), value, interval)]
     limits = run.get("budget") or {}
     for figure, value in (best.get("figures") or {}).items():
         limit = limits.get(f"max_{figure}")
         if is_number(value) and (limit is not None or not limits):
             detail = f"at most {cost(figure, limit)} allowed" if limit is not None else ""
-            tiles.append(parts.tile(_figure(figure), cost(figure, value), detail))
+            tiles.append(parts.tile(cost_name(figure).capitalize(), cost(figure, value), detail))
     tiles.append(parts.tile("Trials", str(len(run["trials"])), _counts(run["trials"])))
     return tiles
 
@@ -55,10 +65,14 @@ def _best(run):
     found = [parts.text(f"Budget: {limits}.")] if limits else []
     if best is None:
         return [*found, parts.callout("No trial is inside the budget.")]
-    settings = [f"{name} = {value}" for name, value in best["settings"].items()]
     time = parts.duration(best.get("seconds"))
-    step = parts.step(f"Trial {best['id']}", time=time, settings=settings)
-    return [*found, parts.steps([step])]
+    found.append(parts.text(f"Trial {best['id']}{f', {time}' if time else ''}:"))
+    settings = [f"{name} = {_shown(value)}" for name, value in best["settings"].items()]
+    return [*found, parts.settings(settings)]
+
+
+def _shown(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _limit(name, value):
@@ -111,12 +125,12 @@ def _fronts(run):
             lines=[line] if len(line) > 1 else [],
             limit=limit / divisor if is_number(limit) else None,
         )
-        caption = "The line joins the Pareto front: no other trial is better and cheaper. Orange: "
-        caption += "the best trial inside the budget. Hollow: trials over the budget."
-        if limit is not None:
-            caption += " Dashed: the budget."
-        found.append(parts.chart(svg, caption))
-    return [parts.charts(found)]
+        found.append(parts.chart(svg))
+    explained = (
+        "The line joins the Pareto front: no other trial is both better and cheaper. Orange is the "
+        "best trial inside the budget; hollow are trials over it; a dashed line is the budget."
+    )
+    return [parts.charts(found), parts.note(explained)] if found else []
 
 
 def _is_lower(run):
@@ -138,25 +152,31 @@ def _scaled(interval, scale):
 
 def _tables(run):
     metric, trials = run["metric"], run["trials"]
-    ranked = [t for t in trials if is_number(t.get("metric"))]
-    ranked.sort(key=lambda t: t["metric"], reverse=not _is_lower(run))
-    ranked += [t for t in trials if not is_number(t.get("metric"))]
+    ranked = sorted(trials, key=lambda trial: _rank(trial, run))
     figures = [f for f in AXES if any(is_number((t.get("figures") or {}).get(f)) for t in trials)]
-    header = ["trial", title(metric), *(_figure(f) for f in figures), "epochs", "time"]
+    header = ["trial", title(metric), *(cost_name(f) for f in figures), "epochs", "time"]
     header += [parts.cell("status", words=True), parts.cell("settings", words=True)]
     rows = [_row(trial, metric, figures) for trial in ranked]
     best = [i for i, trial in enumerate(ranked) if trial["id"] == run.get("best")]
     shown = parts.table(
-        header, rows[:_SHOWN_ROWS], caption="All trials, the best metric first.", marked=best
+        header, rows[:_SHOWN_ROWS], caption="Trials inside the budget first.", marked=best
     )
     rest = parts.table(header, rows[_SHOWN_ROWS:])
     return [shown, rest and parts.details(f"{len(rows) - _SHOWN_ROWS} more trials", [rest])]
 
 
+def _rank(trial, run):
+    """Returns the key by which trials are sorted: completed ones first, the best metric first."""
+    metric = trial.get("metric")
+    if not is_number(metric):
+        return (2, 0.0)
+    return (trial["status"] != "completed", metric if _is_lower(run) else -metric)
+
+
 def _row(trial, metric, figures):
     values, reason = trial.get("figures") or {}, trial.get("reason")
     status = _STATUSES.get(trial["status"], trial["status"])
-    settings = ", ".join(f"{name}={value}" for name, value in trial["settings"].items())
+    settings = ", ".join(f"{name}={_shown(value)}" for name, value in trial["settings"].items())
     epochs = trial.get("epochs")
     return [
         str(trial["id"]),
@@ -172,16 +192,6 @@ def _row(trial, metric, figures):
 def _range(trial, metric):
     interval, scale = trial.get("interval"), 100 if is_fraction(metric) else 1
     return "95%: {:.4g} to {:.4g}".format(*_scaled(interval, scale)) if interval else ""
-
-
-def _figure(name):
-    return {
-        "size_bytes": "size",
-        "gzip_bytes": "gzip",
-        "latency_ms": "latency",
-        "macs": "MACs",
-        "arena_bytes": "arena",
-    }.get(name, name)
 
 
 def _counts(trials):
