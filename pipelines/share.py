@@ -8,9 +8,10 @@ r"""Trains several tasks on one pretrained backbone, and puts them into one .tfl
 
 The backbone stays as it is; a task trains its head, and the adapter that --adapter names.
 saved_models/NAME/ gets backbone.keras, tokenizer/ (for texts), TASK.weights.h5 for each task,
-tasks.json, model.tflite with a signature for each task, report.md and report.json. Stopped at any
-moment and started again with the same flags, it resumes with the step that was not finished. The
-epoch that is kept is chosen on validation data; the report is of test data.
+tasks.json, model.tflite with a signature for each task, report.html (one page for a browser),
+report.md, report.json and model_card.md. Stopped at any moment and started again with the same
+flags, it resumes with the step that was not finished. The epoch that is kept is chosen on
+validation data; the report is of test data.
 
 pipelines.predict runs the file.
 
@@ -185,11 +186,14 @@ def facts(settings, folder, shared, data, texts):
     title = f"training of {', '.join(data)}, adapter {settings.adapter}"
     trained = [flag for name in ("backbone", "tasks", "training") for flag in GROUPS[name]]
     exported = f"export, quantization {settings.quantization}"
-    stages = [("training", title, trained), ("export", exported, exporting.FLAGS)]
+    stages = [("training", title, trained), ("export", exported, GROUPS["export"])]
     kept = {
-        "made": report_facts.made(settings, FLAGS, folder),
+        "made": report_facts.made(settings, folder, repeated=("task",)),
         "classes": {task: report_facts.class_names(each) for task, each in data.items()},
-        "stages": report_facts.of_stages(stages, folder),
+        "stages": [
+            {"name": name, "title": title, "settings": report_facts.changed(flags, folder)}
+            for name, title, flags in stages
+        ],
         "disagreements": [],
     }
     arrays, file = {}, TFLiteFile(folder / "model.tflite")

@@ -32,16 +32,18 @@ def of_run(settings, folder, stages, flags, data, objective, measured):
     """
     *models, file = measured.values()
     kept = {
-        "made": made(settings, [*flags, *(f for stage in stages for f in stage.flags)], folder),
+        "made": made(settings, folder),
         "data": str(data),
         "classes": class_names(data),
-        "stages": of_stages(
-            [
-                (stage.name, stage.heading(settings), [*(flags if i == 0 else ()), *stage.flags])
-                for i, stage in enumerate(stages)
-            ],
-            folder,
-        ),
+        "settings": changed(flags, folder),
+        "stages": [
+            {
+                "name": stage.name,
+                "title": stage.heading(settings),
+                "settings": changed([flag for flag in stage.flags if flag not in flags], folder),
+            }
+            for stage in stages
+        ],
     }
     if "layer_snr_db" in folder.kept.get(stages[-1].name, {}):
         kept["layer_snr_db"] = folder.kept[stages[-1].name]["layer_snr_db"]
@@ -56,19 +58,19 @@ def of_run(settings, folder, stages, flags, data, objective, measured):
     return kept, arrays
 
 
-def made(settings, flags, folder):
+def made(settings, folder, *, repeated=()):
     """Returns how a run came about: date, machine, commands, and the seconds of its stages.
 
     Args:
         settings: Settings of its script, with the names that were given.
-        flags: All flags that it may have been given.
         folder: The `RunFolder`.
+        repeated: Names of flags that are given once for each value.
     """
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": _machine(),
         "commands": [
-            command(folder.settings["job"], settings, flags),
+            command(folder.settings["job"], settings, repeated),
             f"python -m pipelines.report --run={shlex.quote(str(folder.path))}",
         ],
         "seconds": {
@@ -77,20 +79,18 @@ def made(settings, flags, folder):
     }
 
 
-def command(job, settings, flags):
+def command(job, settings, repeated=()):
     """Returns the command of a run: its script, and the flags that were given."""
     parts = ["python", "-m", f"pipelines.{job}"]
-    for flag in {flag.name: flag for flag in flags}.values():
-        if flag.name not in settings.given:
-            continue
-        value = getattr(settings, flag.name)
-        if flag.kind is bool:
-            parts.append(f"--{'' if value else 'no'}{flag.name}")
-        elif flag.repeated:
-            parts += [f"--{flag.name}={each}" for each in value]
+    for name in (name for name in vars(settings) if name in settings.given and name != "debug"):
+        value = getattr(settings, name)
+        if isinstance(value, bool):
+            parts.append(f"--{'' if value else 'no'}{name}")
+        elif name in repeated:
+            parts += [f"--{name}={each}" for each in value]
         else:
             is_list = isinstance(value, (list, tuple))
-            parts.append(f"--{flag.name}={','.join(map(str, value)) if is_list else value}")
+            parts.append(f"--{name}={','.join(map(str, value)) if is_list else value}")
     return " ".join(map(shlex.quote, parts))
 
 
@@ -109,22 +109,13 @@ def _machine():
     return f"{name}, {cores} core{plural}, {system}, Python {platform.python_version()}"
 
 
-def of_stages(stages, folder):
-    """Returns the stages of a run: "name", "title", and "settings" that differ from the defaults.
-
-    Args:
-        stages: (name, title, flags) of each stage.
-        folder: The `RunFolder`, whose flags are those that results depend on.
-    """
-    found = []
-    for name, title, flags in stages:
-        changed = {
-            flag.name: folder.flags[flag.name]
-            for flag in flags
-            if folder.flags.get(flag.name, flag.default) != flag.default
-        }
-        found.append({"name": name, "title": title, "settings": changed})
-    return found
+def changed(flags, folder):
+    """Returns {name: value} of those flags of a `RunFolder` that differ from their defaults."""
+    return {
+        flag.name: folder.flags[flag.name]
+        for flag in flags
+        if folder.flags.get(flag.name, flag.default) != flag.default
+    }
 
 
 def class_names(data):

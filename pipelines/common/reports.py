@@ -8,6 +8,7 @@ import platform
 
 import numpy as np
 
+import tfpeft
 from pipelines.common import devices, report_page
 from tfpeft.core.arguments import last_cause
 from tfpeft.core.json_files import read_json
@@ -22,7 +23,8 @@ _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
 def versions():
     """Returns name -> version of the packages that figures depend on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    others = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"tfpeft": tfpeft.__version__, **others}
 
 
 def machine():
@@ -78,5 +80,6 @@ def show(folder, headline, schema):
     print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     if result.get("devices"):
         print(f"{devices.text(result['devices'])}\n")
-    print(f"Report: {folder / 'report.md'}")
+    page = ", and report.html for a browser" if (folder / "report.html").exists() else ""
+    print(f"Report: {folder / 'report.md'}{page}")
     return result

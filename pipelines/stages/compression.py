@@ -268,9 +268,7 @@ def run_stages(settings, folder, names):
     last = objectives.of(data, measured[done[-2]])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
     comparison = objectives.compare(measured, data.test, [last])
-    kept, arrays = report_facts.of_run(
-        settings, folder, stages, (*RUN_FLAGS, STAGES_FLAG), data, last, measured
-    )
+    kept, arrays = report_facts.of_run(settings, folder, stages, RUN_FLAGS, data, last, measured)
     facts = {
         "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
         "test_samples": samples.count(data.test),

@@ -94,18 +94,16 @@ def test_the_command_has_the_flags_that_were_given():
         **{"dataset": "my data.npz", "stages": ["prune", "quantize"], "float16": True},
         **{"compact": False, "task": ["a=b", "c=d"]},
     }
-    assert report_facts.command("compress", settings_of(flags, given), flags) == (
+    assert report_facts.command("compress", settings_of(flags, given), ("task",)) == (
         "python -m pipelines.compress '--dataset=my data.npz' --stages=prune,quantize --float16 "
         "--nocompact --task=a=b --task=c=d"
     )
 
 
-def test_stages_have_the_settings_that_were_changed():
+def test_settings_are_those_that_were_changed():
     flags = [Flag("epochs", int, 30, ""), Flag("alpha", float, 0.1, ""), Flag("name", str, "", "")]
     folder = types.SimpleNamespace(flags={"epochs": 30, "alpha": 0.5})
-    assert report_facts.of_stages([("distill", "a title", flags)], folder) == [
-        {"name": "distill", "title": "a title", "settings": {"alpha": 0.5}}
-    ]
+    assert report_facts.changed(flags, folder) == {"alpha": 0.5}
 
 
 def test_layers_of_both_models():

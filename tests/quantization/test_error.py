@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft.export.layer_errors import decibels, powers
+from tfpeft.export.layer_errors import decibels, powers, recording_layer_errors
 
 rng = np.random.default_rng(0)
 layers = keras.layers
@@ -71,7 +71,12 @@ def test_ratios_are_those_of_exported_files(error, model, data, tmp_path):
         return decibels(*powers(expected, tfpeft.TFLiteFile(path).predict(data)))
 
     alone = {row["layer"]: row["output_snr_db"] for row in error.rows}
-    assert error.output_snr_db == pytest.approx(ratio(), abs=1.0)
+    with recording_layer_errors() as recorded:
+        assert error.output_snr_db == pytest.approx(ratio(), abs=1.0)
+    # Of fewer samples, and of the very file that was written.
+    within = {row["layer"]: row["snr_db"] for row in error.rows}
+    assert recorded == pytest.approx(within, abs=1.0)
+    assert list(recorded) == ["first", "unlike", "head"]
     assert alone["first"] == pytest.approx(ratio(float_layers=["unlike", "head"]), abs=2.5)
     assert error.rows[-1]["snr_db"] == pytest.approx(error.output_snr_db, abs=0.01)
 

@@ -89,7 +89,7 @@ def test_a_page_shows_all_that_a_run_keeps(page):
         "86.0 to 89.0",  # the interval of the file
         "a note of <the> file",
         "teacher 3 min 20 s epochs = 3",
-        "32 → 16 144 288 before 50.0 %",
+        "32 → 16 50.0 % 144 288 before Conv2D 3 x 3 x 1 x 16",
         "32 before, removed",
         "predict different classes for 1 of 30",
         "a <b>text</b>",
@@ -256,3 +256,20 @@ def test_a_chart_of_equal_points_is_drawn():
     drawn = scatter(points, x_label="x", y_label="y", description="d")
     assert drawn.count("<circle") == 4
     assert "nan" not in drawn
+
+
+def luminance(colour):
+    """The relative luminance of WCAG 2.2, of "#rrggbb"."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_texts_have_contrast_in_light_and_dark(page):
+    schemes = [dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in page.split("@media")[:2]]
+    assert schemes[0] != schemes[1]
+    for scheme in schemes:
+        for ground in ("paper", "panel", "tint"):
+            for text in ("ink", "muted", "accent"):
+                light, dark = sorted((luminance(scheme[n]) for n in (ground, text)), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, text, scheme)

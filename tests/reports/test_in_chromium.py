@@ -34,3 +34,10 @@ def test_errors_and_overflow_are_seen(tmp_path):
     assert found["content"] > PHONE
     assert len(found["outside"]) == 1
     assert "no is not defined" in console[0]
+
+
+def test_a_page_is_dark_where_the_system_is(tmp_path):
+    dark = "--blink-settings=preferredColorScheme=0"
+    page = report_html(recommend_run())
+    (found,), _ = chromium.measure(tmp_path, page, [PHONE], dark)
+    assert found["paper"] == "rgb(20, 24, 29)"

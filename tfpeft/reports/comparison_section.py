@@ -88,14 +88,21 @@ def comparison_section(run):
 def _caption(run):
     samples = run.get("test_samples")
     count = f" of {samples:,} samples" if isinstance(samples, int) else ""
-    return f"All rows on the same test data{count}; small: 95% intervals (bootstrap over samples)."
+    return (
+        f"All rows on the same test data{count}; small: 95% intervals (bootstrap over samples), "
+        "and the latency that 90% of the runs stay below."
+    )
 
 
 def _table(rows, caption, shown):
     """Returns a table of rows; figures in `shown` have their intervals."""
     columns = (key for row in rows.values() for key in row.get("columns", OF_CLASSES))
     shown_figures = list(dict.fromkeys(columns))
-    costs = [each for each in COSTS if any(is_number(row.get(each[1])) for row in rows.values())]
+    costs = [
+        each
+        for each in COSTS
+        if each[1] != "latency_p90_ms" and any(is_number(row.get(each[1])) for row in rows.values())
+    ]
     header = ["", *map(title, shown_figures), *(name for name, _, _ in costs)]
     lines = []
     for name, row in rows.items():
@@ -107,7 +114,11 @@ def _table(rows, caption, shown):
             )
             for key in shown_figures
         ]
-        cells += [form(row[key]) if is_number(row.get(key)) else "-" for _, key, form in costs]
+        for _, key, form in costs:
+            p90 = row.get("latency_p90_ms") if key == "latency_ms" else None
+            small = f"p90 {p90:.3f}" if is_number(p90) else ""
+            text = form(row[key]) if is_number(row.get(key)) else "-"
+            cells.append(parts.cell(text, small=small))
         lines.append([name, *cells])
     return parts.table(header, lines, caption=caption, marked=(len(lines) - 1,))
 

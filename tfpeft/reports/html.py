@@ -50,7 +50,7 @@ def report_html(run, samples=None):
         lead=run.get("headline"),
         tiles_shown=_tiles(run),
         sections=[section for section in sections if section is not None],
-        footer=f"Written by tfpeft{_version(run)} from the folder of the run.",
+        footer=f"Written by tfpeft{_version(run)}.",
     )
 
 

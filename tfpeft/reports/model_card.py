@@ -186,6 +186,9 @@ def _steps(run):
     if run.get("data"):
         yield run["data"]
     lines = []
+    shared = ", ".join(f"`{name}={value}`" for name, value in (run.get("settings") or {}).items())
+    if shared:
+        yield f"Settings that differ from the defaults: {shared}."
     for number, stage in enumerate(run.get("stages") or (), 1):
         settings = ", ".join(f"`{name}={value}`" for name, value in stage["settings"].items())
         lines.append(f"{number}. {stage['title']}" + (f": {settings}" if settings else ""))
@@ -194,4 +197,4 @@ def _steps(run):
 
 def _versions(run):
     versions = ", ".join(f"{name} {value}" for name, value in (run.get("versions") or {}).items())
-    return f"Written by tfpeft with {versions}." * bool(versions)
+    return f"Written by tfpeft; the figures are of {versions}." * bool(versions)

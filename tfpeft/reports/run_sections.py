@@ -27,14 +27,15 @@ def stages_section(run):
         )
         for stage in run.get("stages") or ()
     ]
-    lines = [parts.steps(found)]
-    if found:
+    shared = [f"{name} = {_shown(value)}" for name, value in (run.get("settings") or {}).items()]
+    lines = [parts.text(run["data"])] if run.get("data") else []
+    lines += [parts.settings(shared), parts.steps(found)]
+    is_changed = shared or any(stage["settings"] for stage in found)
+    if is_changed:
         lines.append(parts.note("Settings are those that differ from the defaults."))
-    return parts.section("stages", "What was done", [run.get("data") and _data(run), *lines])
-
-
-def _data(run):
-    return parts.text(run["data"])
+    elif found:
+        lines.append(parts.note("All settings are the defaults."))
+    return parts.section("stages", "What was done", lines)
 
 
 def layers_section(run):
@@ -42,8 +43,7 @@ def layers_section(run):
     layers = run.get("layers") or ()
     has_teacher = any(each["teacher"] for each in layers)
     rows = [_layer_row(each, has_teacher) for each in layers]
-    header = ["layer", parts.cell("kind", words=True), "kernel"]
-    header += [_leveled("width"), "parameters", _leveled("zeros")]
+    header = ["layer", _leveled("width"), _leveled("zeros"), "parameters", "kind", "kernel"]
     caption = (
         "Kernels of the last Keras model, of which the file is written; a bar is the part of the "
         "teacher's width that is left, and the part of weights that are zero."
@@ -64,8 +64,8 @@ def _layer_row(layer, has_teacher):
     name = parts.cell(layer["layer"])
     kernel = " x ".join(map(str, layer["kernel"]))
     if after is None:
-        gone = [f"{before['width']:,} before, removed", f"{before['parameters']:,} before"]
-        return [name, layer["type"], kernel, *gone, "-"]
+        width = {**parts.cell(f"{before['width']:,} before, removed"), "leveled": True}
+        return [name, width, "-", f"{before['parameters']:,} before", layer["type"], kernel]
     width, small, level = f"{after['width']:,}", "", None
     parameters = parts.cell(f"{after['parameters']:,}")
     if before is not None:
@@ -79,11 +79,11 @@ def _layer_row(layer, has_teacher):
     zeros = f"{100 * after['sparsity']:.1f} %"
     return [
         name,
+        parts.cell(width, small=small, level=level),
+        parts.cell(zeros, level=after["sparsity"], second=True),
+        parameters,
         layer["type"],
         kernel,
-        parts.cell(width, small=small, level=level),
-        parameters,
-        parts.cell(zeros, level=after["sparsity"], second=True),
     ]
 
 
