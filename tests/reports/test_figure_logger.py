@@ -13,11 +13,11 @@ from tfpeft.core.arguments import InputError
 
 @pytest.fixture(scope="module")
 def model():
-    """Two kernels of 8 and 4 weights, of which 6 are zero."""
+    """Two kernels of 8 and 4 weights, of which 8 are zero."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.Dense(2)])
     first, _, second, _ = model.weights
     first.assign(np.array([[0, 0], [0, 0], [0, 1], [1, 1]]))
-    second.assign(np.array([[0, 1], [1, 1]]))
+    second.assign(np.array([[0, 1], [0, 0]]))
     model.compile(keras.optimizers.SGD(0.0), loss="mse", run_eagerly=True)
     return model
 
@@ -50,8 +50,8 @@ def test_tensorboard_has_every_figure_of_every_epoch(model, tmp_path):
         *("size_bytes", "metrics/accuracy"),
     }
     assert found["loss"] == [(i, pytest.approx(v)) for i, v in enumerate(history["loss"])]
-    assert found["sparsity"] == [(0, pytest.approx(6 / 12)), (1, pytest.approx(6 / 12))]
-    assert found["nonzero_parameters"] == [(0, 6.0), (1, 6.0)]
+    assert found["sparsity"] == [(0, pytest.approx(8 / 12)), (1, pytest.approx(8 / 12))]
+    assert found["nonzero_parameters"] == [(0, 4.0), (1, 4.0)]
     assert found["size_bytes"] == [(2, 1000.0)]
     assert found["metrics/accuracy"] == [(2, 0.5)]
 
@@ -63,7 +63,7 @@ def test_the_sparsity_of_the_logs_comes_first(model, tmp_path):
     logger.log = lambda figures, step: written.append((step, figures))
     logger.set_model(model)
     logger.on_epoch_end(3, {"sparsity": 0.25, "loss": 1.0})
-    assert written == [(3, {"nonzero_parameters": 6, "sparsity": 0.25, "loss": 1.0})]
+    assert written == [(3, {"nonzero_parameters": 4, "sparsity": 0.25, "loss": 1.0})]
 
 
 def test_mlflow_has_the_figures(model, tmp_path, monkeypatch):

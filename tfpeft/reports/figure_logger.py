@@ -63,6 +63,10 @@ class FigureLogger(keras.callbacks.Callback):
         check_packages([to], to)
         if folder is not None:
             folder = folder_to_write(folder, "`folder`")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise invalid("folder", "a folder that can be written", folder) from error
         self.to, self.folder = to, folder
         self._tracker = None
 
