@@ -13,6 +13,7 @@ from tfpeft.reports.figures import (
     is_number,
     metrics_of,
     name_of,
+    name_of_file,
     quality,
     title,
     with_unit,
@@ -71,7 +72,7 @@ def comparison_section(run):
     else:
         found.append(_table(rows, _caption(run), headlines(run)))
         for key in headlines(run):
-            found += _charts(rows, key)
+            found += _charts(run, key)
     found.append(parts.items(run.get("differences") or ()))
     notes = [f"{name}: {note}" for name, row in rows.items() for note in row.get("notes") or ()]
     found += [parts.note(line) for line in notes]
@@ -120,7 +121,9 @@ def _table(rows, caption, shown):
             text = form(row[key]) if is_number(row.get(key)) else "-"
             cells.append(parts.cell(text, small=small))
         lines.append([name, *cells])
-    return parts.table(header, lines, caption=caption, marked=(len(lines) - 1,))
+    return parts.table(
+        header, lines, caption=caption, marked=(list(rows).index(name_of_file(rows)),)
+    )
 
 
 def _interval(key, interval):
@@ -132,23 +135,26 @@ def _interval(key, interval):
     return f"{low:.3g} to {high:.3g}"
 
 
-def _charts(rows, key):
-    charts = parts.charts([_chart(rows, key, cost) for cost in _CHARTS])
+def _charts(run, key):
+    """Returns charts of a figure of quality against costs, and what they show."""
+    rows, is_in_stages = run["rows"], run["job"] != "search"
+    charts = parts.charts([_chart(rows, key, cost, is_in_stages) for cost in _CHARTS])
     has_intervals = any(key in (row.get("intervals") or {}) for row in rows.values())
-    bars = "Bars are 95% intervals; the" if has_intervals else "The"
-    return [charts, parts.note(f"{bars} line follows the stages of the run.")] if charts else []
+    explained = ["Bars are 95% intervals."] if has_intervals else []
+    explained += ["The line follows the stages of the run."] if is_in_stages else []
+    return [charts, parts.note(" ".join(explained))] if charts else []
 
 
-def _chart(rows, key, cost):
+def _chart(rows, key, cost, is_in_stages):
     """Returns a chart of a figure of quality against a cost; None without two points."""
     found, scale = [], 100 if is_fraction(key) else 1
     label, divisor = AXES[cost]
-    names = list(rows)
+    file = name_of_file(rows)
     for name, row in rows.items():
         value, interval = metrics_of(row).get(key), (row.get("intervals") or {}).get(key)
         if not is_number(value) or not is_number(row.get(cost)):
             continue
-        kind = "first" if name == names[0] else "last" if name == names[-1] else "row"
+        kind = "last" if name == file else "first" if name == "teacher" else "row"
         interval = interval and tuple(scale * each for each in interval)
         found.append(Point(name, row[cost] / divisor, scale * value, interval, kind))
     if len(found) < 2:
@@ -160,7 +166,7 @@ def _chart(rows, key, cost):
         y_label=f"{title(key)} on test data, {better} is better",
         description=f"{title(key)} against {label}: "
         + "; ".join(f"{p.name} {p.y:.4g} at {p.x:,.4g}" for p in found),
-        lines=[[(p.x, p.y) for p in found]],
+        lines=[[(p.x, p.y) for p in found]] if is_in_stages else [],
     )
     return parts.chart(svg)
 

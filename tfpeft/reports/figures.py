@@ -32,6 +32,12 @@ AXES = {  # figure -> what an axis says, and by what values are divided
 _UNITS = {"bytes": (" kB", 1e3, ",.1f"), "ms": (" ms", 1, ".3g"), "macs": (" M", 1e6, ",.3g")}
 
 
+def name_of_file(rows):
+    """Returns the name of the row that a run is about: the last .tflite file, or the last row."""
+    files = [name for name in rows if name.endswith(".tflite")]
+    return (files or list(rows))[-1]
+
+
 def title(key):
     """Returns the title of a figure of quality, "output/figure" or "figure"."""
     output, slash, figure = key.rpartition("/")
@@ -96,6 +102,14 @@ _COST_NAMES = {
     "latency_p90_ms": "latency, 90th percentile",
     "macs": "multiply-accumulates",
     "arena_bytes": "arena",
+    "flash_bytes": "flash",
+    "sram_bytes": "SRAM",
+    "inference_ms": "estimated time on the NPU",
+    "step_ms": "time of a training step",
+    "share_of_macs": "of the multiply-accumulates",
+    "share_of_bytes": "of the bytes",
+    "loss_of_half_zeros": "lost with half of it zero",
+    "loss_of_half_channels": "lost with half of the channels",
     "nonzero_parameters": "parameters that are not zero",
 }
 

@@ -10,6 +10,7 @@ from tfpeft.reports.figures import (
     is_fraction,
     is_number,
     metrics_of,
+    name_of_file,
     title,
     with_unit,
 )
@@ -68,15 +69,15 @@ def _measured(run):
     best = best_trial(run)
     if best is not None:
         return {run["metric"]: best["metric"]}
-    rows = list((run.get("rows") or {}).items())
+    rows = run.get("rows") or {}
     if run.get("tasks"):
         found = {}
-        for name, row in rows:
+        for name, row in rows.items():
             task, _, is_file = name.partition(", ")
             if is_file:
                 found |= {f"{task}/{key}": metrics_of(row).get(key) for key in row["columns"][:1]}
         return found
-    last = metrics_of(rows[-1][1]) if rows else {}
+    last = metrics_of(rows[name_of_file(rows)]) if rows else {}
     return {key: last.get(key) for key in headlines(run)}
 
 
@@ -132,20 +133,21 @@ def _pipeline_tag(run):
 
 def _model(run):
     """Returns what the file is."""
-    flags, rows = run.get("flags") or {}, list((run.get("rows") or {}).values())
+    flags, rows = run.get("flags") or {}, run.get("rows") or {}
     facts = []
     if flags.get("quantization"):
         facts.append(("numbers", flags["quantization"]))
     if rows:
+        file = rows[name_of_file(rows)]
         facts += [
-            (cost_name(key), with_unit(key, rows[-1].get(key)))
+            (cost_name(key), with_unit(key, file.get(key)))
             for _, key, _ in COSTS
-            if is_number(rows[-1].get(key)) and not key.endswith("_ms")
+            if is_number(file.get(key)) and not key.endswith("_ms")
         ]
-        if is_number(rows[-1].get("latency_ms")):
+        if is_number(file.get("latency_ms")):
             machine = (run.get("made") or {}).get("machine")
             where = f" on {machine}" if machine else ""
-            latency = with_unit("latency_ms", rows[-1]["latency_ms"])
+            latency = with_unit("latency_ms", file["latency_ms"])
             facts.append(("latency, one thread", f"{latency}{where}"))
     classes = run.get("classes")
     if isinstance(classes, list) and classes:
@@ -172,14 +174,12 @@ def _table(rows):
 
 def _confidence(rows):
     """Returns the 95% intervals of the file's figures."""
-    last = list(rows.values())[-1] if rows else {}
+    last = rows[name_of_file(rows)] if rows else {}
     lines = []
     for key, (low, high) in (last.get("intervals") or {}).items():
         if key in (last.get("columns") or ()):
             lines.append(f"{title(key)} {cell(key, low)} to {cell(key, high)}")
-    return f"95% intervals of the last row (bootstrap over samples): {'; '.join(lines)}." * bool(
-        lines
-    )
+    return f"95% intervals of the file (bootstrap over samples): {'; '.join(lines)}." * bool(lines)
 
 
 def _steps(run):

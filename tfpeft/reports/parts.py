@@ -25,7 +25,7 @@ def table(header, rows, *, caption="", marked=()):
     return {"kind": "table", "header": header, "rows": made, "caption": caption}
 
 
-def cell(text, *, small="", level=None, second=False, words=False):
+def cell(text, *, small="", level=None, second=False, words=False, line=False):
     """Returns a cell with more than a text.
 
     Args:
@@ -34,6 +34,7 @@ def cell(text, *, small="", level=None, second=False, words=False):
         level: Length of a bar, in [0, 1]; None for no bar.
         second: Whether the bar has the second colour.
         words: Whether the text is long, and may break into lines.
+        line: Whether the text is long, and stays on one line.
     """
     level = None if level is None else min(1.0, max(0.0, level))
     return {
@@ -43,6 +44,7 @@ def cell(text, *, small="", level=None, second=False, words=False):
         "leveled": level is not None,
         "second": second,
         "words": words,
+        "line": line,
     }
 
 

@@ -2,7 +2,7 @@
 
 from tfpeft.reports import parts
 from tfpeft.reports.charts import heat
-from tfpeft.reports.figures import title
+from tfpeft.reports.figures import name_of_file, title
 from tfpeft.reports.samples import sample_html
 
 _CELLS, _SQUARES, _PAIRS = 20, 200, 10  # the most classes of a table and of squares; rows of pairs
@@ -38,7 +38,7 @@ def _last_rows(run):
     if run.get("tasks"):
         names = {task: [n for n in rows if n.split(", ")[0] == task] for task in run["tasks"]}
         return {task: rows[of_task[-1]] for task, of_task in names.items() if of_task}
-    return {"": list(rows.values())[-1]} if rows else {}
+    return {"": rows[name_of_file(rows)]} if rows else {}
 
 
 def _labels(run, name, count):

@@ -1,7 +1,7 @@
 """What `recommend` found for a model, in a page: ranked techniques, with what each brings."""
 
 from tfpeft.reports import parts
-from tfpeft.reports.figures import change, cost_name, name_of, quality, with_unit
+from tfpeft.reports.figures import change, cost_name, is_number, name_of, quality, with_unit
 
 _GOALS = {
     "latency": "less latency",
@@ -13,84 +13,94 @@ _GOALS = {
 }
 
 
+_LOSSES = {
+    "unclear": "The loss may be more than is allowed: more validation samples would make it clear.",
+    "too much": "The loss is more than is allowed.",
+}
+_SHOWN_TILES = ("size_bytes", "gzip_bytes", "latency_ms", "macs", "arena_bytes", "parameters")
+
+
 def recommendation_tiles(run):
-    """Returns what the model costs now."""
-    model = run.get("model")
-    model = model if isinstance(model, dict) else {}
-    shown = [(name, value) for name, value in model.items() if isinstance(value, (int, float))]
-    return [parts.tile(_title(run, name), _value(run, name, value)) for name, value in shown[:6]]
-
-
-def _title(run, name):
-    return name_of(name) if name == run.get("metric") else cost_name(name).capitalize()
-
-
-def _value(run, name, value):
-    return quality(name, value) if name == run.get("metric") else with_unit(name, value)
+    """Returns what the model is and costs now."""
+    model = run.get("model") or {}
+    metrics = run.get("metric")
+    if isinstance(metrics, str):
+        metrics = {metrics: model.get(metrics)}
+    found = [
+        parts.tile(name_of(name), quality(name, value))
+        for name, value in (metrics or {}).items()
+        if is_number(value)
+    ]
+    return found[:3] + [
+        parts.tile(cost_name(name).capitalize(), with_unit(name, model[name]))
+        for name in _SHOWN_TILES
+        if is_number(model.get(name))
+    ]
 
 
 def recommendation_sections(run):
     """Returns the sections of a `recommend` run: the ranked list, and the layers."""
-    metric = run.get("metric") or ""
     target = f" on {run['target']}" if run.get("target") else ""
     goal = _GOALS.get(run.get("goal"), run.get("goal"))
     found = [parts.text(f"Goal: {goal}{target}.")]
     if run.get("nothing_to_gain"):
         found.append(
             parts.callout(
-                "Nothing to gain: no technique that was tried brings more than the noise of its "
-                "measurement."
+                "Nothing to gain: no trial had a gain that counts without losing too much."
             )
         )
-    found.append(parts.steps([_step(each, metric) for each in run.get("recommendations") or ()]))
+    found += [parts.text(reason) for reason in run.get("reasons") or ()]
+    found.append(parts.steps([_step(each, run) for each in run.get("recommendations") or ()]))
+    not_tried = [f"{name}: {why}" for name, why in (run.get("not_tried") or {}).items()]
+    if not_tried:
+        found += [parts.heading("Not tried"), parts.items(not_tried)]
     return [
         parts.section("recommendations", "Recommendations", found),
         parts.section("layers", "Layers", [_layers(run.get("layers") or ())]),
     ]
 
 
-def _step(each, metric):
+def _step(each, run):
     gain, texts, short = each.get("gain") or {}, [], ""
     if gain.get("factor"):
-        interval, name = gain.get("interval"), cost_name(gain["figure"])
-        within = " (95%: {:.3g} to {:.3g})".format(*interval) if interval else ""
-        short = f"{gain['factor']:.3g} times less {name}"
-        texts.append(f"Gain: {short}{within}.")
+        short = f"{gain['factor']:.3g} times less {cost_name(gain['figure'])}"
+        low, high = gain.get("interval") or (0, 0)
+        # Of what is counted there is no interval.
+        texts.append(f"Gain: {short}{f' (95%: {low:.3g} to {high:.3g})' if low < high else ''}.")
     if gain.get("metric_change") is not None:
-        interval = gain.get("metric_interval")
-        within = ""
-        if interval:
-            low, high = (change(value, metric, unit="") for value in interval)
-            within = f" (95%: {low} to {high})"
-        texts.append(f"{name_of(metric)}: {change(gain['metric_change'], metric)}{within}.")
-    trial = each.get("trial")
-    if trial:
-        texts.append(f"Measured: {_trial(trial)}")
+        texts.append(_metric_text(gain, gain.get("metric") or run["metric"]))
+    if each.get("loss_is") in _LOSSES:
+        texts.append(_LOSSES[each["loss_is"]])
+    if each.get("trial"):
+        texts.append(f"From the trial: {each['trial']}.")
     limits = each.get("limits")
     limits = [limits] if isinstance(limits, str) else limits or []
-    texts += [f"What it does not give: {text}" for text in limits]
+    texts += [f"Limits: {text}" for text in limits if text]
     codes = [each[name] for name in ("command", "code") if each.get(name)]
     name = each.get("title") or each["technique"]
     return parts.step(name, time=short, texts=texts, codes=codes)
 
 
-def _trial(trial):
-    if isinstance(trial, dict):
-        return ", ".join(f"{name} {value}" for name, value in trial.items())
-    return str(trial)
+def _metric_text(gain, metric):
+    within = ""
+    if gain.get("metric_interval"):
+        low, high = (change(value, metric, unit="") for value in gain["metric_interval"])
+        within = f" (95%: {low} to {high})"
+    return f"{name_of(metric)}: {change(gain['metric_change'], metric)}{within}."
 
 
 def _layers(layers):
-    """Returns a table of the layers, a column per key of the first one."""
+    """Returns a table of the layers, a column per key that one of them has a value for."""
     layers = [each for each in layers if isinstance(each, dict)]
-    names = list(layers[0]) if layers else []
-    rows = [[_shown(each.get(name)) for name in names] for each in layers]
+    names = list(dict.fromkeys(key for each in layers for key in each))
+    names = [name for name in names if any(each.get(name) is not None for each in layers)]
+    rows = [[_shown(name, each.get(name)) for name in names] for each in layers]
     return parts.table([cost_name(name) for name in names], rows)
 
 
-def _shown(value):
+def _shown(name, value):
+    if is_number(value) and name.startswith(("zeros", "share", "loss")):
+        return f"{100 * value:.1f} %"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "-" if value is None else str(value)
+    return f"{value:,}" if is_number(value) else "-" if value is None else str(value)

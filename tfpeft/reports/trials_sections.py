@@ -15,7 +15,7 @@ from tfpeft.reports.figures import (
 )
 from tfpeft.reports.figures import with_unit as cost
 
-_SHOWN_ROWS = 30
+_SHOWN_ROWS, _MOST_ROWS = 30, 300  # of the table of trials: open, and with a click
 _STATUSES = {
     "completed": "completed",
     "over_budget": "over the budget",
@@ -27,6 +27,8 @@ _LABELLED = 6  # points of a front that have their names beside them
 
 def best_trial(run):
     """Returns the best trial of a search; None without one."""
+    if run["job"] != "search":
+        return None
     return next((t for t in run.get("trials") or () if t["id"] == run.get("best")), None)
 
 
@@ -61,7 +63,7 @@ def search_sections(run):
 
 def _best(run):
     best, budget = best_trial(run), run.get("budget") or {}
-    limits = ", ".join(f"{name} {_limit(name, value)}" for name, value in budget.items())
+    limits = ", ".join(_limit(name, value, run["metric"]) for name, value in budget.items())
     found = [parts.text(f"Budget: {limits}.")] if limits else []
     if best is None:
         return [*found, parts.callout("No trial is inside the budget.")]
@@ -75,11 +77,12 @@ def _shown(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _limit(name, value):
+def _limit(name, value, metric):
+    """Returns a limit in words."""
     if name == "min_metric":
-        return f"{value:g}"
-    figure = name.partition("_")[2]
-    return cost(figure, value) if figure in AXES else f"{value}"
+        return f"{name_of(metric)} of at least {quality(metric, value)}"
+    figure = name.removeprefix("max_")
+    return f"{cost_name(figure)} of at most {cost(figure, value)}"
 
 
 def _fronts(run):
@@ -154,15 +157,29 @@ def _tables(run):
     metric, trials = run["metric"], run["trials"]
     ranked = sorted(trials, key=lambda trial: _rank(trial, run))
     figures = [f for f in AXES if any(is_number((t.get("figures") or {}).get(f)) for t in trials)]
-    header = ["trial", title(metric), *(cost_name(f) for f in figures), "epochs", "time"]
-    header += [parts.cell("status", words=True), parts.cell("settings", words=True)]
-    rows = [_row(trial, metric, figures) for trial in ranked]
+    header = ["trial", title(metric), *(_short(f) for f in figures), "epochs", "time"]
+    header += [parts.cell("status", words=True), parts.cell("settings", line=True)]
+    varied = [name for name in _settings(trials) if len(set(map(str, _values(name, trials)))) > 1]
+    rows = [_row(trial, metric, figures, varied) for trial in ranked]
     best = [i for i, trial in enumerate(ranked) if trial["id"] == run.get("best")]
-    shown = parts.table(
-        header, rows[:_SHOWN_ROWS], caption="Trials inside the budget first.", marked=best
-    )
-    rest = parts.table(header, rows[_SHOWN_ROWS:])
-    return [shown, rest and parts.details(f"{len(rows) - _SHOWN_ROWS} more trials", [rest])]
+    caption = "Trials inside the budget first; settings are those that differ between trials."
+    shown = parts.table(header, rows[:_SHOWN_ROWS], caption=caption, marked=best)
+    rest = parts.table(header, rows[_SHOWN_ROWS:_MOST_ROWS])
+    more = len(rows) - _MOST_ROWS
+    left = parts.note(f"{more:,} more are in report.json.") if more > 0 else None
+    return [shown, rest and parts.details(f"{len(rows) - _SHOWN_ROWS:,} more trials", [rest, left])]
+
+
+def _short(figure):
+    return "MACs" if figure == "macs" else cost_name(figure)
+
+
+def _settings(trials):
+    return dict.fromkeys(name for trial in trials for name in trial["settings"])
+
+
+def _values(name, trials):
+    return [trial["settings"].get(name) for trial in trials]
 
 
 def _rank(trial, run):
@@ -173,19 +190,21 @@ def _rank(trial, run):
     return (trial["status"] != "completed", metric if _is_lower(run) else -metric)
 
 
-def _row(trial, metric, figures):
+def _row(trial, metric, figures, varied):
     values, reason = trial.get("figures") or {}, trial.get("reason")
     status = _STATUSES.get(trial["status"], trial["status"])
-    settings = ", ".join(f"{name}={_shown(value)}" for name, value in trial["settings"].items())
+    settings = ", ".join(
+        f"{name}={_shown(value)}" for name, value in trial["settings"].items() if name in varied
+    )
     epochs = trial.get("epochs")
     return [
         str(trial["id"]),
         parts.cell(cell(metric, trial.get("metric")), small=_range(trial, metric)),
         *(cost(figure, values.get(figure)) for figure in figures),
-        "-" if epochs is None else str(epochs),
+        "-" if epochs is None else f"{epochs:.3g}",
         parts.duration(trial.get("seconds")),
         parts.cell(f"{status}: {reason}" if reason else status, words=True),
-        parts.cell(settings, words=True),
+        parts.cell(settings, line=True),
     ]
 
 
