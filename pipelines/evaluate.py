@@ -18,25 +18,34 @@ from pipelines.common.flags import (
     READ_FLAGS,
     TASK,
     TRAIN_FLAGS,
+    TRUST_CODE,
     with_defaults,
 )
+from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.graph import output_names
 from tfpeft.core.paths import file_to_read
 from tfpeft.export.tflite_file import TFLiteFile
-from tfpeft.loading.model_loading import open_model as load
 
 
 def main(settings, paths):
     if not paths:
         raise unexpected("one or more .keras, .h5 or .tflite files", "none")
     custom_objects = models.import_custom_objects(settings.custom_objects)
-    opened = {path: open_model(path, custom_objects) for path in paths}
+    given = {path: open_model(path, custom_objects, settings.trust_code) for path in paths}
+    names = next(filter(None, map(output_names, given.values())), None)
+    opened = {
+        path: models.with_names(each, names)
+        if isinstance(each, TFLiteFile)
+        else models.with_named_outputs(each)
+        for path, each in given.items()
+    }
     first = opened[paths[0]]
     compilation = (
         None if isinstance(first, TFLiteFile) else compilation_of(paths[0], custom_objects)
     )
-    request = objectives.request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
+    request = request_of(with_defaults(settings, OBJECTIVE_FLAGS), compilation)
     data = datasets.load_given(settings, first, request, paths[0])
     if settings.format == "table":  # others are read by programs
         print(data, flush=True)
@@ -53,7 +62,7 @@ def main(settings, paths):
             classifiers.check_loss(path, objective.outputs, path)
         objective.chance_of(model, data.test).check(path, settings.allow_chance)
     measured = {
-        path: path if isinstance(model, TFLiteFile) else model for path, model in opened.items()
+        path: path if isinstance(model, TFLiteFile) else model for path, model in given.items()
     }
     comparison = objectives.compare(measured, data.test, kinds)
     if settings.format == "json":
@@ -63,11 +72,11 @@ def main(settings, paths):
     return 0
 
 
-def open_model(path, custom_objects):
+def open_model(path, custom_objects, trust_code):
     """Returns the Keras model or the `TFLiteFile` at a path, or the model of a name."""
     if path.endswith(".tflite"):
         return TFLiteFile(file_to_read(path, "`path`", "a .tflite file"))
-    return load(path, "`path`", custom_objects)
+    return models.load_as_saved(path, "`path`", custom_objects, trust_code=trust_code)
 
 
 SCRIPT = Script(
@@ -77,7 +86,7 @@ SCRIPT = Script(
     groups={
         "data": READ_FLAGS,
         "task": (TASK, METRICS),
-        "models": (CUSTOM_OBJECTS, ALLOW_CHANCE),
+        "models": (CUSTOM_OBJECTS, TRUST_CODE, ALLOW_CHANCE),
         "output": (FORMAT,),
     },
     first=("dataset", "task", "metrics", "pixel_range", "classes", "format", "custom_objects"),

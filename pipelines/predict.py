@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.common import backbones, tables
-from pipelines.common.classifiers import Outputs
 from pipelines.common.datasets import in_range
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import FORMAT, Flag
@@ -31,6 +30,7 @@ from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.files import replacing
 from tfpeft.core.json_files import read_json
 from tfpeft.core.paths import file_to_write
+from tfpeft.evaluation.outputs import Outputs
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.reports.tables import markdown_table, text_table
 
@@ -124,7 +124,7 @@ def predict_classes(settings, folder, files):
         save(settings.save, found)
     if report["outputs"] is None:
         return numbers_of(samples, found, names, report)
-    probabilities = Outputs(**report["outputs"]).probabilities(found)
+    probabilities = np.exp(Outputs(**report["outputs"]).log_probabilities(found))
     if probabilities.shape[1:] != (len(names),):
         expected = f"the names of {probabilities.shape[1]} classes in {folder / 'labels.txt'}"
         raise unexpected(expected, f"{len(names)}")

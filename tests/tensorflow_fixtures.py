@@ -1,6 +1,8 @@
 """Fixtures of every test, and TensorFlow as the tests need it: graphs, tracing and replicas."""
 
 import gc
+import types
+import weakref
 
 import keras
 import pytest
@@ -13,6 +15,39 @@ tf.config.experimental.enable_op_determinism = lambda: None
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+_layers = weakref.WeakSet()
+_new_layer = keras.layers.Layer.__new__
+
+
+def _remember(cls, *args, **kwargs):
+    layer = _new_layer(cls, *args, **kwargs)
+    _layers.add(layer)
+    return layer
+
+
+keras.layers.Layer.__new__ = _remember
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_layers():
+    """Keeps a list of all layers, for `_search_for_layers`."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = types.SimpleNamespace(get_objects=lambda: [*_layers], get_freeze_count=lambda: 0)
+        patch.setattr("tfpeft.core.layers.gc", known)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _search_for_layers(request, monkeypatch):
+    """Searches for layers as users do in tests that are marked `as_users_run`.
+
+    A sparse optimizer asks Python's garbage collector for all layers. A process of tests has so
+    many objects that this takes as long as a short training.
+    """
+    if request.node.get_closest_marker("as_users_run") is not None:
+        monkeypatch.setattr("tfpeft.core.layers.gc", gc)
 
 
 @pytest.fixture(autouse=True)
@@ -33,37 +68,40 @@ def _free_graphs():
 
 @pytest.fixture(autouse=True)
 def _cheap_tracing(request, monkeypatch):
-    """Halves the time of short trainings and predictions, but in tests marked `as_users_run`.
+    """Halves the time of short runs of a model, but in tests that are marked `as_users_run`.
 
     TensorFlow traces a step a second time if the first trace created variables: those of the
     optimizer, which Keras leaves to that trace unless a strategy distributes the model. And it
-    optimizes each graph that it runs, which pays in long trainings only. `predict` traces each
-    model anew: for a few batches of a model whose class is Keras's, this takes longer than
-    predicting operation by operation.
+    optimizes each graph that it runs, which pays in long trainings only. `predict` and `evaluate`
+    trace each model anew: for a few batches of a model whose class is Keras's, this takes longer
+    than to run it operation by operation.
     """
     cheap = request.node.get_closest_marker("as_users_run") is None
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": cheap})
     if not cheap:
         return
     make_train_function = keras.Model.make_train_function
-    make_predict_function = keras.Model.make_predict_function
 
     def build_optimizer_first(self, force=False):
         if self.built and self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return make_train_function(self, force)
 
-    def predict_without_a_graph(self, force=False):
-        as_compiled = self.run_eagerly
-        if type(self).__module__.startswith("keras.") and not tf.distribute.has_strategy():
-            self.run_eagerly = True
-        try:
-            return make_predict_function(self, force)
-        finally:
-            self.run_eagerly = as_compiled
+    def without_a_graph(make_function):
+        def make(self, force=False):
+            as_compiled = self.run_eagerly
+            if type(self).__module__.startswith("keras.") and not tf.distribute.has_strategy():
+                self.run_eagerly = True
+            try:
+                return make_function(self, force)
+            finally:
+                self.run_eagerly = as_compiled
+
+        return make
 
     monkeypatch.setattr(keras.Model, "make_train_function", build_optimizer_first)
-    monkeypatch.setattr(keras.Model, "make_predict_function", predict_without_a_graph)
+    for name in ("make_test_function", "make_predict_function"):
+        monkeypatch.setattr(keras.Model, name, without_a_graph(getattr(keras.Model, name)))
 
 
 @pytest.fixture(scope="session")

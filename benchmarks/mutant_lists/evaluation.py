@@ -8,6 +8,17 @@ _TASKS = "evaluation/test_tasks_of_models.py::"
 
 MUTANTS = (
     Mutant(
+        "IoU in training: weights below 1 are 0",
+        "evaluation/tasks.py",
+        """sparse_y_pred=False,
+                    dtype="float32",
+""",
+        """sparse_y_pred=False,
+                    dtype="int64",
+""",
+        ("pipelines/test_masks.py::test_the_metric_of_training_counts_weights",),
+    ),
+    Mutant(
         "macro means over absent classes, too",
         "evaluation/class_counts.py",
         "is_there = counts[1] + counts[2] > 0",

@@ -1,5 +1,7 @@
 """Arrays of samples and labels as scripts take them: numbers, finite, as many labels as samples."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -176,8 +178,45 @@ def labelled(parts, task, names, received):
         where = f"{received}, {split} data"
         y = x if y is None else y
         y = named(lambda array, at, _, task=task: _numbers(array, task, at), y, where)
+        if weights:
+            weights = [weights_by_position(y, weights[0], task, one_hot_of(y))]
         changed[split] = (x, y, *weights)
     return changed, labels_of(changed["train"][1], task, names, received)
+
+
+def weights_by_position(y, weights, task, is_one_hot):
+    """Returns sample weights with those of a segmentation per position, as Keras's IoU takes them.
+
+    Others stay as they are.
+
+    Args:
+        y: Labels: arrays of samples, or tensors of one sample; a dict of them for several outputs.
+        weights: Weights in the structure of the labels, or one array or tensor for all outputs.
+        task: The task, or {name of an output: task}.
+        is_one_hot: Whether labels are one-hot rows, or {name of an output: whether they are}.
+    """
+    if isinstance(task, dict):
+        if "segmentation" not in task.values():
+            return weights
+        by_output = weights if isinstance(weights, dict) else dict.fromkeys(task, weights)
+        return {
+            name: weights_by_position(y[name], each, task[name], is_one_hot[name])
+            if name in task
+            else each
+            for name, each in by_output.items()
+        }
+    library = tf if tf.is_tensor(weights) else np
+    of_sample = weights.shape if library is tf else weights.shape[1:]
+    if task != "segmentation" or math.prod(of_sample) != 1:
+        return weights
+    shape = tuple(y.shape)
+    shape = shape[:-1] if is_one_hot or shape[-1:] == (1,) else shape
+    return library.broadcast_to(library.reshape(weights, (-1, *[1] * (len(shape) - 1))), shape)
+
+
+def one_hot_of(y):
+    """Returns whether labels are one-hot rows; {name: whether} for labels of several outputs."""
+    return keras.tree.map_structure(lambda each: each.ndim > 1 and is_one_hot(each), y)
 
 
 def labels_of(y, task, names, received):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import objectives, samples
+from pipelines.common import recognition, samples
 from pipelines.common.errors import invalid_flag
 from pipelines.common.samples import Stream, stream_of
 from tfpeft.core.arguments import unexpected
@@ -43,7 +43,7 @@ def augmented(data, kinds, value_range, received):
         expected = f"labels of the height and width of images for --augment={','.join(kinds)}"
         raise unexpected(expected, f"{received} with {others[0].shape[:2]}")
     if data.task == "reconstruction":
-        x, y, _ = samples.some(data.train, objectives.SAMPLES)
+        x, y, _ = samples.some(data.train, recognition.SAMPLES)
         if not np.array_equal(x, y):
             expected = f"labels that are the images for --augment={','.join(kinds)}"
             raise unexpected(expected, f"{received} with others")

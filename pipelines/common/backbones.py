@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from pipelines.common.errors import invalid_flag
-from pipelines.common.flags import CUSTOM_OBJECTS, Flag
+from pipelines.common.flags import CUSTOM_OBJECTS, TRUST_CODE, Flag
 from pipelines.common.models import (
     KERAS_FILES,
     import_custom_objects,
@@ -27,7 +27,7 @@ BACKBONE = Flag(
 SEQUENCE_LENGTH = Flag(
     "sequence_length", int, 128, "Tokens of a text that are read, at most.", at_least=4
 )
-BACKBONE_FLAGS = (BACKBONE, CUSTOM_OBJECTS, SEQUENCE_LENGTH)
+BACKBONE_FLAGS = (BACKBONE, CUSTOM_OBJECTS, TRUST_CODE, SEQUENCE_LENGTH)
 
 _TOKENIZER = "tokenizer"
 
@@ -46,7 +46,8 @@ def open_backbone(settings, folder, *, is_text):
         if is_text and not (folder / _TOKENIZER).exists():
             folder.write(_TOKENIZER, lambda path: _save_preprocessor(preprocessor, model, path))
         folder.write("backbone.keras", model)
-    model = load_model(folder / "backbone.keras", "backbone", custom_objects)
+    trust = settings.trust_code
+    model = load_model(folder / "backbone.keras", "backbone", custom_objects, trust_code=trust)
     return model, load_preprocessor(folder) if is_text else None
 
 
@@ -68,7 +69,8 @@ def _load(settings, is_text, custom_objects):
     """Returns what --backbone names: a model, and for texts a preprocessor."""
     if is_model_of_arrays(settings.backbone):
         path = os.path.expanduser(settings.backbone)
-        return load_model(path, "backbone", custom_objects), None
+        trust = settings.trust_code
+        return load_model(path, "backbone", custom_objects, trust_code=trust), None
     models = _keras_hub().models
     preset = os.path.expanduser(settings.backbone)
     preprocessor = None

@@ -23,7 +23,7 @@ from pipelines.common import (
 )
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.models import input_shape
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from tfpeft.core.arguments import InputError, unexpected
 
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar100")

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.common import samples
 from tfpeft.core.arrays import to_numpy
+from tfpeft.core.graph import output_names
 from tfpeft.evaluation.subjects import FileSubject, KerasSubject
 from tfpeft.reports.samples import small_mask, small_sample
 
@@ -32,7 +33,8 @@ def find(teacher, file, split, tasks, kinds, names=(), *, signature=None, title=
     x, y, _ = samples.some(split, _COMPARED)
     rows = np.linspace(0, len(texts) - 1, min(len(texts), _COMPARED)).astype(int) if texts else ()
     shown_x = np.asarray([texts[i] for i in rows]) if texts else x
-    subjects = KerasSubject(teacher), FileSubject(file, signature)
+    listed = output_names(teacher)
+    subjects = KerasSubject(teacher, listed), FileSubject(file, signature, listed)
     groups, arrays = [], {}
     comparisons = {}
     count = len(keras.tree.flatten(x)[0])

@@ -263,15 +263,15 @@ LOSS = Flag(
     "loss",
     str,
     None,
-    "A loss of Keras by name, such as mae. By default that of --model, or of the task; of classes "
-    "always the cross-entropy of the outputs.",
+    "A loss of Keras by name, such as mae. By default the one that --model was compiled with, or "
+    "that of the task.",
 )
 METRICS = Flag(
     "metrics",
     list,
     (),
     "Metrics of Keras by name that training and the report show beside those of the task. By "
-    "default those that --model of one output was compiled with, but of classes none.",
+    "default those that --model of one output was compiled with.",
 )
 MONITOR = Flag(
     "monitor",
@@ -293,9 +293,17 @@ CUSTOM_OBJECTS = Flag(
     "custom_objects",
     str,
     None,
-    "Module, or .py file, that defines the classes which --model or --backbone needs.",
+    "Module, or .py file, that defines the classes and functions which --model or --backbone "
+    "needs: layers, losses, metrics, and what Lambda layers call.",
 )
-MODEL_FLAGS = (MODEL, CUSTOM_OBJECTS, ALLOW_CHANCE)
+TRUST_CODE = Flag(
+    "trust_code",
+    bool,
+    False,
+    "Whether code in the files of models runs, as of Lambda layers. Only for files that you trust; "
+    "a run that resumes needs it again.",
+)
+MODEL_FLAGS = (MODEL, CUSTOM_OBJECTS, TRUST_CODE, ALLOW_CHANCE)
 
 EPOCHS = Flag("epochs", int, 30, "Epochs of each stage that trains.", at_least=1)
 BATCH_SIZE = Flag("batch_size", int, 32, "Samples of a training step.", at_least=1)

@@ -7,6 +7,7 @@ import time
 import keras
 
 from pipelines.common import workers
+from pipelines.common.compilation import KEPT
 from pipelines.common.errors import invalid_flag
 from tfpeft.core import model_files, weight_files
 from tfpeft.core.arguments import InputError, unexpected
@@ -17,15 +18,16 @@ from tfpeft.export.tflite_file import TFLiteFile
 RECORD = "run.json"
 # How models in the folder are given data; before 0.2.0 pixels were divided by 255.
 _CONVENTION = {"pixels": "as stored"}
-_KEPT = "stages"
-# Where the folder is, how strict its reader is, and which devices the report is about, does not
-# change the files that stages write.
+_STAGES = "stages"
+# Where the folder is, how strict its reader is, whether code of files runs, and which devices the
+# report is about, does not change the files that stages write.
 _NOT_RECORDED = (
     "output_dir",
     "name",
     "max_accuracy_drop",
     "max_metric_loss",
     "allow_chance",
+    "trust_code",
     "target",
 )
 
@@ -64,14 +66,14 @@ class RunFolder(ResumableFolder):
         convention = _CONVENTION if named_after == "dataset" else {}
         if self.progress is None:
             self.save(**convention)
-        elif {key: self.progress[key] for key in self.progress if key != _KEPT} != convention:
+        elif {key: self.progress[key] for key in self.progress if key != _STAGES} != convention:
             self.close()
             raise self._unusable("of a version that scaled pixels: remove it, or name another")
 
     @property
     def kept(self):
         """{stage: {fact: value}} of `timed`, also of earlier processes."""
-        kept = self.progress.get(_KEPT)
+        kept = self.progress.get(_STAGES)
         return kept if mismatch(kept, {str: {str: object}}) is None else {}
 
     @contextlib.contextmanager
@@ -85,12 +87,12 @@ class RunFolder(ResumableFolder):
         started = time.monotonic()
         yield
         kept = {"seconds": time.monotonic() - started, **(facts or {})}
-        self.save(**{**self.progress, _KEPT: {**self.kept, stage: kept}})
+        self.save(**{**self.progress, _STAGES: {**self.kept, stage: kept}})
 
     def _open(self, progress):
         """Also removes the record of a run that ended before its first stage did."""
-        if self.names() == {RECORD}:
-            remove(self / RECORD)
+        if self.names() <= {RECORD, KEPT}:
+            self.discard(self.names())
         super()._open(progress)
 
     def _may_change(self, setting):

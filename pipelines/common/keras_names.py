@@ -81,14 +81,27 @@ class Named:
             raise unexpected(f"a name that needs no arguments, and not {name}", error) from error
         if not self.from_logits:
             return found
-        kind = getattr(found, "__name__", type(found).__name__)
-        kind = kind if kind[0].isupper() else "".join(map(str.capitalize, kind.split("_")))
-        cls = getattr(family, kind, None)
-        names = {} if cls is None else inspect.signature(cls).parameters
         own = {"name": name} if family is keras.metrics else {}
-        if "from_logits" in names:
+        cls = class_of(found, family)
+        if takes(cls, "from_logits"):
             return cls(from_logits=True, **own)
-        return cls(**{_THRESHOLDS[kind]: 0.0}, **own) if kind in _THRESHOLDS else found
+        threshold = _THRESHOLDS.get(getattr(cls, "__name__", None))
+        return found if threshold is None else cls(**{threshold: 0.0}, **own)
+
+
+def class_of(found, family):
+    """Returns the class of a loss or metric, or of its function, in `keras.losses` or `.metrics`.
+
+    None if Keras has none.
+    """
+    kind = getattr(found, "__name__", type(found).__name__)
+    kind = kind if kind[0].isupper() else "".join(map(str.capitalize, kind.split("_")))
+    return getattr(family, kind, None)
+
+
+def takes(cls, argument):
+    """Whether a class, or None, is made with an argument of this name."""
+    return cls is not None and argument in inspect.signature(cls).parameters
 
 
 def fitting(by_output):

@@ -51,9 +51,13 @@ def of_run(settings, folder, stages, flags, data, objective, measured):
         kept["layers"] = of_layers(models[0], models[-1])
     arrays = {}
     with optional("samples"):
-        kinds = {None: objective.outputs} if objective.outputs is not None else objective.kinds
         kept["disagreements"], arrays = disagreements.find(
-            models[0], TFLiteFile(file), data.test, objective.task, kinds, data.names
+            models[0],
+            TFLiteFile(file),
+            data.test,
+            objective.task,
+            objective.kinds,
+            data.names,
         )
     return kept, arrays
 

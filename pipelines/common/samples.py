@@ -38,6 +38,8 @@ class Stream:
         change: A function of the inputs of a batch; None for none.
         augmentation: A function (seed) -> function of a batch (x, y, ...), for batches that are
             trained on, before `change`; None for none.
+        is_unlabelled: Whether the second part of a sample stands for labels that the data does
+            not have, beside sample weights.
     """
 
     source: tf.data.Dataset
@@ -45,6 +47,12 @@ class Stream:
     load: typing.Callable | None = None
     change: typing.Callable | None = None
     augmentation: typing.Callable | None = None
+    is_unlabelled: bool = False
+
+    @property
+    def has_labels(self):
+        """Whether the data has labels."""
+        return len(self.spec) > 1 and not self.is_unlabelled
 
     @property
     def varies(self):
@@ -112,9 +120,13 @@ class Stream:
 
 
 def stream_of(arrays):
-    """Returns arrays (x,), (x, y) or (x, y, sample_weight) as a `Stream`."""
+    """Returns arrays (x,), (x, y) or (x, y, sample_weight) as a `Stream`; y may be None."""
     parts = tuple(part for part in arrays if part is not None)
-    return Stream(tf.data.Dataset.from_tensor_slices(parts), count(arrays))
+    stream = Stream(tf.data.Dataset.from_tensor_slices(parts), count(arrays))
+    if len(arrays) > 2 and arrays[1] is None and arrays[2] is not None:
+        stream = stream.mapped(lambda x, weight: (x, x, weight))
+        return dataclasses.replace(stream, is_unlabelled=True)
+    return stream
 
 
 def sample_bytes(spec):
@@ -152,6 +164,13 @@ def first_inputs(split, limit=None):
     if isinstance(split, Stream) and limit is not None:
         return some(split, limit).x
     return as_keras_takes(read(as_data(split)).inputs(limit))
+
+
+def text_inputs(split):
+    """Returns the names of the inputs that are texts; "x" for one without a name."""
+    x = split.spec[0] if isinstance(split, Stream) else split[0]
+    named = x if isinstance(x, dict) else {"x": x}
+    return [name for name, leaf in named.items() if leaf.dtype == tf.string]
 
 
 def first(x, limit):

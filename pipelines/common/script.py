@@ -14,7 +14,7 @@ from absl import logging
 
 from pipelines.common import help as help_texts
 from pipelines.common import stopping, workers
-from pipelines.common.errors import unread_flag
+from pipelines.common.errors import streamed_samples, unread_flag
 from pipelines.common.flags import DEBUG, settings_of
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
@@ -101,7 +101,9 @@ class Script:
         settings, files = self.parse(arguments)
         if not self.trains and workers.is_no_chief():
             return 0
-        with input_errors(), workers.together() if self.trains else contextlib.nullcontext():
+        together = workers.together() if self.trains else contextlib.nullcontext()
+        dataset = f"--dataset={getattr(settings, 'dataset', None)}"
+        with streamed_samples(dataset), input_errors(), together:
             return self.main(settings, files) if self.takes_files else self.main(settings)
 
     def parse(self, arguments):

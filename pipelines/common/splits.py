@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import arrays, objectives, samples, streams
+from pipelines.common import arrays, objectives, recognition, samples, streams
 from pipelines.common.labels import class_numbers, shortened
 from pipelines.common.models import input_shape
-from pipelines.common.objectives import CLASSES, Request
+from pipelines.common.recognition import CLASSES
+from pipelines.common.request import Request
 from pipelines.common.samples import Stream
 from tfpeft.core.arguments import InputError, unexpected
 
@@ -31,8 +32,9 @@ class Data:
         classes: How many classes there are; None where a sample has no class.
         names: Names of classes, or of labels, in the order of their numbers; by default numbers.
         kind: What the labels were, in words.
+        in_column: Whether labels of one class per sample had the shape (samples, 1).
         task: A name of `tfpeft.evaluation.tasks.TASKS`, or {name of an output: name of a task}.
-        request: The `objectives.Request` of the run.
+        request: The `Request` of the run.
         table: The `tables.Table` that made inputs of columns of a CSV file; None of other data.
     """
 
@@ -42,6 +44,7 @@ class Data:
     classes: int | None = None
     names: tuple = ()
     kind: str = "class numbers"
+    in_column: bool = False
     task: str | dict = "classification"
     request: Request = Request()
     table: typing.Any = None
@@ -133,7 +136,7 @@ def checked(pairs, received, names=None, *, model=None, request=None, model_name
         received: What an error names.
         names: Names of the classes, or of the labels, in their order; None for what labels say.
         model: The model that is given, a Keras model or a `TFLiteFile`, or None.
-        request: The `objectives.Request`; None for one without wishes.
+        request: The `Request`; None for one without wishes.
         model_name: What an error names for the model.
     """
     request, types = request or Request(), arrays.types_of(model)
@@ -148,11 +151,13 @@ def checked(pairs, received, names=None, *, model=None, request=None, model_name
     if are_streams:
         parts = streams.readable(parts, received, types)
     _check_shapes(parts, received)
-    some = samples.some(parts["train"], objectives.SAMPLES)
+    some = samples.some(parts["train"], recognition.SAMPLES)
     shape = None if model is None else input_shape(model)
     some = some._replace(x=_in_shape(some.x, shape, model_name, received))
-    task = objectives.task_of(some, model, request, received, model_name)
-    is_class = task in objectives.CLASSES if isinstance(task, str) else False
+    if not _has_labels(parts["train"]):
+        some = some._replace(y=None)
+    task = recognition.task_of(some, model, request, received, model_name)
+    is_class = task in recognition.CLASSES if isinstance(task, str) else False
     if task != "reconstruction" and not _has_labels(parts["train"]):
         raise unexpected(f"samples (x, y) with labels for {task}", f"{received} without labels")
     if are_streams:
@@ -184,7 +189,7 @@ def _check_labelled(parts, received):
 
 
 def _has_labels(part):
-    return len(part.spec) > 1 if isinstance(part, Stream) else part[1] is not None
+    return part.has_labels if isinstance(part, Stream) else part[1] is not None
 
 
 def _check_shapes(parts, received):
@@ -207,7 +212,8 @@ def _of_classes(parts, names, received):
     if len(names) < 2:
         raise unexpected("at least 2 classes", f"{received} with one")
     parts = {split: (part[0], y[split], *part[2:]) for split, part in parts.items()}
-    return parts, {"classes": len(names), "names": names, "kind": kind}
+    in_column = np.shape(labels["train"])[1:] == (1,)
+    return parts, {"classes": len(names), "names": names, "kind": kind, "in_column": in_column}
 
 
 def divided(parts, *, is_class, received):

@@ -95,16 +95,21 @@ def labelled(parts, task, names, received, model):
         received: What an error names.
         model: The model that is given, or None.
     """
-    if len(parts["train"].spec) == 1:
-        parts = {split: stream.mapped(lambda x: (x, x)) for split, stream in parts.items()}
+    if not parts["train"].has_labels:
+        parts = {split: stream.mapped(_with_inputs_as_labels) for split, stream in parts.items()}
     if task in ("classification", "binary"):
         return _of_classes(parts, names, received, _units(model))
     changed = {}
     for split, stream in parts.items():
         where = f"{received}, {split} data"
         changed[split] = stream.mapped(functools.partial(_numbers, task=task, received=where))
+    first = some(changed["train"], _FIRST).y
+    is_one_hot = arrays.one_hot_of(first)
+    by_position = functools.partial(_weighted, task=task, is_one_hot=is_one_hot)
+    changed = {split: stream.mapped(by_position) for split, stream in changed.items()}
     if task == "segmentation":
-        count = len(names or ()) or _units(model) or _counted_classes(changed["train"])
+        count = len(names or ()) or _units(model)
+        count = count or _counted_classes(changed["train"], is_one_hot)
         changed = {
             split: stream.mapped(
                 functools.partial(_in_range, count=count, received=f"{received}, {split} data")
@@ -113,7 +118,7 @@ def labelled(parts, task, names, received, model):
         }
         labels = {"classes": count, "kind": "class numbers", "names": tuple(names or ())}
         return changed, labels
-    return changed, arrays.labels_of(some(changed["train"], _FIRST).y, task, names, received)
+    return changed, arrays.labels_of(first, task, names, received)
 
 
 def _units(model):
@@ -135,8 +140,18 @@ def _numbers(x, y, *weights, task, received):
     return x, arrays.named(converted, y, received), *weights
 
 
-def _counted_classes(stream):
+def _with_inputs_as_labels(x, *others):
+    return x, x, *others[1:]
+
+
+def _weighted(x, y, *weights, task, is_one_hot):
+    return x, y, *(arrays.weights_by_position(y, each, task, is_one_hot) for each in weights)
+
+
+def _counted_classes(stream, is_one_hot):
     """Returns how many classes positions have, of all labels of a stream."""
+    if is_one_hot:
+        return stream.spec[1].shape[-1]
     most = max(int(np.max(batch.y)) for batch in read(stream.batches()).batches())
     return max(2, most + 1)
 
@@ -181,7 +196,8 @@ def _of_classes(parts, names, received, units):
         split: stream.mapped(functools.partial(_encoded, encode, f"{received}, {split} data"))
         for split, stream in parts.items()
     }
-    return changed, {"classes": len(names), "names": tuple(names), "kind": kind}
+    found = {"classes": len(names), "names": tuple(names), "kind": kind}
+    return changed, {**found, "in_column": y.shape == (1,)}
 
 
 def _keys(names, dtype):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.common import csv_files, objectives, splits
+from pipelines.common import classifiers, csv_files, recognition, splits
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.json_files import read_json
 
@@ -151,7 +151,7 @@ def read(reference, received, *, model=None, request=None):
         received: What an error names.
         model: The model that is given, or None. If its inputs have the names of columns, x are
             these columns.
-        request: The `objectives.Request`, or None.
+        request: The `request.Request`, or None.
     """
     columns, lines = csv_files.read(reference.path, received)
     labels = csv_files.label_columns(reference.labels, columns)
@@ -164,8 +164,7 @@ def read(reference, received, *, model=None, request=None):
     csv_files.check_filled([columns[name] for name in labels], lines, "a label", received)
     y = _labels({name: columns[name] for name in labels}, received)
     table = _table(columns, labels, _input_names(model), received)
-    task = request.task if request else None
-    is_class = (task or _task(y)) in objectives.CLASSES
+    is_class = _task(y, request) in recognition.CLASSES
     rows = _divided(y, is_class, received)
     train = {name: [columns[name][row] for row in rows["train"]] for name in table.numbers}
     medians = {name: _median(cells) for name, cells in train.items()}
@@ -253,7 +252,12 @@ def _labels(columns, received):
     return np.stack([y for y, _ in parsed.values()], axis=1).astype("float32")
 
 
-def _task(y):
+def _task(y, request):
+    """Returns the task of labels, unless a flag or the loss of the model says it."""
+    if request is not None and request.task is not None:
+        return request.task
+    if request is not None and classifiers.is_of_numbers(request.loss_name):
+        return "regression"
     if y.dtype.kind == "U":
         return "classification"
     is_class = y.ndim == 1 and np.all(y == np.floor(y))

@@ -74,11 +74,12 @@ def check(settings, tasks):
         )
     if "sequence_length" in settings.given and not is_text:
         raise unread_flag("sequence_length", "a run on arrays (.npz)")
-    if "custom_objects" in settings.given and not is_file:
-        raise InputError(
-            "Received --custom_objects, which only a .keras or .h5 file reads. "
-            f"Received: --backbone={settings.backbone}"
-        )
+    for name in ("custom_objects", "trust_code"):
+        if name in settings.given and not is_file:
+            raise InputError(
+                f"Received --{name}, which only a .keras or .h5 file reads. "
+                f"Received: --backbone={settings.backbone}"
+            )
     return is_text
 
 

@@ -9,10 +9,14 @@ import tensorflow as tf
 
 import tfpeft
 from pipelines.common import samples, workers
+from pipelines.common.errors import invalid_flag
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
 from tfpeft.core.model_files import not_finite
+from tfpeft.core.monitor import metric_mode
 from tfpeft.sparsity.gradients import NonFiniteGradientsError
+
+_FIRST = 32  # samples that show which metrics there are
 
 
 def seed_everything(seed):
@@ -47,6 +51,10 @@ def fit(settings, model, data, objective, *, train=None, sparsify=None, first_st
     decay = keras.optimizers.schedules.CosineDecay
     optimizer = keras.optimizers.Adam(decay(settings.learning_rate, total_steps(settings, data)))
     objective.compile(model, sparsify(optimizer) if sparsify else optimizer)
+    if data.request.monitor is not None:
+        x, y, weight = samples.some(data.validation, _FIRST)
+        values = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+        check_monitor(objective, values, model)
     best = tfpeft.KeepBest(objective.monitor, mode=objective.mode, first_step=first_step)
     with _gradients_checked(settings):
         model.fit(
@@ -62,6 +70,24 @@ def fit(settings, model, data, objective, *, train=None, sparsify=None, first_st
             ],
             verbose=verbosity(),
         )
+
+
+def check_monitor(objective, values, model):
+    """Raises unless --monitor is a metric of which it is known whether more is better.
+
+    Args:
+        objective: The `Objective`.
+        values: {metric: value} of the model.
+        model: The compiled model.
+    """
+    name = objective.monitor.removeprefix("val_")
+    if name not in values:
+        raise invalid_flag("monitor", f"one of {', '.join(values)}", name)
+    try:
+        metric_mode(name, mode=objective.mode, model=model)
+    except InputError as error:
+        expected = "a metric of Keras, of which it is known whether more is better"
+        raise invalid_flag("monitor", expected, name) from error
 
 
 class RaiseOnNaN(keras.callbacks.Callback):

@@ -17,7 +17,7 @@ from pipelines.common import (
     samples,
     training,
 )
-from pipelines.common.compilation import compilation_of
+from pipelines.common.compilation import compilation_of_run
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
@@ -29,6 +29,8 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
+from pipelines.common.recognition import CLASSES
+from pipelines.common.request import request_of
 from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize_aware, teacher
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError, unexpected
@@ -214,21 +216,25 @@ def run_stages(settings, folder, names):
     """Runs the stages whose files are not there, and writes the report."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
 
+    def load_file(path):
+        trust = settings.trust_code
+        return models.load_model(path, "model", custom_objects, trust_code=trust)
+
     def load(name):
-        return models.load_model(folder / f"{name}.keras", custom_objects=custom_objects)
+        return load_file(folder / f"{name}.keras")
 
     model = None
     if folder.has(teacher.STAGE.file):
         model = load(teacher.STAGE.name)
     elif settings.model is not None:
-        model = models.load_model(settings.model, "model", custom_objects)
+        model = load_file(settings.model)
     compilation = None
     if settings.model is not None:
-        compilation = compilation_of(settings.model, custom_objects)
-    request = objectives.request_of(settings, compilation)
+        compilation = compilation_of_run(folder, settings.model, custom_objects)
+    request = request_of(settings, compilation)
     data = datasets.load_given(settings, model, request)
     print(data, flush=True)
-    if settings.max_accuracy_drop is not None and data.task not in objectives.CLASSES:
+    if settings.max_accuracy_drop is not None and data.task not in CLASSES:
         raise unexpected("--max_metric_loss for tasks without accuracy", "--max_accuracy_drop")
     if model is not None and settings.model is not None:
         data = check_model(settings, model, data, names)
@@ -292,6 +298,13 @@ def check_model(settings, model, data, names):
             "a plain model, of which `strip_quantization` makes one, or the stage quantize alone",
             f"{received}, which is quantise-aware",
         )
+    texts = samples.text_inputs(data.train)
+    if texts:
+        expected = (
+            "a model of numbers, as a .tflite file reads no texts; `tfpeft.export_saved_model` "
+            "writes a model of texts"
+        )
+        raise unexpected(expected, f"{received} with texts in {', '.join(texts)}")
     data, objective = data.for_model(model)
     if objective.outputs is not None and settings.loss is None:
         classifiers.check_loss(settings.model, objective.outputs, received)
@@ -328,7 +341,7 @@ def write_report(folder, comparison, facts, arrays=None):
         "quantise-aware model those of its integer file. Latency is of this machine "
         f"({reports.machine()}): one sample, one thread, all files in turn."
     )
-    is_class = facts["task"] in objectives.CLASSES if isinstance(facts["task"], str) else False
+    is_class = facts["task"] in CLASSES if isinstance(facts["task"], str) else False
     metric = "accuracy" if is_class else next(iter(result["metrics"]), None)
     image = "accuracy_size.png" if is_class else "metric_size.png"
     plot = f"![{metric} against size]({image})"
@@ -340,7 +353,7 @@ def write_report(folder, comparison, facts, arrays=None):
 
 def _accuracy_drop(first, last, task):
     """Returns the points of accuracy that the file lost; None of tasks without accuracy."""
-    if task not in objectives.CLASSES:
+    if task not in CLASSES:
         return None
     return 100 * (first["accuracy"] - last["accuracy"])
 

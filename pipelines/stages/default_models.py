@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from pipelines.common import objectives, samples
+from pipelines.common import recognition, samples
 from tfpeft.core.arguments import unexpected
 
 _SAMPLES = 10_000  # whose mean and variance normalise inputs and numbers to predict
@@ -32,7 +32,9 @@ def default_model(data):
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[-1] > 4:
         expected = "images with channels last, (height, width, channels), without --model"
         raise unexpected(expected, f"--dataset with {x.shape[1:]}")
-    if data.task == "segmentation":
+    if x.ndim == 3 and np.ndim(y) == 4:  # grey images, of which each pixel has numbers
+        x = x[..., None]
+    if data.task == "segmentation" or (data.task == "regression" and _has_positions(x, y)):
         return _of_positions(data, x, y)
     if data.task == "reconstruction":
         return _auto_encoder(x)
@@ -69,20 +71,30 @@ def _head(data, y, hidden):
     """Returns the outputs of a task for one vector per sample."""
     hidden = keras.layers.Dense(256, activation="relu")(hidden)
     hidden = keras.layers.Dropout(0.4)(hidden)
-    if data.task in objectives.CLASSES:
+    if data.task in recognition.CLASSES:
         return keras.layers.Dense(data.classes)(hidden)
     if data.task == "multi_label":
         return keras.layers.Dense(data.classes, activation="sigmoid")(hidden)
-    y = np.asarray(y, "float32").reshape(len(y), -1)
+    numbers = np.asarray(y, "float32").reshape(len(y), -1)
+    outputs = _in_unit_of(keras.layers.Dense(numbers.shape[1])(hidden), numbers)
+    return outputs if y.ndim < 3 else keras.layers.Reshape(y.shape[1:])(outputs)
+
+
+def _in_unit_of(outputs, y):
+    """Returns numbers around 0, as those of a new layer are, in the unit of the labels."""
+    y = np.asarray(y, "float64").reshape(-1, y.shape[-1])
     scale = np.where(y.std(axis=0) > 0, y.std(axis=0), 1.0)
-    outputs = keras.layers.Dense(y.shape[1])(hidden)
-    # Numbers around 0, as those of a new layer are, become numbers in the unit of the labels.
     return keras.layers.Rescaling(scale.tolist(), y.mean(axis=0).tolist())(outputs)
 
 
+def _has_positions(x, y):
+    """Whether each position of images or sequences has labels of its own."""
+    return x.ndim in (3, 4) and y.ndim > 2 and y.shape[1 : x.ndim - 1] == x.shape[1:-1]
+
+
 def _of_positions(data, x, y):
-    """Returns a model with an output for each position of images or sequences."""
-    if x.ndim not in (3, 4) or y.shape[1 : x.ndim - 1] != x.shape[1:-1]:
+    """Returns a model with outputs for each position of images or sequences."""
+    if not _has_positions(x, y):
         expected = "images, or sequences (positions, numbers), with a label per position"
         raise unexpected(f"{expected}, without --model", f"inputs of {x.shape[1:]}")
     inputs = keras.Input(x.shape[1:])
@@ -90,7 +102,11 @@ def _of_positions(data, x, y):
     for filters, dropout in _FILTERS:
         hidden = keras.layers.Dropout(dropout)(_convolution(hidden, filters))
     kind = keras.layers.Conv1D if x.ndim == 3 else keras.layers.Conv2D
-    return keras.Model(inputs, kind(data.classes, 1)(hidden), name="teacher")
+    if data.task == "segmentation":
+        return keras.Model(inputs, kind(data.classes, 1)(hidden), name="teacher")
+    numbers = y.reshape(*y.shape[: x.ndim - 1], -1)  # of a position, in its last axis
+    outputs = _in_unit_of(kind(numbers.shape[-1], 1)(hidden), numbers)
+    return keras.Model(inputs, keras.layers.Reshape(y.shape[1:])(outputs), name="teacher")
 
 
 def _auto_encoder(x):

@@ -149,7 +149,9 @@ def make_student(settings, inputs):
     """Returns what --student names: a file, a function, or a width of the teacher."""
     value = settings.student
     if models.is_model(value):
-        student = models.load_model(value, "student", inputs.custom_objects)
+        student = models.load_model(
+            value, "student", inputs.custom_objects, trust_code=settings.trust_code
+        )
         received = f"--student={value}"
         objective = objectives.of(inputs.data, student, received)
         if objective.outputs is not None:
@@ -159,7 +161,7 @@ def make_student(settings, inputs):
         model = models.call_function(value, "student")
         if not isinstance(model, keras.Model):
             raise unexpected(f"--student={value} to return a keras.Model", repr(model))
-        return model
+        return models.with_named_outputs(model)
     try:
         return tfpeft.scale_width(inputs.model, _width(value))
     except ValueError as error:  # a width that a layer cannot have is an error of Keras
@@ -232,7 +234,8 @@ def _from_logits(settings, role, model, data):
 def _load_teacher(settings, inputs, path):
     """Returns the model of --teacher, whose outputs must be those of the data."""
     received = f"--teacher={path}"
-    teacher = models.load_teacher(path, inputs.custom_objects)
+    trust = settings.trust_code
+    teacher = models.load_teacher(path, inputs.custom_objects, trust_code=trust)
     objective = objectives.of(inputs.data, teacher, received)
     outputs = objective.outputs
     if outputs is not None and outputs.classes != inputs.data.classes:

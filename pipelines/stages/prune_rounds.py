@@ -13,7 +13,7 @@ ITERATIVE = Flag(
     bool,
     False,
     "Prune in rounds, with --epochs_per_step epochs after each, until --final_sparsity is reached "
-    "or validation accuracy falls by more than --tolerance. Learns from labels only.",
+    "or the metric of validation data is worse by more than --tolerance. Learns from labels only.",
 )
 FLAGS = (
     Flag("step", float, 0.1, "Fraction of all weights that a round prunes.", above=0, at_most=1),
@@ -21,9 +21,10 @@ FLAGS = (
         "tolerance",
         float,
         0.01,
-        "Validation accuracy that may be lost, as a fraction.",
+        "By how much the monitored metric of validation data may be worse than before the first "
+        "round, in the unit of the metric: 0.01 is a point of accuracy, from 90% to 89%, and of an "
+        "error in metres a centimetre.",
         at_least=0,
-        at_most=1,
     ),
     Flag("epochs_per_step", int, 1, "Epochs after each round.", at_least=1),
     Flag(

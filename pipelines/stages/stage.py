@@ -19,7 +19,7 @@ class Inputs:
         model: The result of the stage before; for the first stage, what --model names, or None.
         teacher: The model that an earlier stage distilled `model` from, the first one of several;
             None without such a stage.
-        custom_objects: Name -> class of --custom_objects.
+        custom_objects: Name -> class or function of --custom_objects.
         facts: What the stage keeps for the report beside its file, values that JSON can hold.
     """
 

@@ -16,6 +16,7 @@ def run(settings, inputs):
     model, data = copy_model(inputs.model), inputs.data
     objective = objectives.of(data, model)
     before = _validated(settings, objective, model, data)
+    training.check_monitor(objective, before, model)
     kept = keeping.kept_of(model)
     training.fit(settings, model, data, objective, sparsify=kept.wrap if str(kept) else None)
     kept.check(model)

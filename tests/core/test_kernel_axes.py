@@ -92,6 +92,7 @@ class Custom(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=(2, 4, 4))
 
 
+@pytest.mark.as_users_run
 def test_variables_find_their_layers():
     attention = keras.layers.MultiHeadAttention(2, 4)
     attention.build((None, 3, 8), (None, 3, 8))

@@ -130,20 +130,37 @@ def test_several_outputs(exported):
             tfpeft.evaluate(model, data)
 
 
-def test_a_list_of_outputs_goes_by_position(tmp_path):
+def test_a_list_of_outputs_goes_by_names_and_by_position(tmp_path):
+    """The names are in another order in a dict; a second list model has names of its own."""
     inputs = keras.Input((8,))
     outputs = [
         keras.layers.Dense(3, name="kind")(inputs),
-        keras.layers.Dense(1, name="age")(inputs),
+        keras.layers.Dense(1, "sigmoid", name="age")(inputs),
     ]
     model = keras.Model(inputs, outputs)
-    model.compile(loss={"kind": "mse", "age": "mse"}, metrics={"age": ["mae"]})
+    model.compile(loss=["mse", "mse"], metrics=[[], ["mae"]])
     tfpeft.export_tflite(model, tmp_path / "m.tflite")
+    in_dict = keras.Model(inputs, {"age": outputs[1], "kind": outputs[0]})
+    other = keras.Model(
+        inputs, [keras.layers.Identity(name=n)(o) for n, o in zip("ba", outputs, strict=True)]
+    )
+    models = {"other": other, "file": tmp_path / "m.tflite", "dict": in_dict}
     y = [rng.normal(size=(60, 3)), rng.integers(0, 2, 60)]
-    compared = tfpeft.compare({"model": model, "file": tmp_path / "m.tflite"}, (X, y))
-    for row in compared.rows.values():
-        assert row.task == {0: "regression", 1: "regression"}
-        assert row.metrics["1/mae"] == pytest.approx(compared["model"].metrics["1/mae"], rel=1e-4)
+    named, weight = {"age": y[1], "kind": y[0]}, np.ones(60)
+    by_hand = np.abs(model.predict(X, verbose=0)[1][:, 0] - y[1]).mean()
+    for data, task in [
+        ((X, y), None),
+        ((X, named, {"age": weight, "kind": weight}), {0: "regression", "age": "binary"}),
+    ]:
+        compared = tfpeft.compare({"model": model, **models}, data, task=task)
+        for row in compared.rows.values():
+            assert row.task == {"kind": "regression", "age": "binary"}
+            assert row.metrics["age/mae"] == pytest.approx(by_hand, rel=1e-4)
+    alone = tfpeft.evaluate(tmp_path / "m.tflite", (X, y), metrics={1: ["mae"]})
+    assert alone.task == {0: "regression", 1: "binary"}
+    assert alone.metrics["1/mae"] == pytest.approx(by_hand, rel=1e-4)
+    with pytest.raises(tfpeft.InputError, match="labels of the outputs kind, age.*: kind, years"):
+        tfpeft.evaluate(model, (X, {"kind": y[0], "years": y[1]}))
 
 
 def test_a_shared_model_and_one_sample():

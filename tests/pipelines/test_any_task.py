@@ -1,10 +1,13 @@
 """Scripts on every task: from data to a .tflite file, with figures as scikit-learn has them."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from sklearn import metrics
 
+import tfpeft
 from pipelines import compress, evaluate, predict
 from tests.pipelines.scripts import call, read_report
 from tfpeft.export.tflite_file import TFLiteFile
@@ -87,18 +90,19 @@ def test_a_task_from_data_to_a_file(task, tmp_path, monkeypatch, capsys):
 
 
 def two_heads():
-    """A compiled model of two inputs and two outputs, and its data."""
+    """A compiled model of two inputs and two outputs in a list, and its data.
+
+    In a dict, which Keras sorts, the outputs have another order.
+    """
     inputs = {name: keras.Input((3,), name=name) for name in ("left", "right")}
     hidden = keras.layers.Dense(16, "relu")(keras.layers.Concatenate()(list(inputs.values())))
-    outputs = {
-        "kind": keras.layers.Dense(3, name="kind")(hidden),
-        "size": keras.layers.Dense(1, name="size")(hidden),
-    }
+    outputs = [
+        keras.layers.Dense(1, name="size")(hidden),
+        keras.layers.Dense(3, name="kind")(hidden),
+    ]
     model = keras.Model(inputs, outputs)
-    model.compile(
-        "adam",
-        {"kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"},
-    )
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", ["mse", crossentropy], loss_weights=[0.5, 2.0])
     x = numbers()
     x = {"left": x[:, :3], "right": x[:, 3:]}
     y = {"kind": x["left"].argmax(1), "size": x["right"].sum(1)}
@@ -112,9 +116,16 @@ def test_several_inputs_and_outputs_of_a_compiled_model(tmp_path, monkeypatch, c
     model.save("mine.keras")
     save("mine.npz", x, y)
     mine = ["--dataset=mine.npz", "--model=mine.keras"]
-    stages = ["--stages=prune_channels,quantize", "--max_macs=0.8"]
+    stages = ["--stages=tune,prune_channels,quantize", "--max_macs=0.8"]
     assert call(compress, *mine, *stages, "--max_metric_loss=1000", *QUICK[:2]) == 0
-    assert "classification of kind, regression of size" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "regression of size, classification of kind" in output
+    split = np.random.default_rng(0).permutation(300)[:30]  # of validation, as scripts take it
+    size, logits = model.predict({k: v[split] for k, v in x.items()}, verbose=0)
+    z = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    losses = (size[:, 0] - y["size"][split]) ** 2, -z[np.arange(30), y["kind"][split]]
+    before = 0.5 * losses[0].mean() + 2 * losses[1].mean()
+    assert f"Validation loss: {before:.4g} before" in output
     folder = tmp_path / "saved_models" / "mine-compress"
     report = read_report(folder)
     found = TFLiteFile(folder / "model.tflite").predict({k: v[-100:] for k, v in x.items()})
@@ -125,7 +136,13 @@ def test_several_inputs_and_outputs_of_a_compiled_model(tmp_path, monkeypatch, c
     row = report["rows"]["model.tflite"]["metrics"]
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert set(report["metrics"]) == set(expected)
-    assert call(evaluate, "--format=json", mine[0], "mine.keras", str(folder / "model.tflite")) == 0
+    tfpeft.export_tflite(model, "list.tflite")
+    files = ["mine.keras", str(folder / "model.tflite"), "list.tflite"]
+    capsys.readouterr()
+    assert call(evaluate, "--format=json", mine[0], *files) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["list.tflite"]["metrics"] == pytest.approx(rows["mine.keras"]["metrics"], rel=1e-4)
+    assert rows[files[1]]["metrics"]["size/rmse"] == pytest.approx(row["size/rmse"], rel=1e-4)
 
 
 def test_a_table_from_csv_to_predictions(tmp_path, monkeypatch, capsys):

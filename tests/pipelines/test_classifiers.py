@@ -9,10 +9,9 @@ import pytest
 import tfpeft
 from pipelines import compress, distill, evaluate, predict, prune, sparse_train
 from pipelines.common import classifiers, models
-from pipelines.common.classifiers import Outputs
 from tests.pipelines.scripts import call, read_report
 from tfpeft.core.arguments import InputError
-from tfpeft.evaluation.outputs import recognize_outputs
+from tfpeft.evaluation.outputs import Outputs, recognize_outputs
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -111,7 +110,8 @@ def test_the_loss_and_the_accuracy_are_those_of_numpy(units, activation):
         expected = -np.log(p[np.arange(len(y)), y]).mean()
     predictions = (z[:, 0] > 0) if units == 1 else z.argmax(1)
     outputs = classifiers.outputs_of(model, X)
-    model.compile(loss=outputs.loss(), metrics=[outputs.accuracy()])
+    task = TASKS["classification"]
+    model.compile(loss=task.loss(outputs), metrics=[task.training_metric(outputs)])
     measured = model.evaluate(X, y, verbose=0, return_dict=True)
     assert measured["loss"] == pytest.approx(expected, rel=1e-4)
     assert measured["accuracy"] == pytest.approx(np.mean(predictions == y))
@@ -180,6 +180,11 @@ def test_the_input_shape_of_models_and_files(tmp_path):
 LABELS = np.repeat([0, 1], [90, 10])
 
 
+def chance_of(predictions, y):
+    outputs = Outputs("softmax", 4)
+    return TASKS["classification"].is_better_than_chance(y, np.eye(4)[predictions], outputs)
+
+
 @pytest.mark.parametrize(
     ("predictions", "y", "is_better"),
     [
@@ -194,10 +199,10 @@ LABELS = np.repeat([0, 1], [90, 10])
     ],
 )
 def test_better_than_chance(predictions, y, is_better):
-    chance = classifiers.compare_with_chance(predictions, y)
+    chance = chance_of(predictions, y)
     assert chance.is_better == is_better
-    assert chance.accuracy == np.mean(predictions == y)
-    assert chance.majority == np.bincount(y).max() / len(y)
+    assert chance.value == pytest.approx(np.mean(predictions == y))
+    assert chance.constant == pytest.approx(np.bincount(y).max() / len(y))
 
 
 def test_the_margin_by_hand():
@@ -205,8 +210,8 @@ def test_the_margin_by_hand():
     y = np.arange(400) % 4
     for hits, is_better in ((117, False), (118, True)):
         predictions = np.where(np.arange(400) < hits, y, (y + 1) % 4)
-        chance = classifiers.compare_with_chance(predictions, y)
-        assert (chance.accuracy, chance.is_better) == (hits / 400, is_better)
+        chance = chance_of(predictions, y)
+        assert (chance.value, chance.is_better) == (pytest.approx(hits / 400), is_better)
 
 
 @pytest.fixture

@@ -441,6 +441,7 @@ def test_a_folder_with_other_files_is_an_error(main, tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.png"]
 
 
-def test_import_of_custom_objects_takes_keras_classes_only(plain):
-    assert list(models.import_custom_objects(str(plain / "plain.py"))) == ["Net"]
+def test_custom_objects_are_classes_of_keras_and_functions(plain):
+    found = models.import_custom_objects(str(plain / "plain.py"))
+    assert list(found) == ["Net", "functional", "sequential", "student"]
     assert models.import_custom_objects(None) == {}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipelines.common import datasets, returned
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from tfpeft.core.arguments import InputError
 
 

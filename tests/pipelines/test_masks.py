@@ -1,12 +1,22 @@
 """`--dataset` that names images with masks, and folders of images that are streamed."""
 
+import types
+
 import keras
 import numpy as np
 import PIL.Image
 import pytest
 
-from pipelines.common import datasets, image_folders, images, samples
-from pipelines.common.objectives import Request
+from pipelines.common import (
+    arrays,
+    datasets,
+    image_folders,
+    images,
+    samples,
+    splits,
+    training,
+)
+from pipelines.common.request import Request
 from pipelines.common.samples import Stream
 from tests.pipelines.test_image_folders import save_photos
 from tfpeft.core.arguments import InputError
@@ -55,6 +65,82 @@ def test_pixels_of_no_class_weigh_nothing(tmp_path):
     assert y.max() == 2
     np.testing.assert_array_equal(weight[:, 0], 0)
     np.testing.assert_array_equal(weight[:, 1:], 1)
+
+
+def mean_iou(y, outputs, weight, classes=3):
+    """The mean over classes of the weights of intersection and union."""
+    predictions, ious = outputs.argmax(-1), []
+    for number in range(classes):
+        is_label, is_predicted = y == number, predictions == number
+        union = weight[is_label | is_predicted].sum()
+        if union:
+            ious.append(weight[is_label & is_predicted].sum() / union)
+    return np.mean(ious)
+
+
+def fitted(data):
+    """Returns a model after an epoch on segmentation data, and the history of the epoch."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Dense(3)])
+    data, objective = data.for_model(model)
+    settings = types.SimpleNamespace(epochs=1, batch_size=8, learning_rate=0.01, seed=0)
+    training.fit(settings, model, data, objective)
+    assert objective.monitor == "val_mean_iou"
+    return model, model.history.history
+
+
+def segmented(weight):
+    """Samples whose classes are those of the largest input, and weights of them or their pixels."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4, 4, 2)).astype("float32")
+    return x, np.where(x.max(-1) > 0.5, x.argmax(-1), 2), weight(x, rng)
+
+
+@pytest.mark.parametrize("kind", ["void pixels", "one per sample", "one per sample, streamed"])
+def test_the_metric_of_training_counts_weights(kind):
+    if kind == "void pixels":
+        x, y, weight = segmented(lambda x, rng: (x[..., 0] > 0).astype("float32"))
+        by_position = weight
+    else:
+        x, y, weight = segmented(lambda x, rng: rng.random(len(x)).astype("float32"))
+        by_position = np.broadcast_to(weight[:, None, None], y.shape)
+    parts = {"train": (x, y, weight), "validation": (x, y, weight), "test": (x, y, weight)}
+    if "streamed" in kind:
+        parts = {split: samples.stream_of(part) for split, part in parts.items()}
+    data = splits.checked(parts, "mine", request=Request(task="segmentation"))
+    assert (data.task, data.classes) == ("segmentation", 3)
+    model, history = fitted(data)
+    outputs = model.predict(x, verbose=0)
+    weighted = mean_iou(y, outputs, by_position)
+    assert history["val_mean_iou"] == [pytest.approx(weighted, rel=1e-5)]
+    assert mean_iou(y, outputs, np.ones(y.shape)) != pytest.approx(weighted, rel=1e-2)
+
+
+def test_weights_of_several_outputs_are_those_of_each():
+    y = {"mask": np.zeros((5, 2, 3), int), "size": np.zeros(5)}
+    task = {"mask": "segmentation", "size": "regression"}
+    found = arrays.weights_by_position(y, np.arange(5.0), task, arrays.one_hot_of(y))
+    assert found["mask"].shape == (5, 2, 3)
+    np.testing.assert_array_equal(found["mask"][:, 1, 2], np.arange(5))
+    np.testing.assert_array_equal(found["size"], np.arange(5))
+
+
+def test_one_hot_masks_of_a_stream_say_how_many_classes_there_are():
+    x, y, _ = segmented(lambda x, rng: None)
+    stream = samples.stream_of((x, np.eye(4, dtype="float32")[y]))
+    data = splits.checked({"train": stream}, "mine")
+    assert (data.task, data.classes) == ("segmentation", 4)
+
+
+def test_weights_of_samples_without_labels_stay_weights():
+    x, _, weight = segmented(lambda x, rng: rng.random(len(x)))
+    stream = samples.stream_of((x, None, weight))
+    assert not stream.has_labels
+    data = splits.checked({"train": stream}, "mine")
+    assert data.task == "reconstruction"
+    batch = read(data.test.batches()).arrays()
+    np.testing.assert_array_equal(batch.y, batch.x)
+    np.testing.assert_allclose(batch.sample_weight, weight[::5])
 
 
 def test_masks_have_the_size_of_the_outputs(tmp_path):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from pipelines import predict
-from pipelines.common import arrays, augmentation, splits
-from pipelines.common.compilation import Compilation
+from pipelines.common import arrays, augmentation, models, splits
+from pipelines.common.compilation import Compilation, compilation_of
 from pipelines.common.keras_names import Named, fitting
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.stages import compression
 from tfpeft.core.arguments import InputError
 from tfpeft.core.json_files import mismatch
@@ -68,6 +68,21 @@ def test_a_loss_and_metrics_by_the_name_of_the_only_output():
     assert request.compiled_metrics() == ["mae"]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "weighted", "expected"),
+    [
+        (["mae"], None, ["mae"]),
+        (None, ["mae"], ["mae"]),
+        (["mae"], ["mse"], ["mae", "mse"]),
+        ({"a": ["mae"]}, {"a": "mse", "b": ["mse"]}, {"a": ["mae", "mse"], "b": ["mse"]}),
+        ([["mae"], []], [["mse"], ["mape"]], [["mae", "mse"], ["mape"]]),
+    ],
+)
+def test_weighted_metrics_of_a_compiled_model_are_metrics_too(metrics, weighted, expected):
+    config = {"loss": "mse", "metrics": metrics, "weighted_metrics": weighted}
+    assert Compilation(config).metrics() == expected
+
+
 def test_what_is_lost_of_a_metric_that_is_zero():
     def lost(teacher, file, task):
         name = TASKS[task].headline
@@ -118,12 +133,30 @@ def test_three_classes_are_not_binary():
         splits.checked({"train": (LOGITS, np.arange(30) % 3)}, "mine", request=request)
 
 
-def test_outputs_in_a_list_raise_before_training():
-    inputs = keras.Input((3,))
-    model = keras.Model(inputs, [keras.layers.Dense(1, name=name)(inputs) for name in "ab"])
+def test_outputs_of_one_name_raise_before_training():
+    inputs, layer = keras.Input((3,)), keras.layers.Dense(1, name="a")
+    model = models.with_named_outputs(keras.Model(inputs, [layer(inputs), layer(-inputs)]))
     y = {"a": LOGITS[:, 0], "b": LOGITS[:, 1]}
     with pytest.raises(InputError, match="outputs have names.*2 outputs in a list"):
         splits.checked({"train": (LOGITS, y)}, "mine", model=model)
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_what_is_compiled_in_lists_goes_by_the_names_of_outputs(tmp_path, ending):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, [keras.layers.Dense(1, name=name)(inputs) for name in "ba"])
+    metrics = [["mae"], []]
+    model.compile("sgd", ["mse", "mae"], loss_weights=[2, 1], metrics=metrics)
+    model.save(tmp_path / f"m.{ending}")
+    found = compilation_of(tmp_path / f"m.{ending}")
+    assert found.loss()["b"] is keras.losses.mean_squared_error
+    assert found.config["loss_weights"] == {"b": 2, "a": 1}
+    assert found.metrics() == {"b": ["mae"], "a": []}
+    named = models.load_model(tmp_path / f"m.{ending}")
+    of_list, of_dict = model(LOGITS), named(LOGITS)
+    assert named.output_names == ["a", "b"]
+    np.testing.assert_array_equal(of_dict["b"], of_list[0])
+    assert models.with_named_outputs(named) is named
 
 
 def test_pixels_without_a_class_do_not_count_as_chance():

@@ -12,6 +12,7 @@ import tfpeft
 from pipelines import compress
 from pipelines.common import folders, splits
 from pipelines.common.flags import Flag, settings_of
+from pipelines.common.request import Request
 from pipelines.stages import STAGES, compression, teacher
 from pipelines.stages.stage import Inputs, Stage
 from tests.pipelines.scripts import call, read_report
@@ -31,7 +32,9 @@ def data():
 def run_stage(data, tmp_path):
     """A function that runs a stage on a new model; returns its result and the run's folder."""
 
-    def run(stage, /, *, model=None, **given):
+    given_data = data
+
+    def run(stage, /, *, model=None, data=given_data, **given):
         stage = STAGES[stage]
         given = {"output_dir": str(tmp_path), "name": "run", "epochs": 4, **given}
         flags = [*compression.RUN_FLAGS, *stage.flags]
@@ -209,6 +212,45 @@ def test_the_default_model_reads_raw_pixels_and_no_channels_first(data):
     first = (np.zeros((4, 3, 8, 8)), np.arange(4))
     with pytest.raises(InputError, match=r"channels last.*--dataset with \(3, 8, 8\)"):
         teacher.default_model(splits.Data(first, first, first, classes=4))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "kind"),
+    [
+        ((6, 5, 3), (6, 5, 2), "Conv2D"),
+        ((6, 5), (6, 5, 2), "Conv2D"),
+        ((7, 3), (7, 2), "Conv1D"),
+        ((6, 5, 3), (2, 4), "Dense"),
+        ((3,), (4, 2, 2), "Dense"),
+    ],
+)
+def test_the_default_model_has_the_shape_of_numbers_to_predict(inputs, targets, kind):
+    rng = np.random.default_rng(0)
+    pair = rng.normal(size=(20, *inputs)), 50 + 3 * rng.normal(size=(20, *targets))
+    data = splits.checked({"train": pair}, "mine")
+    assert data.task == "regression"
+    model = teacher.default_model(data)
+    assert model.output_shape == (None, *targets)
+    assert any(type(layer).__name__ == kind for layer in model.layers)
+    data, objective = data.for_model(model)
+    objective.compile(model, "sgd")
+    found = model.evaluate(*data.train, verbose=0, return_dict=True)
+    assert found["rmse"] < 30  # numbers around 50, in their unit
+    outputs = model.predict(data.train[0], verbose=0)
+    assert found["rmse"] == pytest.approx(
+        np.sqrt(np.mean((outputs - data.train[1]) ** 2)), rel=1e-4
+    )
+
+
+def test_a_metric_to_monitor_is_checked_before_the_first_epoch(run_stage, data, capsys):
+    def monitored(name):
+        return dataclasses.replace(data, request=Request(monitor=name))
+
+    for stage in ("tune", "prune"):
+        with pytest.raises(InputError, match=r"--monitor, expected one of accuracy, loss\. .*=auc"):
+            run_stage(stage, data=monitored("auc"))
+    assert "Epoch" not in capsys.readouterr().out
+    run_stage("tune", data=monitored("loss"), epochs=1)
 
 
 def test_tuning_is_kept_only_where_it_is_better(run_stage, data, capsys):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfpeft
 from pipelines.common import datasets, samples, streams
-from pipelines.common.objectives import Request
+from pipelines.common.request import Request
 from pipelines.common.samples import Stream
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipelines import export
 from pipelines.common import datasets, tables
-from pipelines.common.objectives import Request
+from pipelines.common.compilation import Compilation
+from pipelines.common.request import Request
+from tests.pipelines.scripts import call
 from tfpeft.core.arguments import InputError
 
 ROWS = 60
@@ -113,7 +116,18 @@ def test_columns_are_inputs_of_a_model_that_names_them(tmp_path):
     assert "shape of texts" in str(data)
 
 
-def test_texts_for_a_model_that_reads_them(tmp_path):
+def test_whole_numbers_are_numbers_for_a_model_that_is_compiled_so(tmp_path):
+    cells = [str(100 * i) for i in range(ROWS)]
+    dataset = f"{save_table(tmp_path / 'a.csv', weight=cells)}:weight"
+    model = keras.Sequential([keras.Input((1,), name="size (cm)"), keras.layers.Dense(1)])
+    request = Request(compilation=Compilation({"loss": "mse"}))
+    data = datasets.load(dataset, model=model, request=request)
+    assert (data.task, data.train[1].dtype) == ("regression", "float32")
+    with pytest.raises(InputError, match="samples of every class.*; --task=regression predicts"):
+        datasets.load(dataset)
+
+
+def test_texts_for_a_model_that_reads_them(tmp_path, monkeypatch):
     layer = keras.layers.TextVectorization(vocabulary=["good", "bad"], output_mode="multi_hot")
     inputs = keras.Input((1,), dtype="string")
     model = keras.Model(inputs, keras.layers.Dense(2)(layer(inputs)))
@@ -125,6 +139,11 @@ def test_texts_for_a_model_that_reads_them(tmp_path):
     assert (x.dtype, tuple(x.shape), data.names) == (tf.string, (28, 1), ("no", "yes"))
     np.testing.assert_array_equal(np.char.startswith(x.numpy()[:, 0].astype(str), "good"), y == 1)
     assert data.for_model(model)[1].task == "classification"
+    model.save(tmp_path / "texts.keras")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="a model of numbers, .*--model=texts.keras with texts"):
+        call(export, "--model=texts.keras", f"--dataset={dataset}")
+    assert not (tmp_path / "saved_models" / "a-export" / "teacher.keras").exists()
     with pytest.raises(InputError, match="numbers as inputs.*label, train data of type object"):
         datasets.load(dataset)
 

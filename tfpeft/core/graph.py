@@ -176,6 +176,17 @@ def output_keys(model):
     return list(outputs_by_key(output_structure(model)))
 
 
+def output_names(model):
+    """Returns the names of a model's outputs in a list, those of the layers that make them.
+
+    None of one output, of outputs in a dict, without a graph, and where two have the same name.
+    """
+    names = list(getattr(model, "output_names", None) or ())
+    structure = output_structure(model)
+    is_list = isinstance(structure, (list, tuple)) and 1 < len(structure) == len(names)
+    return names if is_list and len(set(names)) == len(names) else None
+
+
 def output_tensor(model, output):
     """Returns the symbolic tensor of one output of a model, or None if it has no graph."""
     by_key = outputs_by_key(output_structure(model))

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfpeft.core.arguments import check_boolean, invalid
+from tfpeft.core.graph import output_names
 from tfpeft.core.paths import as_path, file_to_read
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.evaluation.quality import measure_quality
@@ -98,9 +99,11 @@ def compare(
         data: Samples and their labels: arrays (x, y) or (x, y, sample_weight), or a finite
             `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these. Several inputs are a
             dict of arrays by the names of the model's or file's inputs, or a tuple or list in
-            their order; labels of several outputs are a dict or a list in the same way. Weights
-            are >= 0, one per sample; of a segmentation also one per position, where 0 leaves a
-            position out, whatever its label.
+            their order; labels of several outputs are a dict or a list in the same way, where
+            outputs in a list have the names of the layers that make them, `model.output_names`,
+            those of the first such model for all models and files. Weights are >= 0, one per
+            sample; of a segmentation also one per position, where 0 leaves a position out,
+            whatever its label.
         metrics: Metrics of Keras, their names, or functions (labels, outputs) whose value is a
             number, or one per sample; a list, or a dict {name: metric}; of several outputs also
             {output: metrics}. They take outputs as they come, and count beside the figures of the
@@ -159,9 +162,13 @@ def compare(
         raise invalid("reference", f"one of the names of `models`, {', '.join(models)}", reference)
     files = {name: _opened(model) for name, model in models.items() if _is_tflite(model)}
     _check_signature(files, signature)
+    loaded = {name: _loaded(model) for name, model in models.items() if name not in files}
+    names = next(filter(None, map(output_names, loaded.values())), None)
     subjects = {
-        name: FileSubject(files[name], signature) if name in files else KerasSubject(_loaded(model))
-        for name, model in models.items()
+        name: FileSubject(files[name], signature, names)
+        if name in files
+        else KerasSubject(loaded[name], names)
+        for name in models
     }
     quality, tasks, (x, y) = measure_quality(
         subjects,

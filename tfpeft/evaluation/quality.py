@@ -10,7 +10,13 @@ from tfpeft.evaluation.figures import Figures
 from tfpeft.evaluation.outputs import recognize_outputs
 from tfpeft.evaluation.recognition import recognize_task
 from tfpeft.evaluation.resampling import Groups
-from tfpeft.evaluation.several_outputs import by_output, metrics_by_output, of_output, output_keys
+from tfpeft.evaluation.several_outputs import (
+    by_name,
+    by_output,
+    metrics_by_output,
+    of_output,
+    output_keys,
+)
 from tfpeft.evaluation.stream import chunks
 from tfpeft.evaluation.tasks import TASKS, Accumulator
 
@@ -29,12 +35,16 @@ def measure_quality(subjects, data, *, metrics=None, task=None, from_logits=None
         metrics, task, from_logits, reference: As of `compare`.
     """
     groups, found = Groups(), None
+    names = next(iter(subjects.values())).names
+    metrics, task = by_name(metrics, names), by_name(task, names)
     if reference is not None:  # first, as the others are compared with its outputs
         subjects = {reference: subjects[reference], **subjects}
     for chunk in chunks(data, subjects):
         keys = output_keys(chunk.outputs)
-        labels = by_output(chunk.y, keys, "labels") if chunk.has_labels else {}
-        weights = by_output(chunk.sample_weight, keys, "sample weights")
+        labels, weights = {}, by_name(chunk.sample_weight, names)
+        if chunk.has_labels:
+            labels = by_output(by_name(chunk.y, names), keys, "labels")
+        weights = by_output(weights, keys, "sample weights")
         if found is None:
             first = _first(chunk)
             tasks = {

@@ -30,6 +30,14 @@ def metrics_by_output(metrics, keys, subjects):
     return found
 
 
+def by_name(structure, names):
+    """Returns a dict by positions of outputs in a list as one by their names."""
+    if not isinstance(structure, dict) or names is None:
+        return structure
+    named = dict(enumerate(names))
+    return {named.get(key, key): value for key, value in structure.items()}
+
+
 def of_output(structure, key, keys):
     """Returns what a structure, as `compile` takes it, has for an output."""
     if isinstance(structure, dict):

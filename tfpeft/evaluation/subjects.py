@@ -21,17 +21,32 @@ _NO_MACS = "no MACs: the graph has loops, or shapes that are not known"
 class KerasSubject:
     """A Keras model.
 
+    Args:
+        model: The model.
+        names: Names for outputs in a list, which all subjects share, in their order; or None.
+
     Attributes:
         name: The model, for errors.
+        names: Those of outputs in a list.
         loss, metrics: What it is compiled with, or None.
     """
 
-    def __init__(self, model):
-        self._model, self.name = model, model.name
+    def __init__(self, model, names=None):
+        self._model, self.name, self.names = model, model.name, names
         loss, metrics = compiled_parts(model)
-        self.loss, self.metrics = _by_position(loss, model), metrics
+        self.loss, self.metrics = self._by_name(loss), metrics
         if metrics:
-            self.metrics = [_by_position(each, model) for each in metrics]
+            self.metrics = [self._by_name(each) for each in metrics]
+
+    def _by_name(self, structure):
+        """Returns a dict by `names` of what a list or dict has for outputs in a list."""
+        own = graph.output_names(self._model)
+        if own is None or self.names is None or len(own) != len(self.names):
+            return structure
+        if isinstance(structure, dict):
+            structure = [structure.get(name) for name in own]
+        is_by_output = isinstance(structure, (list, tuple)) and len(structure) == len(own)
+        return dict(zip(self.names, structure, strict=True)) if is_by_output else structure
 
     def predict(self, x):
         """Returns {output: array} for a batch of inputs; the key of one output is None."""
@@ -45,10 +60,13 @@ class KerasSubject:
             )
         else:
             outputs = self._model.predict_on_batch(x)
-        return {key: _as_numbers(each) for key, each in graph.outputs_by_key(outputs).items()}
+        by_key = {key: _as_numbers(each) for key, each in graph.outputs_by_key(outputs).items()}
+        return _named(by_key, self.names)
 
     def last_activation(self, output):
         """Returns the name of the activation that makes an output; None if it is not known."""
+        if isinstance(graph.output_structure(self._model), (list, tuple)):
+            output = _position(output, self.names)
         try:
             return graph.last_activation(self._model, output)
         except (KeyError, AttributeError):  # a graph of another kind
@@ -103,9 +121,9 @@ class FileSubject:
 
     loss = metrics = None
 
-    def __init__(self, file, signature):
+    def __init__(self, file, signature, names=None):
         self._file, self._signature, self.name = file, signature, str(file.path)
-        self._program = None
+        self._program, self.names = None, names
 
     def predict(self, x):
         if self._program is None:
@@ -114,12 +132,13 @@ class FileSubject:
         inputs = self._program.arrange(keras.tree.map_structure(to_numpy, x), "data")
         check_numbers(inputs, "data")
         outputs = self._program.run_arranged(inputs, len(next(iter(inputs.values()))))
-        return _by_key(outputs)
+        return _named(_by_key(outputs), self.names)
 
     def last_activation(self, output):
-        name = f"output_{output}" if isinstance(output, int) else output
-        if name not in self._program.output_tensors:
-            name = None
+        name, tensors = output, self._program.output_tensors
+        if name not in tensors:  # of a model with a list of outputs, or the only output
+            name = f"output_{_position(output, self.names)}"
+            name = name if name in tensors else None
         return self._file.last_activation(self._signature, name)
 
     def cost(self, x, y, folder):
@@ -143,13 +162,16 @@ def _as_numbers(outputs):
     return outputs if outputs.dtype.name in ("float32", "float64") else outputs.astype("float32")
 
 
-def _by_position(structure, model):
-    """Returns a list of what a dict has for the outputs of a model that are a list."""
-    names = getattr(model, "output_names", None) or ()
-    are_listed = len(names) > 1 and isinstance(graph.output_structure(model), (list, tuple))
-    if not are_listed or not isinstance(structure, dict):
-        return structure
-    return [structure.get(name) for name in names]
+def _named(by_key, names):
+    """Returns outputs by the names of those in a list, where their keys are positions."""
+    if names is None or list(by_key) != list(range(len(names))):
+        return by_key
+    return dict(zip(names, by_key.values(), strict=True))
+
+
+def _position(output, names):
+    """Returns the position of an output in a list."""
+    return names.index(output) if names is not None and output in names else output
 
 
 def _by_key(outputs):

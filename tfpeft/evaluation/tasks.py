@@ -59,6 +59,7 @@ class Task:
 
     def training_metric(self, outputs: Outputs) -> keras.metrics.Metric:
         """Returns the headline as a metric for `fit`, of the name `headline`."""
+        # IoU counts in integers by default, and makes 0 of sample weights below 1.
         threshold = 0.0 if outputs.from_logits else 0.5
         match self.name:
             case "classification" if outputs.units > 1:
@@ -69,13 +70,16 @@ class Task:
             case "multi_label":
                 return LabelF1(from_logits=outputs.from_logits, name=self.headline)
             case "segmentation" if outputs.units == 1:
-                return keras.metrics.BinaryIoU(name=self.headline, threshold=threshold)
+                return keras.metrics.BinaryIoU(
+                    name=self.headline, threshold=threshold, dtype="float32"
+                )
             case "segmentation":
                 return keras.metrics.MeanIoU(
                     outputs.units,
                     name=self.headline,
                     sparse_y_true=not outputs.one_hot,
                     sparse_y_pred=False,
+                    dtype="float32",
                 )
             case "regression":
                 return keras.metrics.RootMeanSquaredError(name=self.headline)
@@ -105,10 +109,6 @@ class Task:
             accumulator.add(y[part], predictions[part], weight, groups.take(count))
         return accumulator.result(groups.samples)
 
-    def chance(self, y: np.ndarray, outputs: Outputs) -> float:
-        """Returns the headline of the best constant prediction for labels; see `Chance`."""
-        return self._constant(self._checked(y, outputs), outputs).values[self.headline]
-
     def is_better_than_chance(
         self,
         y: np.ndarray,
@@ -121,20 +121,10 @@ class Task:
         shape = np.shape(predictions)
         shape = (*shape, 1) if len(shape) == 1 else shape
         weight, y = check_weight(sample_weight, shape, self), np.asarray(y)
-        y = self._checked(y if weight is None else _without_ignored(y, weight), outputs, shape)
-        return compare_with_chance(self, found, self._constant(y, outputs, weight), y)
-
-    def _checked(self, y, outputs, shape=None):
-        y = check_array(y)
-        if shape is None:  # (samples, ..., units), which the labels show
-            of_rows = outputs.one_hot or outputs.kind == "values" or self.name == "multi_label"
-            is_row = of_rows and y.ndim > 1 and y.shape[-1] == outputs.units
-            shape = y.shape if is_row else (*y.shape, outputs.units)
-        return self.labels(y, shape, "the model", self.name)
-
-    def _constant(self, y, outputs, weight=None):
+        y = check_array(y if weight is None else _without_ignored(y, weight))
+        y = self.labels(y, shape, "the model", self.name)
         constant = constant_predictions(self.name, y, outputs.classes, weight)
-        return self.figures(y, *constant, weight)
+        return compare_with_chance(self, found, self.figures(y, *constant, weight), y)
 
 
 class Accumulator:

@@ -1,6 +1,7 @@
 """One signature of an opened .tflite file: its inputs and outputs, and running it."""
 
 import contextlib
+import itertools
 import keyword
 import re
 
@@ -220,7 +221,8 @@ def file_names(names):
     """
     found, taken = {}, set()
     for name in sorted(names, key=lambda name: (not name.isidentifier(), name)):
-        options = (f"{_file_name(name)}{end}" for end in ("", *(f"_{i}" for i in range(1, 10**6))))
+        ends = itertools.chain([""], (f"_{i}" for i in itertools.count(1)))
+        options = (f"{_file_name(name)}{end}" for end in ends)
         found[name] = next(option for option in options if _folded(option) not in taken)
         taken.add(_folded(found[name]))
     return [found[name] for name in names]

@@ -116,6 +116,8 @@ def _metric(config, outputs):
             return config
         # The text itself is the metric's name, too.
         return _named(config) or (keras.metrics.get(config) and config)
+    if config["class_name"] == "function":
+        return _named(config) or keras.metrics.get(_plain(config))
     arguments = config.get("config") or {}
     if config["class_name"] != "MeanMetricWrapper":
         made = keras.metrics.get(_plain(config))

@@ -5,10 +5,26 @@ import keras
 from tfpeft.core.arguments import InputError
 
 _OLD = ("module", "function_type", "output_shape_type", "output_shape_module")
+ALLOWED = "pass `safe_mode=False`"
+"""How a user's call allows code, in the errors about it."""
 WAY_OUT = (
-    "if you trust the file, pass `safe_mode=False`; else put the code into a layer's class and "
-    "pass that in `custom_objects`"
+    f"if you trust the file, {ALLOWED}; else put the code into a layer's class and pass that in "
+    "`custom_objects`"
 )
+
+
+def layers_with_code(config, layer=None):
+    """Returns the names of the layers that hold code in a configuration of Keras 3."""
+    if isinstance(config, list):
+        return [name for each in config for name in layers_with_code(each, layer)]
+    if not isinstance(config, dict):
+        return []
+    if config.get("class_name") == "__lambda__":
+        return [layer]
+    inner = config.get("config")
+    layer = inner.get("name", layer) if isinstance(inner, dict) else layer
+    found = [name for each in config.values() for name in layers_with_code(each, layer)]
+    return list(dict.fromkeys(found))
 
 
 def lambda_layer(config, custom_objects, safe_mode):

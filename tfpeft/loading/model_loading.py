@@ -122,8 +122,10 @@ def _of_file(path, argument, custom_objects, safe_mode, compiled):
     damage = damage_of(path)
     if damage:
         raise invalid_path(argument, EXPECTED, path, f", which is damaged: {damage}")
+    config = None
     try:
         with old_files.opened(path) as file:
+            config = file.model_config
             if file.is_old:
                 return old_files.model_of(file, custom_objects, safe_mode, compiled)
             if file.is_h5:
@@ -134,8 +136,9 @@ def _of_file(path, argument, custom_objects, safe_mode, compiled):
         return _of_keras_3(path, ".keras", custom_objects, safe_mode, compiled)
     except Exception as error:  # zip, h5py, JSON and Keras each have their own
         reason = last_cause(error)
-        if "deserialization of a `Lambda`" in str(error):
-            reason = f"it has a Lambda layer, code that is not run: {lambdas.WAY_OUT}"
+        if "enable_unsafe_deserialization" in str(error):
+            names = ", ".join(map(repr, lambdas.layers_with_code(config)))
+            reason = f"it has a Lambda layer, code that is not run ({names}): {lambdas.WAY_OUT}"
         why = f", which cannot be read: {reason}"
         raise invalid_path(argument, EXPECTED, path, why) from error
 

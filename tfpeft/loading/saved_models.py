@@ -12,6 +12,7 @@ from tfpeft.core.graph import flatten_layers, input_structure
 from tfpeft.core.registration import register
 from tfpeft.loading import saved_metadata
 from tfpeft.loading.compiled import compile_as_saved
+from tfpeft.loading.lambdas import ALLOWED
 from tfpeft.loading.old_models import OldModels
 from tfpeft.loading.old_weights import assign_in_order
 
@@ -138,7 +139,7 @@ def _check_operators(folder):
     if found:
         raise InputError(
             f"its graph reads or writes files, or runs Python, with {', '.join(sorted(found))}; if "
-            "you trust it, pass `safe_mode=False`"
+            f"you trust it, {ALLOWED}"
         )
 
 
