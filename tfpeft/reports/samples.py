@@ -13,7 +13,7 @@ _SIDE = 96  # pixels of an image that is kept
 _STEPS = 256  # of a series
 _NUMBERS = 32  # of a row of numbers
 _LETTERS = 600
-_PALETTE = np.array(  # of masks: Okabe and Ito's colours, that differ for the colour-blind, too
+_PALETTE = np.array(  # of masks: Okabe and Ito's, which the colour-blind can distinguish
     [
         *((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115)),
         *((240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
