@@ -67,9 +67,14 @@ def write(folder, result, paragraphs, samples=None):
 
 @contextlib.contextmanager
 def optional(part):
-    """A context of a part of a report without which the run is whole: errors become a line."""
+    """A context of a part of a report without which the run is whole: errors become a line.
+
+    A disk that is full is an error all the same.
+    """
     try:
         yield
+    except OSError:
+        raise
     except Exception as error:
         print(f"The report is without {part}: {last_cause(error)}", flush=True)
 

@@ -79,6 +79,8 @@ def test_a_part_that_cannot_be_made_becomes_a_line(capsys):
     with reports.optional("charts"):
         raise ZeroDivisionError("no points")
     assert capsys.readouterr().out == "The report is without charts: no points\n"
+    with pytest.raises(OSError, match="full"), reports.optional("charts"):
+        raise OSError("the disk is full")
 
 
 def test_the_command_has_the_flags_that_were_given():
