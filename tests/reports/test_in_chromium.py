@@ -1,5 +1,6 @@
 """Pages as people see them: on a phone and on a desktop, without errors and sideways scrolling."""
 
+import numpy as np
 import pytest
 
 from tests.reports import chromium
@@ -25,6 +26,25 @@ def test_a_page_fits_a_phone_and_a_desktop(job, tmp_path):
         assert each["height"] > 500
         assert set(each["shown"]) <= {"narrow" if width == PHONE else "wide"}
     assert job == "recommend" or found[0]["shown"]
+
+
+def test_long_names_do_not_widen_a_page(tmp_path):
+    run, samples = compress_run()
+    long = "a_long_name_without_a_space" * 6
+    run |= {"name": long, "headline": long, "data": long, "classes": [long, "b", long]}
+    run["made"]["commands"] = [f"python --dataset=/{long}"]
+    run["stages"][0]["settings"] = {long: long}
+    run["differences"] = [long]
+    run["layers"][0]["layer"] = long
+    run["rows"]["prune"]["notes"] = [long]
+    (group,) = run["disagreements"]
+    group |= {"output": long, "summary": long}
+    group["shown"][0]["facts"] = [[long, long]]
+    samples["output.0.1"] = np.array(long)
+    page = report_html(run, samples)
+    (found,), _ = chromium.measure(tmp_path, page, [PHONE])
+    assert found["content"] <= PHONE, found["outside"]
+    assert found["outside"] == []
 
 
 def test_errors_and_overflow_are_seen(tmp_path):
