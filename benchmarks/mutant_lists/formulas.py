@@ -385,7 +385,7 @@ MUTANTS = (
         ("reports/test_figure_logger.py::test_tensorboard_has_every_figure_of_every_epoch",),
     ),
     Mutant(
-        "charts: logarithms of other bases",
+        "charts: a scale of another range",
         "reports/scales.py",
         "(value - low) / (high - low)",
         "(value - low) / (high + low)",

@@ -233,10 +233,10 @@ def test_ticks_are_round():
 
 
 def test_a_scale_is_linear_or_logarithmic():
-    linear = scale_of([0, 10], 100, 200, margin=0)
-    assert [linear(v) for v in (0, 5, 10)] == pytest.approx([100, 150, 200])
-    logarithmic = scale_of([1, 100], 0, 300, is_log=True, margin=0)
-    assert [logarithmic(v) for v in (1, 10, 100)] == pytest.approx([0, 150, 300])
+    linear = scale_of([20, 30], 100, 200, margin=0)
+    assert [linear(v) for v in (20, 25, 30)] == pytest.approx([100, 150, 200])
+    logarithmic = scale_of([10, 1000], 0, 300, is_log=True, margin=0)
+    assert [logarithmic(v) for v in (10, 100, 1000)] == pytest.approx([0, 150, 300])
     constant = scale_of([5, 5], 0, 10)
     assert 0 < constant(5) < 10
 
