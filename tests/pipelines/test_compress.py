@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from pipelines import compress, prune, train
 from pipelines import report as report_script
 from pipelines.common import datasets, models
-from pipelines.stages.compression import headline
+from pipelines.stages.compression_report import headline
 from tests.pipelines import plain as plain_script
 from tests.pipelines.scripts import call, read_report, run, run_module, start
 from tfpeft.core.arguments import InputError
