@@ -8,6 +8,7 @@ import setuptools
 TEXT = ["keras-hub", "tensorflow-text", "safetensors"]
 ONNX = ["onnx", "onnxruntime", "tf2onnx"]
 QUANTIZER = ["litert-quantizer"]
+TENSORBOARD = ["tensorboard"]  # TensorFlow does not bring it any more
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 DEVICES = [
     "ethos-u-vela>=5.2",
@@ -26,7 +27,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["tfpeft*", "pipelines*"]),
-    package_data={"tfpeft": ["py.typed"]},
+    package_data={"tfpeft": ["py.typed", "reports/templates/*"]},
     python_requires=">=3.11",
     # Tests ran with the oldest of these: tensorflow 2.18.1, keras 3.13.0, ai-edge-litert 2.1.0.
     install_requires=[
@@ -37,19 +38,24 @@ setuptools.setup(
         "absl-py",
         "scikit-learn",
         "matplotlib",
+        "jinja2",
     ],
     extras_require={
         "text": TEXT,
-        # keras-tuner imports tensorboard, which TensorFlow does not bring any more.
-        "search": ["keras-tuner", "tensorboard"],
+        # keras-tuner imports tensorboard.
+        "search": ["keras-tuner", *TENSORBOARD],
+        # What `FigureLogger` logs to.
+        "tensorboard": TENSORBOARD,
+        "mlflow": ["mlflow-skinny"],
+        "wandb": ["wandb"],
         "onnx": ONNX,
         "quantizer": QUANTIZER,
         "docs": DOCS,
         # What `describe_tflite` runs for its targets.
         "devices": DEVICES,
         "dev": [
-            *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow", "tensorboard"],
-            *[*TEXT, *ONNX, *QUANTIZER, *DOCS, *DEVICES],
+            *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow"],
+            *[*TENSORBOARD, *TEXT, *ONNX, *QUANTIZER, *DOCS, *DEVICES],
         ],
     },
 )

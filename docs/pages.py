@@ -33,6 +33,7 @@ PACKAGES = {  # package -> title of its page in the API reference
     "export": "Export",
     "evaluation": "Evaluation",
     "automl": "Recommendations and search",
+    "reports": "Reports",
     "loading": "Models from files",
     "core": "Errors",
 }

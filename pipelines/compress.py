@@ -9,10 +9,10 @@
 A model that is given loses channels, then weights (stages prune_channels, prune); without --model
 one is trained, and teaches a student of half its width (distill, prune).
 
-Everything goes to saved_models/NAME/: a .keras file per stage, model.tflite, report.md,
-report.json and accuracy_size.png. Stopped at any moment and started again with the same flags,
-it resumes with the stage that was not finished. Epochs are chosen on validation data; the
-report is of test data.
+Everything goes to saved_models/NAME/: a .keras file per stage, model.tflite, report.html (one page
+for a browser), report.md, report.json, accuracy_size.png and model_card.md. Stopped at any moment
+and started again with the same flags, it resumes with the stage that was not finished. Epochs are
+chosen on validation data; the report is of test data.
 
 Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_drop allows.
 """

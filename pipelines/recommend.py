@@ -7,8 +7,9 @@
 
 It measures the model, tries what can help the goal on the device, and prints a ranked list: the
 gain and the change of the metric with their intervals, and the command that does it in full.
-saved_models/NAME/ gets report.md, report.json and trials/. Stopped at any moment and started again
-with the same flags, it goes on with the trials that were not finished; more --minutes try more.
+saved_models/NAME/ gets report.html, report.md, report.json and trials/. Stopped at any moment and
+started again with the same flags, it goes on with the trials that were not finished; more --minutes
+try more.
 """
 
 from pipelines.common import recommending

@@ -8,9 +8,10 @@ r"""Trains several tasks on one pretrained backbone, and puts them into one .tfl
 
 The backbone stays as it is; a task trains its head, and the adapter that --adapter names.
 saved_models/NAME/ gets backbone.keras, tokenizer/ (for texts), TASK.weights.h5 for each task,
-tasks.json, model.tflite with a signature for each task, report.md and report.json. Stopped at any
-moment and started again with the same flags, it resumes with the step that was not finished. The
-epoch that is kept is chosen on validation data; the report is of test data.
+tasks.json, model.tflite with a signature for each task, report.html (one page for a browser),
+report.md, report.json and model_card.md. Stopped at any moment and started again with the same
+flags, it resumes with the step that was not finished. The epoch that is kept is chosen on
+validation data; the report is of test data.
 
 pipelines.predict runs the file.
 
@@ -28,12 +29,22 @@ import keras
 import numpy as np
 
 import tfpeft
-from pipelines.common import backbones, exporting, reports, tasks, training
+from pipelines.common import (
+    backbones,
+    disagreements,
+    exporting,
+    report_facts,
+    reports,
+    tasks,
+    training,
+)
 from pipelines.common.flags import BATCH_SIZE, EPOCHS, LEARNING_RATE, NAME, OUTPUT_DIR, SEED
 from pipelines.common.folders import RunFolder
 from pipelines.common.script import Script
 from pipelines.stages import share
+from tfpeft.evaluation.outputs import Outputs
 from tfpeft.evaluation.tables import evaluations_markdown
+from tfpeft.export.tflite_file import TFLiteFile
 
 GROUPS = {
     "run": (OUTPUT_DIR, NAME, SEED),
@@ -79,6 +90,7 @@ def weights_file(task):
 def run_steps(settings, folder, named, is_text):
     begin(settings, 1, f"backbone {settings.backbone}")
     data = tasks.read(named)
+    texts = {name: samples.test[0] for name, samples in data.items()} if is_text else {}
     for name, samples in data.items():
         print(f"{name}: {samples}", flush=True)
     backbone, preprocessor = backbones.open_backbone(settings, folder, is_text=is_text)
@@ -89,7 +101,8 @@ def run_steps(settings, folder, named, is_text):
     if not all((folder / name).exists() for name in [*files.values(), "tasks.json"]):
         for name in ("model.tflite", "report.json"):  # of weights that will be no more
             (folder / name).unlink(missing_ok=True)
-        share.train(settings, shared, data)
+        with folder.timed("training"):
+            share.train(settings, shared, data)
         for task, file in files.items():
             folder.write(file, lambda path, task=task: shared.save_task(task, path))
         classes = {task: samples.names for task, samples in data.items()}
@@ -98,9 +111,10 @@ def run_steps(settings, folder, named, is_text):
         shared.load_task(folder / file)
     begin(settings, 3, f"export, quantization {settings.quantization}")
     if not (folder / "model.tflite").exists():
-        folder.write("model.tflite", lambda path: export(settings, shared, path, data))
+        with folder.timed("export"):
+            folder.write("model.tflite", lambda path: export(settings, shared, path, data))
     begin(settings, 4, "report")
-    write_report(settings, folder, shared, data)
+    write_report(settings, folder, shared, data, texts)
 
 
 def begin(settings, step, title):
@@ -126,7 +140,7 @@ def export(settings, model, path, data):
     )
 
 
-def write_report(settings, folder, shared, data):
+def write_report(settings, folder, shared, data, texts):
     file = folder / "model.tflite"
     rows, figures = {}, {}
     for task, samples in data.items():
@@ -144,6 +158,7 @@ def write_report(settings, folder, shared, data):
             "separate_parameters": model.count_params(),
             "separate_size_bytes": exported.size_bytes,
         }
+    kept, arrays = facts(settings, folder, shared, data, texts)
     result = {
         "size_bytes": file.stat().st_size,
         "separate_size_bytes": sum(task["separate_size_bytes"] for task in figures.values()),
@@ -151,16 +166,53 @@ def write_report(settings, folder, shared, data):
         "separate_parameters": sum(task["separate_parameters"] for task in figures.values()),
         "tasks": figures,
         "rows": rows,
+        **kept,
         "flags": folder.flags,
         "versions": reports.versions(),
     }
+    result["headline"] = headline(result).partition("\n")[0]
     note = (
         "A row is of test data: a task as a Keras model, whose bytes and latency are those of a "
         "separate float32 .tflite file, and as a signature of model.tflite, whose bytes and "
         "parameters are those of the whole. Latency is of this machine "
         f"({reports.machine()}): one sample, one thread, both in turn."
     )
-    reports.write(folder, result, [headline(result), evaluations_markdown(rows), note])
+    paragraphs = [headline(result), evaluations_markdown(rows), note]
+    reports.write(folder, result, paragraphs, arrays)
+
+
+def facts(settings, folder, shared, data, texts):
+    """Returns what the report has beside figures, and {name: array} of samples."""
+    title = f"training of {', '.join(data)}, adapter {settings.adapter}"
+    trained = [flag for name in ("backbone", "tasks", "training") for flag in GROUPS[name]]
+    exported = f"export, quantization {settings.quantization}"
+    stages = [("training", title, trained), ("export", exported, GROUPS["export"])]
+    kept = {
+        "made": report_facts.made(settings, folder, repeated=("task",)),
+        "classes": {task: report_facts.class_names(each) for task, each in data.items()},
+        "stages": [
+            {"name": name, "title": title, "settings": report_facts.changed(flags, folder)}
+            for name, title, flags in stages
+        ],
+        "disagreements": [],
+    }
+    arrays, file = {}, TFLiteFile(folder / "model.tflite")
+    with reports.optional("samples"):
+        for task, each in data.items():
+            groups, found = disagreements.find(
+                shared.task(task),
+                file,
+                each.test,
+                "classification",
+                {None: Outputs("logits", each.classes)},
+                each.names,
+                signature=task,
+                title=task,
+                texts=texts.get(task),
+            )
+            kept["disagreements"] += groups
+            arrays |= found
+    return kept, arrays
 
 
 def headline(result):

@@ -57,6 +57,7 @@ from tfpeft.quantization.quantize_aware import (
 )
 from tfpeft.quantization.selective import SelectiveQuantizationResult, quantize_selectively
 from tfpeft.quantization.strip import strip_clustering
+from tfpeft.reports.figure_logger import FigureLogger
 from tfpeft.sharing.mixing import TaskInputs, mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
 from tfpeft.sharing.task_model import TaskModel
@@ -101,6 +102,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "FeatureMatching",
+    "FigureLogger",
     "FixedMask",
     "GradientPruning",
     "IA3",

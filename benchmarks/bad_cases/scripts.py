@@ -21,6 +21,7 @@ from pipelines import (
     prune,
     prune_channels,
     quantize,
+    report,
     share,
     sparse_train,
     train,
@@ -30,7 +31,7 @@ SCRIPTS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
         *(compress, cluster, distill, evaluate, export, predict, prune, prune_channels),
-        *(quantize, share, sparse_train, train),
+        *(quantize, report, share, sparse_train, train),
     )
 }
 MODULE = """
@@ -166,6 +167,8 @@ def good_command(script):
     brief = ["--epochs=5", "--batch_size=8", "--learning_rate=0.02"]
     if script == "predict":
         return [f"--run={finished_run()}", f"--input={folder / 'samples.npy'}"]
+    if script == "report":
+        return [f"--run={finished_run()}"]
     return {
         "compress": [data, model, *brief],
         "cluster": [data, model, *brief],

@@ -377,4 +377,18 @@ MUTANTS = (
         "means = class_counts.micro(total)",
         ("evaluation/test_figures.py::test_classes_have_the_figures_of_scikit_learn",),
     ),
+    Mutant(
+        "logged sparsity: the density",
+        "reports/figure_logger.py",
+        '"sparsity": 1 - nonzero / parameters',
+        '"sparsity": nonzero / parameters',
+        ("reports/test_figure_logger.py::test_tensorboard_has_every_figure_of_every_epoch",),
+    ),
+    Mutant(
+        "charts: a scale of another range",
+        "reports/scales.py",
+        "(value - low) / (high - low)",
+        "(value - low) / (high + low)",
+        ("reports/test_html.py::test_a_scale_is_linear_or_logarithmic",),
+    ),
 )

@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "signal-to-noise ratio: decibels of amplitudes",
-        "quantization/error.py",
+        "export/layer_errors.py",
         "10 * math.log10(",
         "20 * math.log10(",
         ("quantization/test_error.py::test_decibels_by_hand",),

@@ -3,8 +3,8 @@
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import Flag
 from tfpeft.core.arguments import InputError
+from tfpeft.core.packages import check_packages
 from tfpeft.export.formats import INT4, QUANTIZATIONS, check_types
-from tfpeft.export.packages import check_packages
 from tfpeft.export.ranges import RANGES
 
 QUANTIZATION = Flag(

@@ -1,6 +1,8 @@
 """The folder of a run: whole files, and the flags that they belong to."""
 
+import contextlib
 import pathlib
+import time
 
 import keras
 
@@ -10,12 +12,13 @@ from pipelines.common.errors import invalid_flag
 from tfpeft.core import model_files, weight_files
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.files import ResumableFolder, remove
-from tfpeft.core.json_files import read_json
+from tfpeft.core.json_files import mismatch, read_json
 from tfpeft.export.tflite_file import TFLiteFile
 
 RECORD = "run.json"
 # How models in the folder are given data; before 0.2.0 pixels were divided by 255.
 _CONVENTION = {"pixels": "as stored"}
+_STAGES = "stages"
 # Where the folder is, how strict its reader is, whether code of files runs, and which devices the
 # report is about, does not change the files that stages write.
 _NOT_RECORDED = (
@@ -63,9 +66,28 @@ class RunFolder(ResumableFolder):
         convention = _CONVENTION if named_after == "dataset" else {}
         if self.progress is None:
             self.save(**convention)
-        elif self.progress != convention:
+        elif {key: self.progress[key] for key in self.progress if key != _STAGES} != convention:
             self.close()
             raise self._unusable("of a version that scaled pixels: remove it, or name another")
+
+    @property
+    def kept(self):
+        """{stage: {fact: value}} of `timed`, also of earlier processes."""
+        kept = self.progress.get(_STAGES)
+        return kept if mismatch(kept, {str: {str: object}}) is None else {}
+
+    @contextlib.contextmanager
+    def timed(self, stage, facts=None):
+        """A context of a stage; its seconds, and its facts, are kept for the report.
+
+        Args:
+            stage: Name of the stage.
+            facts: A dict that the body fills, of values that JSON can hold; None for none.
+        """
+        started = time.monotonic()
+        yield
+        kept = {"seconds": time.monotonic() - started, **(facts or {})}
+        self.save(**{**self.progress, _STAGES: {**self.kept, stage: kept}})
 
     def _open(self, progress):
         """Also removes the record of a run that ended before its first stage did."""

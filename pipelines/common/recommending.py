@@ -1,7 +1,6 @@
 """Recommendations for a --model and what the flags name: for the script, and for --stages=auto."""
 
 import dataclasses
-import json
 import shlex
 import types
 
@@ -112,11 +111,10 @@ def recommend(settings, folder):
 
 
 def write_report(folder, found):
-    """Writes report.md and report.json of `Recommendations`."""
+    """Writes the files of the report of `Recommendations`."""
     note = f"Latency is of this machine ({reports.machine()}): one sample, one thread."
     result = {**found.as_dict(), "flags": folder.flags, "versions": reports.versions()}
-    folder.write("report.md", f"# {folder.path.name}\n\n{found.to_markdown()}\n\n{note}\n")
-    folder.write("report.json", json.dumps(result, indent=2))
+    reports.write(folder, result, [found.to_markdown(), note])
 
 
 def _of_data(settings, folder):

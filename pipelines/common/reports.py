@@ -1,11 +1,16 @@
 """What reports of runs have in common: versions, the machine, how they are written and printed."""
 
+import contextlib
 import importlib.metadata
 import json
 import numbers
 import platform
 
-from pipelines.common import devices
+import numpy as np
+
+import tfpeft
+from pipelines.common import devices, report_page
+from tfpeft.core.arguments import last_cause
 from tfpeft.core.json_files import read_json
 from tfpeft.evaluation.results import FIGURES
 from tfpeft.evaluation.tables import evaluations_text
@@ -18,7 +23,8 @@ _PACKAGES = ("tensorflow", "keras", "ai-edge-litert")
 
 def versions():
     """Returns name -> version of the packages that figures depend on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    others = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"tfpeft": tfpeft.__version__, **others}
 
 
 def machine():
@@ -38,10 +44,39 @@ def plot_against_size(rows, metric, path):
     path_plot(path, points, x_label="size of the .tflite file, kB", y_label=y_label)
 
 
-def write(folder, result, paragraphs):
-    """Writes report.md and report.json, which comes last: it shows that the run has ended."""
+def write(folder, result, paragraphs, samples=None):
+    """Writes the files of a report; report.json comes last: it shows that the run has ended.
+
+    Args:
+        folder: The `RunFolder`.
+        result: The figures, which report.json holds.
+        paragraphs: Those of report.md.
+        samples: {name: array} of the samples that "disagreements" refers to.
+    """
     folder.write("report.md", "\n\n".join([f"# {folder.path.name}", *paragraphs]))
-    folder.write("report.json", json.dumps(result, indent=2))
+    folder.discard([report_page.SAMPLES])
+    if samples:
+        folder.write(report_page.SAMPLES, lambda path: np.savez_compressed(path, **samples))
+    text = json.dumps(result, indent=2)
+    run = {**json.loads(text), "name": folder.path.name, "job": folder.settings["job"]}
+    for name, make in report_page.PAGES.items():
+        with optional(name):
+            folder.write(name, make(run, samples or {}))
+    folder.write("report.json", text)
+
+
+@contextlib.contextmanager
+def optional(part):
+    """A context of a part of a report without which the run is whole: errors become a line.
+
+    A disk that is full is an error all the same.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        print(f"The report is without {part}: {last_cause(error)}", flush=True)
 
 
 def show(folder, headline, schema):
@@ -50,5 +85,6 @@ def show(folder, headline, schema):
     print(f"\n{headline(result)}\n\n{evaluations_text(result['rows'])}\n")
     if result.get("devices"):
         print(f"{devices.text(result['devices'])}\n")
-    print(f"Report: {folder / 'report.md'}")
+    page = ", and report.html for a browser" if (folder / "report.html").exists() else ""
+    print(f"Report: {folder / 'report.md'}{page}")
     return result

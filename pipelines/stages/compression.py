@@ -1,8 +1,6 @@
 """Runs stages one after the other in the folder of a run, exports the model, and reports."""
 
 import dataclasses
-import math
-import numbers
 
 import tfpeft
 from pipelines.common import (
@@ -12,6 +10,7 @@ from pipelines.common import (
     exporting,
     models,
     objectives,
+    report_facts,
     reports,
     samples,
     training,
@@ -30,10 +29,17 @@ from pipelines.common.flags import (
 from pipelines.common.folders import RunFolder
 from pipelines.common.recognition import CLASSES
 from pipelines.common.request import request_of
-from pipelines.stages import STAGES, distill, prune_channels, quantize, quantize_aware, teacher
+from pipelines.stages import (
+    STAGES,
+    compression_report,
+    distill,
+    prune_channels,
+    quantize,
+    quantize_aware,
+    teacher,
+)
 from pipelines.stages.stage import Inputs
 from tfpeft.core.arguments import InputError, unexpected
-from tfpeft.evaluation.tasks import TASKS
 
 STAGES_FLAG = Flag(
     "stages",
@@ -61,14 +67,6 @@ MAX_METRIC_LOSS = Flag(
     at_least=-100,
     at_most=1000,
 )
-_REPORT = {
-    "rows": reports.ROWS,
-    "size_ratio": (float, None),
-    "accuracy_drop": (float, None),
-    "metrics": {str: {"teacher": float, "file": float, "loss": numbers.Real}},  # or infinite
-    "test_samples": int,
-    "teacher_file": str,
-}
 RESULT_FLAGS = (MAX_ACCURACY_DROP, MAX_METRIC_LOSS, devices.TARGET)
 RUN_FLAGS = (*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, *TRAIN_FLAGS, *RESULT_FLAGS)
 # The stages after which none may train as it likes: in this order, and after all others.
@@ -108,12 +106,12 @@ def run(job, settings, names, *, own_flags=()):
     with RunFolder(job, settings, flags, files=files_of_flags(names)) as folder:
         files = [stage.file for stage in with_teacher(names)]
         whole = [folder.has(file) for file in files]
-        whole.append(folder.has("report.json", _REPORT))
+        whole.append(folder.has("report.json", compression_report.FORM))
         if not all(whole) or not devices.are_described(
             folder / "report.json", devices.targets_of(settings)
         ):
             run_stages(settings, folder, names)
-        result = reports.show(folder, headline, _REPORT)
+        result = reports.show(folder, compression_report.headline, compression_report.FORM)
     return status_of(result, settings, folder / "model.tflite")
 
 
@@ -256,7 +254,8 @@ def run_stages(settings, folder, names):
                 model=load(done[-1]) if done else model,
                 custom_objects=custom_objects,
             )
-            folder.write(stage.file, stage.run(settings, inputs))
+            with folder.timed(stage.name, inputs.facts):
+                folder.write(stage.file, stage.run(settings, inputs))
         if stage is teacher.STAGE:
             model = load(stage.name)
             data, objective = data.for_model(model)
@@ -272,6 +271,7 @@ def run_stages(settings, folder, names):
     last = objectives.of(data, measured[done[-2]])
     measured[quantize.STAGE.file] = folder / quantize.STAGE.file
     comparison = objectives.compare(measured, data.test, [last])
+    kept, arrays = report_facts.of_run(settings, folder, stages, RUN_FLAGS, data, last, measured)
     facts = {
         "teacher_file": "integer" if _is_quantise_aware(measured["teacher"]) else "float32",
         "test_samples": samples.count(data.test),
@@ -279,8 +279,9 @@ def run_stages(settings, folder, names):
         "outputs": None if last.outputs is None else dataclasses.asdict(last.outputs),
         "kinds": {name or "": kind.kind for name, kind in last.kinds.items()},
         "devices": devices.describe(folder, quantize.STAGE.file, devices.targets_of(settings)),
+        **kept,
     }
-    write_report(folder, comparison, facts)
+    compression_report.write(folder, comparison, facts, arrays)
 
 
 def check_model(settings, model, data, names):
@@ -315,76 +316,3 @@ def check_model(settings, model, data, names):
 
 def _is_quantise_aware(model):
     return isinstance(model, tfpeft.QuantizeAwareModel)
-
-
-def write_report(folder, comparison, facts):
-    """Writes report.md, report.json and the plot of a comparison; `facts` are those of the run."""
-    rows = {name: row.as_dict() for name, row in comparison.rows.items()}
-    first, last = rows["teacher"], rows["model.tflite"]
-    result = {
-        "size_ratio": first["size_bytes"] and first["size_bytes"] / last["size_bytes"],
-        "accuracy_drop": _accuracy_drop(first, last, facts["task"]),
-        "metrics": _lost(first, last, facts["task"]),
-        "rows": rows,
-        **facts,
-        "flags": folder.flags,
-        "versions": reports.versions(),
-    }
-    note = (
-        "Bytes and latency of a Keras model are those of its float32 .tflite file, of a "
-        "quantise-aware model those of its integer file. Latency is of this machine "
-        f"({reports.machine()}): one sample, one thread, all files in turn."
-    )
-    is_class = facts["task"] in CLASSES if isinstance(facts["task"], str) else False
-    metric = "accuracy" if is_class else next(iter(result["metrics"]), None)
-    image = "accuracy_size.png" if is_class else "metric_size.png"
-    plot = f"![{metric} against size]({image})"
-    folder.write(image, lambda path: reports.plot_against_size(rows, metric, path))
-    tables = [comparison.to_markdown(), note]
-    tables += [devices.markdown(facts["devices"])] if facts["devices"] else []
-    reports.write(folder, result, [headline(result), *tables, plot])
-
-
-def _accuracy_drop(first, last, task):
-    """Returns the points of accuracy that the file lost; None of tasks without accuracy."""
-    if task not in CLASSES:
-        return None
-    return 100 * (first["accuracy"] - last["accuracy"])
-
-
-def _lost(first, last, task):
-    """Returns {metric: figures of the teacher and the file, and what is lost in per cent}."""
-    tasks = (
-        {f"{name}/": each for name, each in task.items()} if isinstance(task, dict) else {"": task}
-    )
-    found = {}
-    for prefix, name in tasks.items():
-        of_task = TASKS[name]
-        key = f"{prefix}{of_task.headline}"
-        teacher, file = (row["metrics"].get(key) for row in (first, last))
-        if None in (teacher, file):
-            continue
-        change = (teacher - file) if of_task.higher_is_better else (file - teacher)
-        if teacher:
-            loss = 100 * change / abs(teacher)
-        else:
-            loss = math.copysign(math.inf, change) if change else 0.0
-        found[key] = {"teacher": teacher, "file": file, "loss": loss}
-    return found
-
-
-def headline(result):
-    """Returns a line on the size and the quality of the file."""
-    size = "of a teacher that has no .tflite file of its own"
-    if result["size_ratio"]:
-        kind = result["teacher_file"]
-        size = f"{result['size_ratio']:.1f}x smaller than the teacher's {kind} file"
-    if result["accuracy_drop"] is not None:
-        change = round(-result["accuracy_drop"], 2) + 0.0  # no "-0.00"
-        quality = f"accuracy {change:+.2f} points"
-    else:
-        quality = ", ".join(
-            f"{name} {each['teacher']:.4g} -> {each['file']:.4g} ({-each['loss']:+.2f}%)"
-            for name, each in result["metrics"].items()
-        )
-    return f"model.tflite: {size}, {quality}, on {result['test_samples']} test samples."

@@ -4,6 +4,7 @@ import tfpeft
 from pipelines.common import exporting, objectives, samples
 from pipelines.common.flags import Flag
 from pipelines.stages.stage import Stage
+from tfpeft.export.layer_errors import recording_layer_errors
 
 FLOAT_LAYERS = Flag(
     "float_layers",
@@ -21,14 +22,16 @@ def run(settings, inputs):
     names = () if outputs is None else exporting.labels(data.names, outputs.units)
 
     def write(path):
-        tfpeft.export_tflite(
-            model,
-            path,
-            representative_data=samples.representative(data.train),
-            float_layers=settings.float_layers,
-            labels=names or None,
-            **exporting.arguments(settings),
-        )
+        with recording_layer_errors() as errors:
+            tfpeft.export_tflite(
+                model,
+                path,
+                representative_data=samples.representative(data.train),
+                float_layers=settings.float_layers,
+                labels=names or None,
+                **exporting.arguments(settings),
+            )
+        inputs.facts["layer_snr_db"] = errors
 
     return write
 

@@ -20,6 +20,7 @@ class Inputs:
         teacher: The model that an earlier stage distilled `model` from, the first one of several;
             None without such a stage.
         custom_objects: Name -> class or function of --custom_objects.
+        facts: What the stage keeps for the report beside its file, values that JSON can hold.
     """
 
     data: Data
@@ -27,6 +28,7 @@ class Inputs:
     model: keras.Model | None = None
     teacher: keras.Model | None = None
     custom_objects: dict = dataclasses.field(default_factory=dict)
+    facts: dict = dataclasses.field(default_factory=dict)
 
 
 def _accept(settings):

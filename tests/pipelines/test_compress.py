@@ -15,8 +15,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from pipelines import compress, prune, train
+from pipelines import report as report_script
 from pipelines.common import datasets, models
-from pipelines.stages.compression import headline
+from pipelines.stages.compression_report import headline
 from tests.pipelines import plain as plain_script
 from tests.pipelines.scripts import call, read_report, run, run_module, start
 from tfpeft.core.arguments import InputError
@@ -80,9 +81,12 @@ def test_compress_writes_everything_that_it_lists(digits_run):
         "distill.keras",
         "labels.txt",
         "model.tflite",
+        "model_card.md",
         "prune.keras",
+        "report.html",
         "report.json",
         "report.md",
+        "report_samples.npz",
         "run.json",
         "teacher.keras",
     ]
@@ -94,6 +98,34 @@ def test_compress_writes_everything_that_it_lists(digits_run):
     table = [line.split()[0] for line in output.splitlines() if line.startswith(tuple("tdpm"))]
     assert table[-4:] == ["teacher", "distill", "prune", "model.tflite"]
     assert errors == ""  # no native log, no warning
+
+
+def test_the_page_is_of_all_stages_and_is_written_again_from_the_folder(digits_run, tmp_path):
+    folder, _, _ = digits_run
+    result = json.loads((folder / "report.json").read_text())
+    assert [stage["name"] for stage in result["stages"]] == [
+        *("teacher", "distill", "prune", "quantize")
+    ]
+    assert set(result["made"]["seconds"]) == {"teacher", "distill", "prune", "quantize"}
+    assert result["made"]["commands"][0] == "python -m pipelines.compress " + " ".join(QUICK)
+    assert result["settings"].items() >= {"epochs": 1, "batch_size": 128}.items()
+    widths = {
+        row["layer"]: (row["teacher"]["width"], row["final"]["width"]) for row in result["layers"]
+    }
+    assert widths["conv2d"] == (32, 16)
+    assert widths["dense_1"] == (10, 10)
+    assert [row["final"]["sparsity"] for row in result["layers"]] == pytest.approx(
+        [0.5] * 5, abs=0.01
+    )
+    assert set(widths) - {"conv2d"} <= set(result["layer_snr_db"])  # fused into its ReLU
+    (group,) = result["disagreements"]
+    with np.load(folder / "report_samples.npz") as samples:
+        assert len(samples) == len(group["shown"]) > 0
+        assert {array.shape for array in samples.values()} == {(8, 8)}
+    page = (folder / "report.html").read_text()
+    assert page.count('<img class="sample"') == len(group["shown"])
+    call(report_script, f"--run={folder}", f"--output={tmp_path / 'again.html'}")
+    assert (tmp_path / "again.html").read_text() == page
 
 
 @pytest.mark.parametrize(

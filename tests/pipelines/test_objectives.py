@@ -9,7 +9,7 @@ from pipelines.common import arrays, augmentation, models, splits
 from pipelines.common.compilation import Compilation, compilation_of
 from pipelines.common.keras_names import Named, fitting
 from pipelines.common.request import Request
-from pipelines.stages import compression
+from pipelines.stages import compression_report
 from tfpeft.core.arguments import InputError
 from tfpeft.core.json_files import mismatch
 from tfpeft.evaluation.outputs import Outputs
@@ -87,8 +87,8 @@ def test_what_is_lost_of_a_metric_that_is_zero():
     def lost(teacher, file, task):
         name = TASKS[task].headline
         rows = [{"metrics": {name: value}} for value in (teacher, file)]
-        found = compression._lost(*rows, task)
-        assert mismatch({"metrics": found}, {"metrics": compression._REPORT["metrics"]}) is None
+        found = compression_report._lost(*rows, task)
+        assert mismatch({"metrics": found}, {"metrics": compression_report.FORM["metrics"]}) is None
         return found[name]["loss"]
 
     assert lost(0.0, 0.5, "multi_label") == -np.inf

@@ -87,6 +87,8 @@ def test_a_report_with_commands_of_these_files(files, tmp_path, capsys):
     assert first["command"] in output
     assert first["title"] in (tmp_path / "run/report.md").read_text()
     assert f"{files}/model.keras" in first["code"]
+    assert first["title"] in (tmp_path / "run/report.html").read_text()
+    assert "without" not in output  # a page
     trials = sorted(path.name for path in (tmp_path / "run/trials").glob("*.json"))
     written = {name: (tmp_path / "run/trials" / name).stat().st_mtime_ns for name in trials}
     assert call(recommend, *given, "--minutes=0.001") == 0

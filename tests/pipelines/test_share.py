@@ -123,6 +123,8 @@ def test_share_writes_everything_that_it_lists(text_run):
     assert sorted(path.name for path in folder.iterdir()) == [
         "backbone.keras",
         "model.tflite",
+        "model_card.md",
+        "report.html",
         "report.json",
         "report.md",
         "run.json",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft.quantization.error import _decibels, _powers
+from tfpeft.export.layer_errors import decibels, powers, recording_layer_errors
 
 rng = np.random.default_rng(0)
 layers = keras.layers
@@ -39,10 +39,10 @@ def error(model, data):
 
 def test_decibels_by_hand():
     """Signal 1 + 9 = 10, noise 0.1: a ratio of 100."""
-    powers = _powers(np.array([1.0, 3.0], "float32"), np.array([1.1, 3.3]))
-    np.testing.assert_allclose(powers, [10.0, 0.1], rtol=1e-6)
-    assert _decibels(*powers) == pytest.approx(20.0)
-    assert _decibels(1.0, 0.0) == math.inf
+    sums = powers(np.array([1.0, 3.0], "float32"), np.array([1.1, 3.3]))
+    np.testing.assert_allclose(sums, [10.0, 0.1], rtol=1e-6)
+    assert decibels(*sums) == pytest.approx(20.0)
+    assert decibels(1.0, 0.0) == math.inf
 
 
 def test_the_layer_that_loses_most_is_found(error):
@@ -68,10 +68,15 @@ def test_ratios_are_those_of_exported_files(error, model, data, tmp_path):
             allow_deviation=99.0,
             **options,
         )
-        return _decibels(*_powers(expected, tfpeft.TFLiteFile(path).predict(data)))
+        return decibels(*powers(expected, tfpeft.TFLiteFile(path).predict(data)))
 
     alone = {row["layer"]: row["output_snr_db"] for row in error.rows}
-    assert error.output_snr_db == pytest.approx(ratio(), abs=1.0)
+    with recording_layer_errors() as recorded:
+        assert error.output_snr_db == pytest.approx(ratio(), abs=1.0)
+    # Of fewer samples, and of the very file that was written.
+    within = {row["layer"]: row["snr_db"] for row in error.rows}
+    assert recorded == pytest.approx(within, abs=1.0)
+    assert list(recorded) == ["first", "unlike", "head"]
     assert alone["first"] == pytest.approx(ratio(float_layers=["unlike", "head"]), abs=2.5)
     assert error.rows[-1]["snr_db"] == pytest.approx(error.output_snr_db, abs=0.01)
 

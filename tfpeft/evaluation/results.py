@@ -147,11 +147,11 @@ class Comparison:
         return self.rows[name]
 
     def __str__(self) -> str:
-        return evaluations_text(self._dicts(), self._difference_lines())
+        return evaluations_text(self._dicts(), self.difference_lines())
 
     def to_markdown(self) -> str:
         """Returns the table in Markdown."""
-        return evaluations_markdown(self._dicts(), self._difference_lines())
+        return evaluations_markdown(self._dicts(), self.difference_lines())
 
     def to_json(self) -> str:
         """Returns all figures as a JSON text, by name."""
@@ -179,10 +179,8 @@ class Comparison:
         found = interval(both[0][metric] - both[1][metric])
         return Difference(metric, values[0] - values[1], found or (float("nan"),) * 2)
 
-    def _dicts(self):
-        return {name: row.as_dict() for name, row in self.rows.items()}
-
-    def _difference_lines(self):
+    def difference_lines(self) -> list[str]:
+        """Returns a line per figure that decides and row: its difference from the first row."""
         first, *others = self.rows
         found = {
             (metric, name): self.difference(name, first, metric)
@@ -191,6 +189,9 @@ class Comparison:
             if all(metric in self.rows[row].replicates for row in (first, name))
         }
         return difference_lines(first, found)
+
+    def _dicts(self):
+        return {name: row.as_dict() for name, row in self.rows.items()}
 
 
 def _plain(value):

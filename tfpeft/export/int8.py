@@ -20,6 +20,7 @@ from tfpeft.export.float_graph import FloatGraph
 from tfpeft.export.four_bits import with_four_bit_weights
 from tfpeft.export.histograms import choose_ranges
 from tfpeft.export.intervals import complete_ranges, unite_ranges
+from tfpeft.export.layer_errors import record_layer_errors
 from tfpeft.export.lost_layers import losses_by_tensor
 from tfpeft.export.masks import clip_masks
 from tfpeft.export.quantization_marks import take_marks
@@ -98,6 +99,8 @@ def write_int8(
         lost = converter.lost_layer(TFLiteFile(path), exact, layers, samples)
         raise check.error(deviation, lost)
     _check_inputs(TFLiteFile(path), exact, input_type, check.quantization)
+    if aware is None:
+        record_layer_errors(exact, TFLiteFile(path), converter.graphs, layers, check.samples)
     known = {} if aware is None else aware["in_float"]
     reasons = [f"{path} in float32: {why}" for path, why in known.items()]
     return deviation, [*converter.notes(layers, in_float), *reasons, *made, *corrected]

@@ -4,13 +4,12 @@ from tfpeft.export.conversion import in_float32, initial_states
 from tfpeft.export.file_writing import repacked
 from tfpeft.export.int8 import Quantizer, samples_per_run
 from tfpeft.export.int8_options import Int8Options
+from tfpeft.export.layer_errors import tensors_by_layer
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.model_samples import inputs_and_samples, split
 from tfpeft.export.samples import stacked
 from tfpeft.export.tflite import file_batch_size, write_float_file
 from tfpeft.export.tflite_file import TFLiteFile
-
-_WEIGHTED = ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 class Int8Files:
@@ -39,18 +38,7 @@ class Int8Files:
         self.exact = TFLiteFile(path)
         self._quantizer = Quantizer(self.exact, calibration, Int8Options().ranges)
         self._in_float, _ = self._quantizer.raw_columns()
-        self.layers = {}
-        for graph in self._quantizer.graphs.values():
-            for op in graph.operators:
-                layer = self._layer_of(graph, op)
-                if layer is not None and any(map(graph.is_float, op.outputs)):
-                    self.layers.setdefault(layer, []).extend(map(graph.name, op.outputs))
-
-    def _layer_of(self, graph, op):
-        """Returns the layer of the kernel, rather than that of an activation fused into it."""
-        kernels = [graph.name(t) for t in op.inputs[1:2] if op.name in _WEIGHTED]
-        found = (self._names.layer_of(name) for name in (*kernels, graph.source(op.outputs[0])))
-        return next((layer for layer in found if layer is not None), None)
+        self.layers = tensors_by_layer(self._quantizer.graphs, self._names)
 
     def without(self, layers):
         """Returns the `TFLiteFile` in int8 but for some layers, as `float_layers` names them."""

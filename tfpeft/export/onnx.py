@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfpeft.core.arguments import ExportError, InputError, shortened, unexpected
 from tfpeft.core.graph import flatten_layers
+from tfpeft.core.packages import check_packages
 from tfpeft.core.paths import file_to_write, invalid_path
 from tfpeft.export.conversion import (
     SIGNATURE,
@@ -21,7 +22,6 @@ from tfpeft.export.conversion import (
     running_on,
 )
 from tfpeft.export.lost_layers import LayerNames
-from tfpeft.export.packages import check_packages
 from tfpeft.export.serving import ServingReport, check_model, write_checked
 
 _PACKAGES = ("onnx", "onnxruntime", "tf2onnx")

@@ -18,6 +18,7 @@ from tfpeft.core.arguments import (
 )
 from tfpeft.core.files import replacing
 from tfpeft.core.graph import flatten_layers
+from tfpeft.core.packages import check_packages
 from tfpeft.core.paths import file_to_write
 from tfpeft.export.check import Check
 from tfpeft.export.conversion import (
@@ -36,7 +37,6 @@ from tfpeft.export.int8_options import Int8Options
 from tfpeft.export.lost_layers import LayerNames
 from tfpeft.export.metadata_arguments import match_labels, match_scaling
 from tfpeft.export.model_samples import content_of, inputs_and_samples, split
-from tfpeft.export.packages import check_packages
 from tfpeft.export.report import NO_SPREAD, ExportReport
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.export.tflite_signature import file_names

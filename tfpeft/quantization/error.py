@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import tempfile
@@ -13,6 +12,7 @@ import numpy as np
 
 from tfpeft.core.arguments import NoMatchError, invalid, unexpected
 from tfpeft.export.conversion import quantization_settings
+from tfpeft.export.layer_errors import decibels, layer_ratios, powers
 from tfpeft.reports.plots import bar_plot
 from tfpeft.reports.tables import markdown_table
 
@@ -130,7 +130,7 @@ def int8_files(model, data, name="data"):
 def measure_error(files):
     """Returns the `QuantizationError` of `Int8Files`."""
     whole = files.without(())
-    within = _layer_ratios(files, whole)
+    within = layer_ratios(files.exact, whole, files.layers, files.batches)
     rows = [
         {
             "layer": layer,
@@ -152,41 +152,9 @@ def _output_ratio(files, file):
             inputs = dict(zip(exact.inputs, arrays, strict=True))
             expected, outputs = exact.run(inputs), found.run(inputs)
             for output, total in sums.items():
-                total += _powers(expected[output], outputs[output])
-        ratios += [_decibels(*total) for total in sums.values()]
+                total += powers(expected[output], outputs[output])
+        ratios += [decibels(*total) for total in sums.values()]
     return min(ratios)
-
-
-def _layer_ratios(files, file):
-    """Returns {layer: the least SNR of the tensors that it makes, in dB, or None}."""
-    sums = {name: np.zeros(2) for names in files.layers.values() for name in names}
-    for signature in files.exact.signatures:
-        exact, found = files.exact.observed(signature), file.observed(signature)
-        for arrays in files.batches(signature):
-            inputs = dict(zip(exact.inputs, arrays, strict=True))
-            for program in (exact, found):
-                program.feed(inputs)
-                program.invoke()
-            expected, values = exact.values(), found.values()
-            for name in sums.keys() & expected.keys() & values.keys():
-                if expected[name].shape == values[name].shape:
-                    sums[name] += _powers(expected[name], values[name])
-    return {
-        layer: min((_decibels(*sums[name]) for name in names if sums[name].any()), default=None)
-        for layer, names in files.layers.items()
-    }
-
-
-def _powers(expected, found):
-    """Returns the sums of squares of the signal and of the noise."""
-    expected = expected.astype(np.float64)
-    return np.array([np.sum(expected**2), np.sum((expected - found) ** 2)])
-
-
-def _decibels(signal, noise):
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(max(signal, 1e-300) / noise)
 
 
 def _cell(decibels):

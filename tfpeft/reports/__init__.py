@@ -1,1 +1,1 @@
-"""Tables and plots: rows of figures in; text, Markdown and PNG out. Row 2."""
+"""Tables, plots and pages: figures in; text, Markdown, PNG and HTML out. Row 2."""

@@ -1,4 +1,4 @@
-"""The packages that only some exports need."""
+"""Packages that only some functions need."""
 
 import importlib.util
 
