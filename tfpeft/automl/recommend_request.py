@@ -10,7 +10,6 @@ from tfpeft.automl.recommend_goals import Device, Goal
 from tfpeft.automl.recommend_training import labelled, split
 from tfpeft.automl.recommend_trials import Clock, open_store
 from tfpeft.core.arguments import last_cause, unexpected
-from tfpeft.sparsity.compiled import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Request:
             **self.options,
             "steps": self.steps,
             **self.training,
-            "weights": fingerprint(self.model),
+            "weights": digest_of([weight.numpy() for weight in self.model.weights]),
             "data": digest_of(list(batches)),
         }
         return open_store(folder, settings, self.clock)
