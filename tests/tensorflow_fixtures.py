@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from tests import cheap_tracing
+
 # Scripts that are called in this process ask for it. It is for good, and XLA cannot compile then.
 tf.config.experimental.enable_op_determinism = lambda: None
 # Before anything runs on the CPU: later it can no longer be split.
@@ -68,40 +70,11 @@ def _free_graphs():
 
 @pytest.fixture(autouse=True)
 def _cheap_tracing(request, monkeypatch):
-    """Halves the time of short runs of a model, but in tests that are marked `as_users_run`.
-
-    TensorFlow traces a step a second time if the first trace created variables: those of the
-    optimizer, which Keras leaves to that trace unless a strategy distributes the model. And it
-    optimizes each graph that it runs, which pays in long trainings only. `predict` and `evaluate`
-    trace each model anew: for a few batches of a model whose class is Keras's, this takes longer
-    than to run it operation by operation.
-    """
-    cheap = request.node.get_closest_marker("as_users_run") is None
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": cheap})
-    if not cheap:
-        return
-    make_train_function = keras.Model.make_train_function
-
-    def build_optimizer_first(self, force=False):
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return make_train_function(self, force)
-
-    def without_a_graph(make_function):
-        def make(self, force=False):
-            as_compiled = self.run_eagerly
-            if type(self).__module__.startswith("keras.") and not tf.distribute.has_strategy():
-                self.run_eagerly = True
-            try:
-                return make_function(self, force)
-            finally:
-                self.run_eagerly = as_compiled
-
-        return make
-
-    monkeypatch.setattr(keras.Model, "make_train_function", build_optimizer_first)
-    for name in ("make_test_function", "make_predict_function"):
-        monkeypatch.setattr(keras.Model, name, without_a_graph(getattr(keras.Model, name)))
+    """Makes short runs of a model cheap, but in tests that are marked `as_users_run`."""
+    if request.node.get_closest_marker("as_users_run") is None:
+        cheap_tracing.apply(monkeypatch.setattr)
+    else:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import keras
 
 import pipelines
 from pipelines.common import stopping, training
+from tests import cheap_tracing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -77,6 +78,7 @@ def _run_as_main(script, arguments, cwd, output, errors, max_file_size):
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     stopping.install()
     pipelines.quiet_native_logs()
+    cheap_tracing.apply()
     if max_file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, max_file_size))
     runpy.run_module(script, run_name="__main__", alter_sys=True)
