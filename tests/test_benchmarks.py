@@ -54,6 +54,8 @@ WITHOUT_INPUTS = {
         "ServingReport",
         "TFLiteDescription",
         "QuantizationError",
+        "SearchResult",
+        "SearchTrial",
         "SelectiveQuantizationResult",
         "XnnpackPolicy",
     ),

@@ -11,6 +11,13 @@ from tfpeft.adapters.ia3 import IA3
 from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
+from tfpeft.automl.budget import Budget
+from tfpeft.automl.image_students import MobileBlocks, SmallCNN
+from tfpeft.automl.records import SearchTrial
+from tfpeft.automl.results import SearchResult
+from tfpeft.automl.searching import search
+from tfpeft.automl.sequence_students import Small1D, TinyTransformer
+from tfpeft.automl.techniques import Techniques
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
 from tfpeft.channels.constants import remove_constant_channels
 from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively
@@ -87,6 +94,7 @@ __all__ = [
     "BinarySoftLabels",
     "BitFit",
     "BottleneckAdapter",
+    "Budget",
     "BudgetError",
     "ChannelReport",
     "ChannelSensitivity",
@@ -111,6 +119,7 @@ __all__ = [
     "LayerSensitivity",
     "LoRA",
     "MagnitudePruning",
+    "MobileBlocks",
     "MovementPruning",
     "MultiWorkerStrategy",
     "NoMatchError",
@@ -127,10 +136,14 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
+    "SearchResult",
+    "SearchTrial",
     "SelectiveQuantizationResult",
     "ServingReport",
     "SharedModel",
     "SimilarityPreserving",
+    "Small1D",
+    "SmallCNN",
     "SoftLabels",
     "SparseOptimizer",
     "SparsityLogger",
@@ -141,6 +154,8 @@ __all__ = [
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",
+    "Techniques",
+    "TinyTransformer",
     "WeightClustering",
     "XnnpackPolicy",
     "add_adapters",
@@ -169,6 +184,7 @@ __all__ = [
     "quantize_selectively",
     "remove_constant_channels",
     "scale_width",
+    "search",
     "strip_clustering",
     "strip_pruning",
     "strip_quantization",
