@@ -2,6 +2,8 @@
 
 import json
 
+import keras_tuner
+
 from tfpeft.core.arguments import BudgetError, InputError, unexpected
 
 _TRAINING_ONLY = ("alpha", "temperature", "learning_rate", "order")
@@ -103,6 +105,12 @@ class Candidates:
         kinds = next((each.values for each in space.space if each.name == "space"), [None])
         return [_default_values(space, kind) for kind in kinds]
 
+    def start(self):
+        """Returns `HyperParameters` with the default values of the techniques alone."""
+        hp = keras_tuner.HyperParameters()
+        self.techniques.draw(hp)
+        return hp
+
     def check_reachable(self, space, seed):
         """Raises a BudgetError unless some point is inside the budget, with the smallest figures.
 
@@ -129,7 +137,7 @@ class Candidates:
         if not found:
             expected = "a space with a valid point, or more"
             raise unexpected(expected, f"{len(failures)} points, which failed: {failures[0]}")
-        raise _unreachable(found)
+        raise unreachable(found)
 
     def _smallest(self, space, values):
         """Returns the values of the smallest model near some values."""
@@ -196,8 +204,12 @@ def _drawn_values(space, seed):
     return hp.values
 
 
-def _unreachable(found):
-    """Returns the error of a budget that no point keeps: the least value of each figure."""
+def unreachable(found):
+    """Returns the error of a budget that no point keeps, with the least value of each figure.
+
+    Args:
+        found: (figures, violations) of the smallest points.
+    """
     names = {name for figures, _ in found for name in figures}
     least = {}
     for name in sorted(names):

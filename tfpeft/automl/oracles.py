@@ -11,7 +11,7 @@ FACTOR = 3
 """Of Hyperband: a rung has a third of the trials of the one below, trained three times as long."""
 _DRAWS = 100  # random points, none of them inside the budget, after which the search ends
 _PROPOSALS = 3  # of the Gaussian process, before a random point is taken
-_NEVER = 10**9
+_NEVER, _MOST_TRIALS = 10**9, 9999
 
 
 class WithinBudget:
@@ -141,9 +141,9 @@ def make_oracle(name, *, units, seed, candidates, clock, seconds_of, trial_limit
     if name == "hyperband":
         oracle = Hyperband(max_epochs=units, factor=FACTOR, hyperband_iterations=_NEVER, **options)
     elif name == "bayesian":
-        oracle = Bayesian(max_trials=_NEVER, num_initial_points=6, **options)
+        oracle = Bayesian(max_trials=_MOST_TRIALS, num_initial_points=6, **options)
     else:
-        oracle = RandomSearch(max_trials=_NEVER, **options)
+        oracle = RandomSearch(max_trials=_MOST_TRIALS, **options)
     oracle.candidates, oracle.clock, oracle.trial_limit = candidates, clock, trial_limit
     oracle.seconds_of, oracle.verbose = seconds_of, 0
     return oracle

@@ -57,8 +57,11 @@ class SearchJob:
         self._subject = subject
         self._records = Records(folder / "trials")
         self._clock = Clock(folder, plan["minutes"])
-        costs = Costs(objective.budget, inputs.train.x)
-        self._candidates = Candidates(subject, techniques, costs, self._records)
+        self._costs = Costs(objective.budget, inputs.train.x)
+        self._candidates = Candidates(subject, techniques, self._costs, self._records)
+        if plan["oracle"] == "netadapt":
+            settings = self._candidates.settings(self._candidates.start())
+            self._candidates.subject = netadapt.NetAdapt(folder, subject, self._costs, settings)
         self._space = _whole_space(self._candidates)
 
     def run(self):
@@ -69,11 +72,13 @@ class SearchJob:
         if self._role == workers.WORKER:
             workers.wait_for(self._folder / _PLAN)
         is_new = not (self._folder / _PLAN).is_file()
-        if is_new:
+        if is_new and self._plan["oracle"] == "netadapt":
+            self._candidates.subject.check_reachable()
+        elif is_new:
             self._candidates.check_reachable(self._space, self._plan["seed"])
         self._prepare(is_new)
         if self._plan["oracle"] == "netadapt":
-            netadapt.run(self._runner, self._subject, self._objective, self._clock, self._print)
+            netadapt.run(self._candidates.subject, self._runner, self._inputs.loss, self._on_trial)
         else:
             self._run_trials()
         if self._role != workers.WORKER:
@@ -124,7 +129,9 @@ class SearchJob:
         """Returns the steps of a whole training: of the epochs, or what there is time for."""
         if self._plan["epochs"] is not None:
             return self._plan["epochs"] * self._training.steps_per_epoch
-        hp = self._first_point()
+        hp = self._candidates.start()
+        if self._plan["oracle"] != "netadapt":
+            hp = self._first_point()
         model, settings = self._candidates.build(hp), self._candidates.settings(hp)
         timer = _Timer()
         self._training.run(model, settings, _UNTIMED + _TIMED, callbacks=[timer])

@@ -1,5 +1,6 @@
 """search: the best model under a budget, over techniques, their settings and architectures."""
 
+import dataclasses
 import os
 import tempfile
 import typing
@@ -184,8 +185,11 @@ def search(
             seed=seed,
         )
         subject = subject_of(model_or_space, inputs.interface, inputs.train, inputs.loss)
+        techniques = techniques or Techniques()
+        if oracle == "netadapt":  # which finds the widths itself
+            techniques = dataclasses.replace(techniques, channel_ratio=(0.0,))
         space = TechniqueSpace(
-            techniques or Techniques(),
+            techniques,
             budget,
             has_teacher=inputs.teacher is not None,
             is_trained=subject.is_trained,

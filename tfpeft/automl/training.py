@@ -25,6 +25,7 @@ _QUANTIZED_PART = 0.2  # of the steps, with the rounding of int8
 _QUANTIZED_RATE = 0.2  # of the learning rate
 _CALIBRATED = 400  # samples
 _MASK_UPDATES = 20  # while zeros grow
+_FEWEST_PER_PART = 5  # steps, below which a metric says nothing
 PARTS = 9
 """Parts of a watched training, after 1 and 3 of which it may be stopped."""
 
@@ -99,8 +100,10 @@ class Training:
         return quantized, model
 
     def _fit(self, model, settings, batches, steps, wrap, rate, callbacks, watch=None):
-        parts = min(PARTS, steps) if watch else 1
-        steps_per_part = steps // parts
+        if steps < _FEWEST_PER_PART * PARTS:
+            watch = None
+        parts = PARTS if watch else 1
+        steps_per_part = -(-steps // parts)
         total = parts * steps_per_part
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, total))
         trained = self._trained(model, settings)
@@ -142,6 +145,19 @@ class Training:
         if self._outputs.kind == "values":
             return SquaredError()
         return SoftLabels() if self._outputs.is_softmax else BinarySoftLabels()
+
+    def evaluate(self, model, data):
+        """Returns the headline of the task of a Keras model on a `Batch`."""
+        model.compile(loss=self._loss, metrics=[self._task.training_metric(self._outputs)])
+        with _errors():
+            found = model.evaluate(
+                *(data.x, data.y),
+                sample_weight=data.sample_weight,
+                batch_size=1024,
+                verbose=0,
+                return_dict=True,
+            )
+        return float(found[self._task.headline])
 
     def _batches(self, seed):
         """Returns an endless dataset of batches, shuffled by a seed."""

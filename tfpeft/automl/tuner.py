@@ -1,5 +1,7 @@
 """The tuner: runs the trials that an oracle proposes, and records what came of each."""
 
+import dataclasses
+import os
 import time
 
 import keras
@@ -11,7 +13,7 @@ from tfpeft.automl.clock import StopAtDeadline
 from tfpeft.automl.costs import export, figures_of
 from tfpeft.automl.median import median_reason
 from tfpeft.automl.records import SearchTrial
-from tfpeft.automl.techniques import QUANTIZE_AWARE
+from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
 from tfpeft.automl.training import Stopped, Watch
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.quantization.quantize_aware import quantize_aware
@@ -104,6 +106,25 @@ class Runner:
         self.records.add(trial)
         return trial
 
+    def record_as(self, name, hp, model, trial):
+        """Exports and records a model that was trained already, as the trial `name`.
+
+        Args:
+            name: The id.
+            hp: `HyperParameters` with its values.
+            model: The model.
+            trial: The `SearchTrial` of its training.
+        """
+        settings = {**self.candidates.settings(hp)}
+        settings["quantization"] = file_quantization(settings)
+        model.save_weights(self._weights(name))
+        found = self._measured(model, name, settings)
+        ended = dataclasses.replace(
+            trial, id=name, settings={**trial.settings, **settings}, **found
+        )
+        self.records.add(ended)
+        return ended
+
     def _measured(self, model, name, settings):
         """Exports a model and returns the fields of its record."""
         path, budget = self.path(name), self.objective.budget
@@ -153,7 +174,7 @@ class Runner:
         """Returns the model of a trial as it was exported."""
         model = self.candidates.build(hp)
         model.load_weights(self._weights(name))
-        if self.candidates.settings(hp)["quantization"] != QUANTIZE_AWARE:
+        if not os.path.exists(self._weights(name, ".aware")):
             return model
         quantized = quantize_aware(model, representative_data=self.training.calibration)
         quantized.load_weights(self._weights(name, ".aware"))
