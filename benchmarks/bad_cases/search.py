@@ -41,7 +41,7 @@ def of_search():
         "oracle": (*values.CHOICE, None, "grid"),
         "epochs": tuple(v for v in values.COUNT if v is not None),
         "max_trials": tuple(v for v in values.COUNT if v is not None),
-        "batch_size": values.COUNT,
+        "batch_size": tuple(v for v in values.COUNT if v is not None),
         "techniques": (3, {}, "int8"),
         "task": ("nonsense", 3, []),
         "seed": values.SEED,

@@ -16,6 +16,7 @@ from pipelines import (
     prune_channels,
     quantize,
     report,
+    search,
     share,
     sparse_train,
     train,
@@ -28,7 +29,7 @@ from tfpeft.core.arguments import InputError
 
 SCRIPTS = [
     *(cluster, compress, distill, evaluate, export, predict, prune, prune_channels, quantize),
-    *(report, share, sparse_train, train),
+    *(report, search, share, sparse_train, train),
 ]
 
 

@@ -109,7 +109,9 @@ class Spaces:
 
     @property
     def size_names(self):
-        """The choices that make a model larger, of every space by its own name."""
+        """The choices that make a model larger, of several spaces behind the name of each."""
+        if len(self._spaces) == 1:
+            return next(iter(self._spaces.values())).size_names
         return tuple(
             f"{name}/{each}" for name, space in self._spaces.items() for each in space.size_names
         )

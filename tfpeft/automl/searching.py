@@ -46,7 +46,7 @@ def search(
     oracle: str = "hyperband",
     epochs: int | None = None,
     max_trials: int | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     task: str | None = None,
     loss: typing.Any = None,
     metrics: typing.Any = None,
@@ -97,7 +97,8 @@ def search(
             trained shortly, and the best of these cuts is kept.
         epochs: Of a whole training. None chooses them by the minutes and the speed of a step.
         max_trials: Trials at most; None for as many as the minutes allow.
-        batch_size: Samples of a step.
+        batch_size: Samples of a step. None for a power of 2 from 16 to 128 with which an epoch has
+            a hundred steps, if there are so many.
         task: As of `evaluate`; None to recognise it.
         loss: As `compile` takes it. None for that of the compiled model, or of the task.
         metrics: Metrics beside those of the task, as `evaluate` takes them.
@@ -148,10 +149,10 @@ def search(
     check_budget(budget)
     check_positive("minutes", minutes)
     check_choice("oracle", oracle, ORACLES)
-    for name, value in (("epochs", epochs), ("max_trials", max_trials)):
+    optional = {"epochs": epochs, "max_trials": max_trials, "batch_size": batch_size}
+    for name, value in optional.items():
         if value is not None:
             check_positive_integer(name, value)
-    check_positive_integer("batch_size", batch_size)
     check_seed("seed", seed)
     check_task(task)
     if techniques is not None and not isinstance(techniques, Techniques):
@@ -198,7 +199,7 @@ def search(
             "minutes": minutes,
             "epochs": epochs,
             "max_trials": max_trials,
-            "batch_size": batch_size,
+            "batch_size": batch_size or _batch_size(inputs.train.size),
             "oracle": oracle,
             "seed": seed,
         }
@@ -219,6 +220,10 @@ def search(
             if role == workers.WORKER:
                 return None
             return job.result(test_data, temporary)
+
+
+def _batch_size(samples):
+    return next((size for size in (128, 64, 32) if samples >= 100 * size), 16)
 
 
 def _is_model(value):
