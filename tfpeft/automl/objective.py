@@ -80,8 +80,9 @@ class Objective:
         return least + _SMALL_PART * (abs(least) or 1.0) * _BYTES / (_BYTES + size)
 
     def best(self, trials):
-        """Returns the best of completed trials; None if there is none."""
-        return self._first([trial for trial in trials if trial.status == "completed"])
+        """Returns the best of completed trials, all of them inside the budget; None without any."""
+        done = [trial for trial in trials if trial.status == "completed"]
+        return self._first([t for t in done if not self.violations(t.figures, t.metric)])
 
     def promising(self, trials):
         """Returns the best trial whose figures keep the budget, whether its metric does or not."""

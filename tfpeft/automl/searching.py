@@ -16,7 +16,7 @@ from tfpeft.automl.objective import Objective
 from tfpeft.automl.results import SearchResult
 from tfpeft.automl.search_folder import opened_folder
 from tfpeft.automl.search_job import SearchJob, random_states_kept
-from tfpeft.automl.subjects import subject_of
+from tfpeft.automl.subjects import FunctionSubject, subject_of
 from tfpeft.automl.techniques import Techniques, TechniqueSpace
 from tfpeft.core.arguments import (
     check_boolean,
@@ -236,9 +236,5 @@ def _first_model(given, teacher):
     if is_function:
         import keras_tuner
 
-        model = given(keras_tuner.HyperParameters())
-        if not _is_model(model):
-            expected = "a function hp -> keras.Model, whose outputs are models"
-            raise invalid("model_or_space", expected, model)
-        return model
+        return FunctionSubject(given).build(keras_tuner.HyperParameters(), {})
     return teacher if _is_model(teacher) else None
