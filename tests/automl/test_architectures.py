@@ -55,11 +55,11 @@ def test_a_plain_cnn_has_the_layers_that_its_values_say():
     )
     model = space.build(keras_tuner.HyperParameters(), IMAGE)
     kernels = [layer.kernel.shape for layer in model.layers if hasattr(layer, "kernel")]
-    # The first convolution, two blocks of 8, two of 12, the head.
-    assert kernels == [(3, 3, 1, 8), *[(3, 3, 8, 8)] * 2, (3, 3, 8, 12), (3, 3, 12, 12), (12, 3)]
+    # The first convolution and a block of 8, two blocks of 12, the head.
+    assert kernels == [(3, 3, 1, 8), (3, 3, 8, 8), (3, 3, 8, 12), (3, 3, 12, 12), (12, 3)]
     assert model.layers[-2].name.startswith("global_average")
     shapes = [layer.output.shape[1] for layer in model.layers if hasattr(layer, "kernel")]
-    assert shapes[:5] == [8, 8, 8, 4, 4]
+    assert shapes[:4] == [8, 8, 4, 4]
 
 
 def test_inputs_are_normalised_and_numbers_come_in_their_unit():

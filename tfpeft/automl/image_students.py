@@ -58,9 +58,9 @@ class _Images(Architecture):
         # Drawn in any case, so that the choices do not depend on the number of stages.
         depths = [choose(hp, f"depth_{i + 1}", self.depth) for i in range(max(self.stages))]
         for stage, width in enumerate(widths):
-            for number in range(depths[stage]):
-                halves = stage > 0 and number == 0
-                strides = _stride(hidden, 2) if halves else 1
+            # The first convolution is a block of the first stage.
+            for number in range(1 if stage == 0 else 0, depths[stage]):
+                strides = _stride(hidden, 2) if number == 0 else 1
                 hidden = self._block(hp, block, hidden, width, kernel, strides)
         hidden = keras.layers.GlobalAveragePooling2D()(hidden)
         return keras.Model(inputs, interface.outputs(hidden), name=self.name)
@@ -86,10 +86,10 @@ def _added(hidden, branch):
 class SmallCNN(_Images):
     """Students for images, of convolutions: fast to train on a CPU, and on most devices.
 
-    A convolution, then stages of blocks, each with a 3x3 (or larger) convolution,
-    BatchNormalization and ReLU; the first block of a stage but the first halves the image. Stage i
-    has `width * growth^(i - 1)` channels, in fours. Then the mean over the image, and one layer of
-    outputs. Arguments are the values that the search draws from.
+    Stages of blocks, each with a 3x3 (or larger) convolution, BatchNormalization and ReLU; the
+    first block of a stage but the first halves the image. A 3x3 convolution is the first block of
+    the first stage. Stage i has `width * growth^(i - 1)` channels, in fours. Then the mean over the
+    image, and one layer of outputs. Arguments are the values that the search draws from.
 
     Args:
         stages: Integers, how many stages there are.
