@@ -31,7 +31,7 @@ import keras
 import keras_tuner
 import machine
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from timing import Clock
 
 import tfpeft
@@ -277,8 +277,9 @@ ROWS = {
 
 
 def main(_):
+    logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(FLAGS.output)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     train, validation, test = load()
     teacher = teacher_of(train, validation, folder)
     path = folder / "rows.json"

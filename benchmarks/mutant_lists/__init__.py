@@ -11,6 +11,7 @@ from mutant_lists import (
     int8,
     loading,
     quantization,
+    search,
 )
 
 MUTANTS = (
@@ -24,4 +25,5 @@ MUTANTS = (
     *int8.MUTANTS,
     *loading.MUTANTS,
     *quantization.MUTANTS,
+    *search.MUTANTS,
 )

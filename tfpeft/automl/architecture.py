@@ -70,13 +70,13 @@ def is_integer(value):
 
 
 def choose(hp, name, values):
-    """Returns the value of a choice; the middle one is where a search begins."""
+    """Returns the value of a choice; a search begins with the middle number, or the first word."""
     are_words = isinstance(values[0], str)
     value = hp.Choice(
         name,
         list(values),
         ordered=None if are_words else True,
-        default=values[len(values) // 2],
+        default=values[0] if are_words else values[len(values) // 2],
     )
     # KerasTuner sends numbers to workers as float32.
     return value if are_words else min(values, key=lambda each: abs(each - value))

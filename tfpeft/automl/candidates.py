@@ -103,7 +103,19 @@ class Candidates:
     def starts(self, space):
         """Returns the points where a search begins: the default values, in each kind of space."""
         kinds = next((each.values for each in space.space if each.name == "space"), [None])
-        return [_default_values(space, kind) for kind in kinds]
+        return [self.grown(_default_values(space, kind), space) for kind in kinds]
+
+    def grown(self, values, space):
+        """Returns the values with the first choice that makes a model larger at its largest.
+
+        `fitting` then takes what the budget has room for: the best models are often near a limit.
+        """
+        options = {each.name: each.values for each in space.space if hasattr(each, "values")}
+        for name, way in self.subject.shrinking.items():
+            if name in values and name in options:
+                largest = max if way == "smaller" else min
+                return {**values, name: largest(options[name])}
+        return values
 
     def start(self):
         """Returns `HyperParameters` with the default values of the techniques alone."""

@@ -72,6 +72,8 @@ class WithinBudget:
                 return None
             # A point over the budget, and the one that is taken for it, are not drawn again.
             self._tried_so_far.add(self._compute_values_hash(values))
+            if begun % 2:
+                values = self.candidates.grown(values, self.hyperparameters)
             values = self._fitting(values)
             if values is not None:
                 return values

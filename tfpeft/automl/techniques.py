@@ -147,7 +147,7 @@ def _by_budget(budget):
     if "arena_bytes" in figures:  # TFLM has no operators for the others
         found["quantization"] = ("int8", QUANTIZE_AWARE)
     elif "size_bytes" in figures or "gzip_bytes" in figures:
-        found["quantization"] = ("dynamic_range", "int8", QUANTIZE_AWARE)
+        found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE)
     elif figures == ("macs",):
         found["quantization"] = ("none",)  # the multiplications are the same in all of them
     return found
