@@ -25,7 +25,6 @@ from pipelines.common import (
     classifiers,
     datasets,
     models,
-    objectives,
     reports,
     samples,
     training,
@@ -42,6 +41,7 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
+from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from pipelines.stages import teacher as teacher_stage
 from pipelines.stages.stage import Inputs
@@ -187,7 +187,7 @@ def _prepare(settings, folder):
     if settings.model is not None:
         model = models.load_model(settings.model, "model", custom_objects)
         compilation = compilation_of(settings.model, custom_objects)
-    data = datasets.load_given(settings, model, objectives.request_of(settings, compilation))
+    data = datasets.load_given(settings, model, request_of(settings, compilation))
     print(data, flush=True)
     if isinstance(data.task, dict):
         raise unexpected("data of one output", f"--dataset={settings.dataset} of {data}")
@@ -279,7 +279,8 @@ def _search(settings, folder, subject, data, objective, teacher, budget):
         max_trials=settings.max_trials,
         batch_size=settings.batch_size,
         task="binary" if is_binary else objective.task,
-        loss=objective.loss,
+        # Students may have logits where the teacher has probabilities.
+        loss=objective.loss() if settings.loss or _is_of_model(settings) else None,
         metrics=objective.extra,
         monitor=monitor,
         folder=folder,

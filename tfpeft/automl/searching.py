@@ -15,7 +15,6 @@ from tfpeft.automl.inputs import inputs_of
 from tfpeft.automl.objective import Objective
 from tfpeft.automl.results import SearchResult
 from tfpeft.automl.search_folder import opened_folder
-from tfpeft.automl.search_job import SearchJob, random_states_kept
 from tfpeft.automl.subjects import FunctionSubject, subject_of
 from tfpeft.automl.techniques import Techniques, TechniqueSpace
 from tfpeft.core.arguments import (
@@ -165,6 +164,9 @@ def search(
     if oracle == "netadapt" and (role != workers.ALONE or not _is_model(model_or_space)):
         expected = "a trained model in one process for oracle='netadapt'"
         raise unexpected(expected, f"{type(model_or_space).__name__}, {role}")
+    # Late: KerasTuner need not be there, and is slow to import.
+    from tfpeft.automl.search_job import SearchJob, random_states_kept
+
     with random_states_kept():
         own = model_or_space if _is_model(model_or_space) else None
         inputs = inputs_of(
