@@ -35,7 +35,7 @@ def good():
 
 def of_search():
     bad = {
-        "model_or_space": (*(v for v in values.MODEL if v is not print), [], (), {}),
+        "model_or_space": (*(v for v in values.MODEL if v is not print), ()),
         "budget": (None, 3, {"max_size_bytes": 1000}, []),
         "minutes": values.POSITIVE,
         "oracle": (*values.CHOICE, None, "grid"),

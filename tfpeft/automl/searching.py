@@ -15,7 +15,7 @@ from tfpeft.automl.inputs import inputs_of
 from tfpeft.automl.objective import Objective
 from tfpeft.automl.results import SearchResult
 from tfpeft.automl.search_folder import opened_folder
-from tfpeft.automl.subjects import FunctionSubject, subject_of
+from tfpeft.automl.subjects import FunctionSubject, is_function, subject_of
 from tfpeft.automl.techniques import Techniques, TechniqueSpace
 from tfpeft.core.arguments import (
     check_boolean,
@@ -234,8 +234,7 @@ def _is_model(value):
 
 def _first_model(given, teacher):
     """Returns a Keras model that shows what outputs are: of a function, or the teacher; or None."""
-    is_function = callable(given) and not isinstance(given, (Architecture, type))
-    if is_function:
+    if is_function(given):
         import keras_tuner
 
         return FunctionSubject(given).build(keras_tuner.HyperParameters(), {})

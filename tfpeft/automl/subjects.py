@@ -6,7 +6,7 @@ from tfpeft.automl.architecture import Architecture, Spaces
 from tfpeft.channels.plan import Plan
 from tfpeft.channels.selection import Order
 from tfpeft.core import weight_files
-from tfpeft.core.arguments import InputError, invalid, last_cause
+from tfpeft.core.arguments import InputError, invalid, last_cause, unexpected
 from tfpeft.core.clone import copy_model
 
 _SCORED = 512  # samples that channels are scored with
@@ -51,7 +51,9 @@ class FunctionSubject:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"The space failed for {hp.values}: {last_cause(error)}") from error
+            received = f"{type(error).__name__}: {last_cause(error)}, for {hp.values}"
+            expected = "a space whose function returns a keras.Model"
+            raise unexpected(expected, received) from error
         if not isinstance(model, keras.Model):
             expected = "a function hp -> keras.Model"
             raise invalid("model_or_space", f"{expected}, whose outputs are models", model)
@@ -131,6 +133,12 @@ class ModelSubject:
         return {"model": weight_files.fingerprint(self.model)}
 
 
+def is_function(given):
+    """Whether a value is a function of a user, and no layer, class or space."""
+    is_other = isinstance(given, (type, keras.layers.Layer, Architecture))
+    return callable(given) and not is_other and not type(given).__module__.startswith("tf_keras")
+
+
 def subject_of(given, interface, data, loss):
     """Returns the subject of what a user gave.
 
@@ -148,7 +156,7 @@ def subject_of(given, interface, data, loss):
         return SpaceSubject(Spaces(spaces), interface())
     if isinstance(given, keras.Model):
         return ModelSubject(given, data, loss)
-    if callable(given) and not isinstance(given, (type, keras.layers.Layer)):
+    if is_function(given):
         return FunctionSubject(given)
     expected = (
         "a trained keras.Model, a space such as SmallCNN(), a list of spaces, or a function "

@@ -78,11 +78,11 @@ DEFAULTS = {
     "learning_rate": (1e-3, 2e-3, 4e-3),
     "sparsity": (0.0, 0.5, 0.7, 0.85),
     "clusters": (0, 16, 32),
-    "channel_ratio": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "channel_ratio": tuple(number / 20 for number in range(19)),
     "order": ORDERS,
 }
 """{technique: values}, where a budget can gain from it."""
-_TUNING_RATES = (2e-4, 5e-4, 1e-3)  # of a trained model, which a higher rate would harm
+_TUNING_RATES = (5e-4, 1e-3, 2e-3)  # of a trained model, which a higher rate would harm
 
 
 class TechniqueSpace:
