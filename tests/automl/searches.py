@@ -10,7 +10,7 @@ import numpy as np
 import tfpeft
 
 SPACE = {
-    **{"stages": (1,), "depth": (1,), "growth": (1.0,), "block": ("plain",)},
+    **{"stages": (1,), "depth": (2,), "growth": (1.0,), "block": ("plain",)},
     "width": (4, 8, 32, 48, 64),  # the search begins with 32, which is over the limit
 }
 LIMIT = 5_000

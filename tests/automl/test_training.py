@@ -7,7 +7,7 @@ import pytest
 
 import tfpeft
 from tests.automl import searches
-from tfpeft.automl.costs import Costs, imposed, least_bytes
+from tfpeft.automl.costs import Costs, export, imposed, least_bytes
 from tfpeft.automl.interface import interface_of
 from tfpeft.automl.training import Stopped, Training, Watch
 from tfpeft.core.data import Batch
@@ -98,7 +98,7 @@ def test_zeros_and_values_are_imposed_on_a_kernel():
     np.testing.assert_allclose(few, [[0.0, 0.0, 0.0], [-0.4, 0.3, 1.0]])
 
 
-def test_bytes_of_weights_are_a_lower_bound_of_every_file(batch, tmp_path):
+def test_bytes_are_known_before_training(batch, tmp_path):
     space = tfpeft.SmallCNN(**searches.SPACE)
     interface = interface_of(batch.x, batch.y, TASK.name, OUTPUTS)
     model = space.build(keras_tuner.HyperParameters(), interface)
@@ -109,6 +109,10 @@ def test_bytes_of_weights_are_a_lower_bound_of_every_file(batch, tmp_path):
         least = least_bytes(model, settings)
         assert 0.1 * figures["size_bytes"] < least <= figures["size_bytes"]
         assert len(violations) == 2
+    model.compile("adam", TASK.loss(OUTPUTS))
+    model.fit(batch.x, batch.y, verbose=0)
+    trained = export(model, tmp_path / "t.tflite", settings, tfpeft.Budget(max_macs=1), batch.x)
+    assert figures["size_bytes"] == trained.size_bytes
     figures, violations = costs.of(model, {"quantization": "int8"})
     assert figures == {"size_bytes": least}  # nothing was exported
     assert "in its weights alone" in violations[0]

@@ -1,5 +1,6 @@
 """What a model costs before it is trained: figures of its untrained exported file."""
 
+import contextlib
 import math
 import pathlib
 import tempfile
@@ -62,9 +63,10 @@ class Costs:
             if stop and self.exceeded(found):
                 return found, self.exceeded(found)
         if set(wanted) - {"macs"}:
-            with tempfile.TemporaryDirectory() as folder:
+            model = self._imposed(model, settings)
+            with tempfile.TemporaryDirectory() as folder, _unlike_vectors(model):
                 path = pathlib.Path(folder) / "untrained.tflite"
-                export(self._imposed(model, settings), path, settings, self._budget, self._x)
+                export(model, path, settings, self._budget, self._x)
                 found |= figures_of(path, self._first, wanted, skip=("macs",))
         return found, self.exceeded(found)
 
@@ -86,6 +88,25 @@ class Costs:
         for kernel in select_kernels(model.trainable_variables):
             kernel.assign(imposed(kernel.numpy(), sparsity, clusters))
         return model
+
+
+@contextlib.contextmanager
+def _unlike_vectors(model):
+    """A context in which biases and the like, all 0 or 1 before training, are random numbers.
+
+    A file stores equal constants once, and so would be smaller than that of the trained model.
+    """
+    rng, before = np.random.default_rng(0), []
+    for variable in model.trainable_variables:
+        values = variable.numpy()
+        if values.ndim == 1 and np.all(values == values[0]):
+            before.append((variable, values))
+            variable.assign(values + rng.normal(0.0, 0.1, values.shape))
+    try:
+        yield
+    finally:
+        for variable, values in before:
+            variable.assign(values)
 
 
 def imposed(kernel, sparsity, clusters):

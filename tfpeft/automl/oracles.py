@@ -72,17 +72,21 @@ class WithinBudget:
                 return None
             # A point over the budget, and the one that is taken for it, are not drawn again.
             self._tried_so_far.add(self._compute_values_hash(values))
+            drawn = values
             if begun % 2:
                 values = self.candidates.grown(values, self.hyperparameters)
-            values = self._fitting(values)
+            values = self._fitting(values, drawn)
             if values is not None:
                 return values
         return None
 
-    def _fitting(self, values):
-        """Returns values near these that are inside the budget and new, or None."""
+    def _fitting(self, values, drawn=None):
+        """Returns values near these that are inside the budget and new, or None.
+
+        Those that have just been drawn are new, although they count as tried.
+        """
         found = self.candidates.fitting(values, self.hyperparameters)
-        if found is None or (found != values and self._duplicate(found)):
+        if found is None or (found != drawn and self._duplicate(found)):
             return None
         hp = with_values(self.hyperparameters, found)
         return {name: value for name, value in found.items() if name in hp}
@@ -117,7 +121,7 @@ class Bayesian(WithinBudget, keras_tuner.oracles.BayesianOptimizationOracle):
             if response["status"] != "RUNNING" or values is self._drawn:
                 return response
             found = self._fitting(values)
-            if found is not None and not self._duplicate(found):
+            if found is not None:
                 return {"status": "RUNNING", "values": found}
         return self._random_populate_space()
 

@@ -144,10 +144,8 @@ def _by_budget(budget):
     figures = budget.figures
     if "gzip_bytes" not in figures:
         found |= {"sparsity": (0.0,), "clusters": (0,)}
-    if "arena_bytes" in figures:  # TFLM has no operators for the others
-        found["quantization"] = ("int8", QUANTIZE_AWARE)
-    elif "size_bytes" in figures or "gzip_bytes" in figures:
-        found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE)
+    if {"size_bytes", "gzip_bytes", "arena_bytes"} & set(figures):
+        found["quantization"] = ("int8", QUANTIZE_AWARE)  # others take more bytes
     elif figures == ("macs",):
         found["quantization"] = ("none",)  # the multiplications are the same in all of them
     return found
