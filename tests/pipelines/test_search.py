@@ -42,7 +42,7 @@ def run(folder, *arguments):
 def test_a_run_has_its_files_and_is_read_again(folder, capsys):
     assert run(folder, *LIMITS) == 0
     made = folder / "run"
-    names = ("model.tflite", "best.keras", "report.md", "report.json", "pareto.png", "labels.txt")
+    names = ("model.tflite", "best.keras", "report.md", "report.json", "report.html", "pareto.png")
     assert all((made / name).is_file() for name in names)
     report = json.loads((made / "report.json").read_text())
     assert report["budget"] == {"max_macs": 900, "min_metric": 0.5}

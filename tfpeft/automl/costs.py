@@ -11,9 +11,9 @@ import numpy as np
 from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
 from tfpeft.core.clone import copy_model
 from tfpeft.core.macs import count_macs
+from tfpeft.core.packages import check_packages
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.export.describe import describe_tflite
-from tfpeft.export.packages import check_packages
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.sparsity.kernels import select_kernels

@@ -26,8 +26,8 @@ from tfpeft.core.arguments import (
     invalid,
     unexpected,
 )
+from tfpeft.core.packages import check_packages
 from tfpeft.evaluation.recognition import check_task
-from tfpeft.export.packages import check_packages
 
 ORACLES = ("hyperband", "bayesian", "random", "netadapt")
 
