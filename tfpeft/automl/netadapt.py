@@ -9,6 +9,7 @@ import numpy as np
 
 from tfpeft.automl.candidates import unreachable
 from tfpeft.automl.records import SearchTrial
+from tfpeft.automl.training_graphs import training_graphs_freed
 from tfpeft.channels.plan import Plan
 from tfpeft.core.arguments import BudgetError, unexpected
 from tfpeft.core.clone import copy_model
@@ -168,7 +169,8 @@ def run(adapt, runner, loss, on_trial):
         limit = getattr(budget, f"max_{name}")
         target = max(limit, figures[name] - max(step, 0.02 * figures[name]))
         current.compile("sgd", loss)
-        _round(adapt, runner, current, figures, name, target, on_trial)
+        with training_graphs_freed():
+            _round(adapt, runner, current, figures, name, target, on_trial)
     hp = _values(runner, adapt)
     on_trial(runner.run("whole", hp))
 

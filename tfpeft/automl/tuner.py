@@ -15,6 +15,7 @@ from tfpeft.automl.median import median_reason
 from tfpeft.automl.records import SearchTrial
 from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
 from tfpeft.automl.training import Stopped, Watch
+from tfpeft.automl.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.quantization.quantize_aware import quantize_aware
 
@@ -60,6 +61,10 @@ class Runner:
         done = self.records.get(name)
         if done is not None:  # a kill came after its record
             return done
+        with training_graphs_freed():
+            return self._run(name, hp, steps=steps, parent=parent, watches=watches)
+
+    def _run(self, name, hp, *, steps, parent, watches):
         settings = self.candidates.settings(hp)
         shown = {**own_values(hp.values), **settings}
         steps = self.steps if steps is None else steps
