@@ -109,7 +109,10 @@ class Candidates:
         """Returns the values with the first choice that makes a model larger at its largest.
 
         `fitting` then takes what the budget has room for: the best models are often near a limit.
+        Without one, of a metric alone, the values stay.
         """
+        if not self._costs.has_limits:
+            return values
         options = {each.name: each.values for each in space.space if hasattr(each, "values")}
         for name, way in self.subject.shrinking.items():
             if name in values and name in options:

@@ -23,7 +23,7 @@ _WEIGHT_BYTES = {"none": 4.0, "float16": 2.0}
 _ANY_DEVIATION = 1e9
 """An untrained model's outputs say nothing, so that its file may differ from it by any amount."""
 _CALIBRATED = 32  # samples whose ranges are enough to make a file of the right size
-_GZIP_EXCESS = 1.3
+_GZIP_EXCESS = 1.1
 """Above this many limits the compressed bytes are a clear excess: trained weights, of which many
 are near zero, compress better than random ones do."""
 
@@ -34,10 +34,14 @@ class Costs:
     Args:
         budget: The `Budget`.
         x: Some inputs, arrays in their structure.
+
+    Attributes:
+        has_limits: Whether the budget limits a figure, and not the metric alone.
     """
 
     def __init__(self, budget, x):
         self._budget, self._x = budget, keras.tree.map_structure(lambda a: a[:_CALIBRATED], x)
+        self.has_limits = bool(budget.figures)
         self._first = keras.tree.map_structure(lambda a: np.asarray(a)[:1], x)
         if "arena_bytes" in budget.figures:
             check_packages(["tflite_micro"], "devices")

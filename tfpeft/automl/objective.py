@@ -91,6 +91,7 @@ class Objective:
 
     def _first(self, trials):
         def by_score(trial):
-            return self.score(trial), -trial.figures["size_bytes"]
+            metric = trial.metric if self.higher_is_better else -trial.metric
+            return self.score(trial), -trial.figures["size_bytes"], metric
 
         return max(trials, key=by_score, default=None)

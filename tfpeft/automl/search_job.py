@@ -19,8 +19,8 @@ from tfpeft.automl.oracles import make_oracle
 from tfpeft.automl.records import Records
 from tfpeft.automl.results import SearchResult
 from tfpeft.automl.training import Training
-from tfpeft.automl.tuner import AllFailed, Runner, Tuner
-from tfpeft.core.arguments import BudgetError, InputError
+from tfpeft.automl.tuner import Runner, Tuner
+from tfpeft.core.arguments import BudgetError
 from tfpeft.core.files import replacing
 from tfpeft.core.json_files import read_json
 from tfpeft.export.converter import start_converter
@@ -162,13 +162,10 @@ class SearchJob:
         )
         with contextlib.redirect_stdout(None):  # that it reloads, which is no news
             tuner = Tuner(oracle, self._runner, self._folder, self._on_trial)
-        try:
-            if self._role == workers.CHIEF:
-                workers.serve(tuner, oracle, self._clock)
-            else:
-                tuner.search()
-        except AllFailed as error:
-            raise InputError(f"Received a space or data that no trial can use: {error}") from error
+        if self._role == workers.CHIEF:
+            workers.serve(tuner, oracle, self._clock)
+        else:
+            tuner.search()
         if oracle.error is not None:
             raise oracle.error
 

@@ -16,7 +16,7 @@ from tfpeft.automl.records import SearchTrial
 from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
 from tfpeft.automl.training import Stopped, Watch
 from tfpeft.automl.training_graphs import training_graphs_freed
-from tfpeft.core.arguments import InputError, last_cause
+from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.quantization.quantize_aware import quantize_aware
 
 _WORST = -1e9  # the score of a trial that cannot be taken, where an oracle needs a number
@@ -227,8 +227,21 @@ class Tuner(base_tuner.BaseTuner):
         if not self._is_worker():
             self.save()  # so that a kill within the first trial leaves what is resumed
 
+    def _try_run_and_update_trial(self, trial):
+        """Runs a trial and reports its score; KerasTuner's own takes mistakes for failures."""
+        score = self.run_trial(trial)
+        if score is None:
+            trial.status = "FAILED"
+            return
+        self.oracle.update_trial(trial.trial_id, {"score": score})
+        trial.status = "COMPLETED"
+
     def run_trial(self, trial):
-        """Returns the score of a trial, which a trial that cannot be taken fails to have."""
+        """Returns the score of a trial; None of one that cannot be taken.
+
+        Raises:
+            InputError: if the first trials all fail.
+        """
         values = trial.hyperparameters.values
         ended = self._runner.run(
             trial.trial_id,
@@ -242,10 +255,8 @@ class Tuner(base_tuner.BaseTuner):
         objective = self._runner.objective
         # A metric that is not reached yet may be, with more training; bytes do not change.
         if ended.metric is not None and not objective.budget.violations(ended.figures):
-            return {"score": objective.score(ended)}
-        if self._has_rungs:  # its rungs wait for a score of each trial
-            return {"score": _WORST}
-        raise keras_tuner.errors.FailedTrialError(ended.reason)
+            return objective.score(ended)
+        return _WORST if self._has_rungs else None  # rungs wait for a score of each trial
 
     def _check_failures(self, ended):
         if ended.status != "failed":
@@ -253,8 +264,5 @@ class Tuner(base_tuner.BaseTuner):
         elif self._failures is not None:
             self._failures.append(ended.reason)
             if len(self._failures) >= _FAILURES:
-                raise AllFailed(f"{_FAILURES} trials failed, the first one: {self._failures[0]}")
-
-
-class AllFailed(keras_tuner.errors.FatalError):
-    """Raised through KerasTuner, which takes other errors for those of a trial."""
+                expected = "a space and data that trials can use"
+                raise unexpected(expected, f"{_FAILURES} that failed: {self._failures[0]}")
