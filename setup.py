@@ -9,6 +9,7 @@ TEXT = ["keras-hub", "tensorflow-text", "safetensors"]
 ONNX = ["onnx", "onnxruntime", "tf2onnx"]
 QUANTIZER = ["litert-quantizer"]
 TENSORBOARD = ["tensorboard"]  # TensorFlow does not bring it any more
+SEARCH = ["keras-tuner>=1.4.7", *TENSORBOARD]  # keras-tuner imports it
 DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 DEVICES = [
     "ethos-u-vela>=5.2",
@@ -42,8 +43,7 @@ setuptools.setup(
     ],
     extras_require={
         "text": TEXT,
-        # keras-tuner imports tensorboard.
-        "search": ["keras-tuner", *TENSORBOARD],
+        "search": SEARCH,
         # What `FigureLogger` logs to.
         "tensorboard": TENSORBOARD,
         "mlflow": ["mlflow-skinny"],
@@ -55,7 +55,7 @@ setuptools.setup(
         "devices": DEVICES,
         "dev": [
             *["pytest", "pytest-xdist", "ruff", "pre-commit", "nbformat", "pillow"],
-            *[*TENSORBOARD, *TEXT, *ONNX, *QUANTIZER, *DOCS, *DEVICES],
+            *[*SEARCH, *TEXT, *ONNX, *QUANTIZER, *DOCS, *DEVICES],
         ],
     },
 )

@@ -32,7 +32,7 @@ from absl import app, flags
 GROUPS = (
     *("export", "data", "flags", "run_flags", "run_folders"),
     *("copies", "sparsity", "channels", "quantization", "teaching", "sharing", "loading"),
-    *("distribution", "recommend", "reports"),
+    *("distribution", "recommend", "reports", "search"),
 )
 FLAGS = flags.FLAGS
 flags.DEFINE_list("groups", list(GROUPS), "Groups of cases.")

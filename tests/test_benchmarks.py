@@ -56,6 +56,8 @@ WITHOUT_INPUTS = {
         "QuantizationError",
         "Recommendation",
         "Recommendations",
+        "SearchResult",
+        "SearchTrial",
         "SelectiveQuantizationResult",
         "XnnpackPolicy",
     ),

@@ -11,8 +11,15 @@ from tfpeft.adapters.ia3 import IA3
 from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
+from tfpeft.automl.budget import Budget
+from tfpeft.automl.image_students import MobileBlocks, SmallCNN
 from tfpeft.automl.recommend import recommend
 from tfpeft.automl.recommendations import Recommendation, Recommendations
+from tfpeft.automl.records import SearchTrial
+from tfpeft.automl.results import SearchResult
+from tfpeft.automl.searching import search
+from tfpeft.automl.sequence_students import Small1D, TinyTransformer
+from tfpeft.automl.techniques import Techniques
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
 from tfpeft.channels.constants import remove_constant_channels
 from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively
@@ -89,6 +96,7 @@ __all__ = [
     "BinarySoftLabels",
     "BitFit",
     "BottleneckAdapter",
+    "Budget",
     "BudgetError",
     "ChannelReport",
     "ChannelSensitivity",
@@ -113,6 +121,7 @@ __all__ = [
     "LayerSensitivity",
     "LoRA",
     "MagnitudePruning",
+    "MobileBlocks",
     "MovementPruning",
     "MultiWorkerStrategy",
     "NoMatchError",
@@ -131,10 +140,14 @@ __all__ = [
     "RelationalDistance",
     "RigL",
     "SET",
+    "SearchResult",
+    "SearchTrial",
     "SelectiveQuantizationResult",
     "ServingReport",
     "SharedModel",
     "SimilarityPreserving",
+    "Small1D",
+    "SmallCNN",
     "SoftLabels",
     "SparseOptimizer",
     "SparsityLogger",
@@ -145,6 +158,8 @@ __all__ = [
     "TargetedDropout",
     "TaskInputs",
     "TaskModel",
+    "Techniques",
+    "TinyTransformer",
     "WeightClustering",
     "XnnpackPolicy",
     "add_adapters",
@@ -174,6 +189,7 @@ __all__ = [
     "recommend",
     "remove_constant_channels",
     "scale_width",
+    "search",
     "strip_clustering",
     "strip_pruning",
     "strip_quantization",

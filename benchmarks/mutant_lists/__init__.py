@@ -12,6 +12,7 @@ from mutant_lists import (
     loading,
     quantization,
     recommend,
+    search,
 )
 
 MUTANTS = (
@@ -26,4 +27,5 @@ MUTANTS = (
     *loading.MUTANTS,
     *quantization.MUTANTS,
     *recommend.MUTANTS,
+    *search.MUTANTS,
 )

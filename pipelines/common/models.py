@@ -50,6 +50,13 @@ def import_custom_objects(reference):
 
 def call_function(reference, flag):
     """Calls the `package.module:function` that --`flag` names, without arguments."""
+    function = import_function(reference, flag)
+    with user_code(f"--{flag}={reference}"):
+        return function()
+
+
+def import_function(reference, flag):
+    """Returns the `package.module:function` that --`flag` names."""
     module, _, name = reference.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         raise invalid_flag(flag, "module:function", reference)
@@ -58,8 +65,7 @@ def call_function(reference, flag):
     if not callable(function):
         received = f"{reference}, which is of type {type(function).__name__}"
         raise invalid_flag(flag, "module:function", received)
-    with user_code(f"--{flag}={reference}"):
-        return function()
+    return function
 
 
 def load_model(path, flag="model", custom_objects=None, *, trust_code=False):

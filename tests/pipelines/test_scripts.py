@@ -17,6 +17,7 @@ from pipelines import (
     quantize,
     recommend,
     report,
+    search,
     share,
     sparse_train,
     train,
@@ -29,7 +30,7 @@ from tfpeft.core.arguments import InputError
 
 SCRIPTS = [
     *(cluster, compress, distill, evaluate, export, predict, prune, prune_channels, quantize),
-    *(recommend, report, share, sparse_train, train),
+    *(recommend, report, search, share, sparse_train, train),
 ]
 
 

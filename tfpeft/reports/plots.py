@@ -83,3 +83,32 @@ def _figure(width, x_label, y_label):
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return figure, axes
+
+
+def front_plot(path, points, *, front, best, limit, x_label, y_label):
+    """Writes a PNG of points with intervals, the line of a front, and a limit.
+
+    Args:
+        path: The file.
+        points: {name: (x, y, (low, high) of y or None)}.
+        front: The names of the points on the front, by growing x.
+        best: The name of the best point.
+        limit: x that is not to be exceeded, or None.
+        x_label: What the axis shows, with its unit.
+        y_label: The same.
+    """
+    figure, axes = _figure(7, x_label, y_label)
+    for name, (x, y, interval) in points.items():
+        low, high = interval or (y, y)
+        color = "tab:red" if name == best else "tab:blue" if name in front else "tab:gray"
+        errors = [[max(0.0, y - low)], [max(0.0, high - y)]]
+        axes.errorbar(x, y, yerr=errors, fmt="o", color=color, elinewidth=0.8)
+    line = [points[name] for name in front if name in points]
+    axes.plot([x for x, *_ in line], [y for _, y, _ in line], color="tab:blue", label="front")
+    if best in points:
+        axes.annotate("best", points[best][:2], xytext=(0, 9), textcoords="offset points")
+    if limit is not None:
+        axes.axvline(limit, color="black", linestyle="--", label="limit")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize="x-small")
+    save_figure(figure, path)

@@ -1,0 +1,51 @@
+"""Mutants of the search: budgets, Pareto fronts, the median rule, which trial is the best."""
+
+from mutant_lists.mutant import Mutant
+
+_BUDGET = "automl/test_budget.py::"
+_SEARCH = "automl/test_search.py::"
+
+MUTANTS = (
+    Mutant(
+        "budget: a limit that is reached is not kept",
+        "automl/budget.py",
+        "elif not value <= limit:",
+        "elif not value < limit:",
+        (f"{_BUDGET}test_a_budget_names_what_is_over_it_with_the_numbers",),
+    ),
+    Mutant(
+        "budget: NaN is inside",
+        "automl/budget.py",
+        "elif not value <= limit:",
+        "elif value > limit:",
+        (f"{_BUDGET}test_a_figure_that_is_not_known_is_not_inside",),
+    ),
+    Mutant(
+        "front: points as good as cheaper ones",
+        "automl/pareto.py",
+        "if loss < best:",
+        "if loss <= best:",
+        (f"{_BUDGET}test_the_front_has_what_no_point_beats",),
+    ),
+    Mutant(
+        "median rule: the median stops, too",
+        "automl/median.py",
+        "value < median if higher_is_better",
+        "value <= median if higher_is_better",
+        (f"{_BUDGET}test_the_median_rule_stops_what_is_worse_than_half",),
+    ),
+    Mutant(
+        "best trial: the metric alone",
+        "automl/objective.py",
+        "return self._first([t for t in done if not self.violations(t.figures, t.metric)])",
+        "return self._first(done)",
+        (f"{_SEARCH}test_the_best_trial_is_the_best_of_those_inside_any_budget",),
+    ),
+    Mutant(
+        "a metric alone: the largest file",
+        "automl/objective.py",
+        "* _BYTES / (_BYTES + size)",
+        "* size / (_BYTES + size)",
+        (f"{_SEARCH}test_with_a_metric_alone_the_smallest_file_is_the_best",),
+    ),
+)

@@ -1,0 +1,267 @@
+"""search on tiny images: inside the budget, after a kill, in two workers; and bad input."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import tfpeft
+from tests.automl import searches
+from tfpeft.automl.objective import Objective
+from tfpeft.evaluation.tasks import TASKS
+from tfpeft.export.tflite_file import TFLiteFile
+
+pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A search with Hyperband of images, and the folder of it."""
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    return searches.search(folder, oracle="hyperband", max_trials=4), folder
+
+
+def test_the_best_file_is_inside_the_budget_and_the_report_says_so(found):
+    result, folder = found
+    assert result.path.stat().st_size <= searches.LIMIT
+    assert result.evaluation.size_bytes == result.path.stat().st_size
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["job"], report["metric"], report["best"]) == (
+        *("search", "accuracy"),
+        result.best.id,
+    )
+    by_id = {trial["id"]: trial for trial in report["trials"]}
+    best = by_id[report["best"]]
+    assert best["status"] == "completed"
+    assert best["metric"] == max(
+        trial["metric"] for trial in report["trials"] if trial["status"] == "completed"
+    )
+    low, high = best["interval"]
+    assert low <= best["metric"] <= high
+    for figure, front in report["front"].items():
+        costs = [by_id[name]["figures"][figure] for name in front]
+        metrics = [by_id[name]["metric"] for name in front]
+        assert costs == sorted(costs)
+        assert metrics == sorted(metrics)
+    assert {"model.tflite", "best.keras", "pareto.png", "report.md"} <= set(os.listdir(folder))
+    assert "over budget" in result.to_markdown()
+
+
+def test_points_over_the_budget_are_not_trained(found):
+    result, folder = found
+    rejected = [trial for trial in result.trials if trial.status == "over_budget"]
+    assert rejected  # width 16 has more bytes
+    for trial in rejected:
+        assert trial.figures["size_bytes"] > searches.LIMIT
+        assert "above max_size_bytes=5,000" in trial.reason
+        assert (trial.epochs, trial.metric) == (0.0, None)
+        assert not (folder / "files" / f"{trial.id}.tflite").exists()
+
+
+def test_the_model_of_the_result_has_the_outputs_of_the_file(found):
+    result, _ = found
+    x, _ = searches.data(8)
+    np.testing.assert_allclose(
+        TFLiteFile(result.path).predict(x), result.model(x), atol=0.05, rtol=0.05
+    )
+
+
+def test_rungs_go_on_with_the_weights_of_the_rung_below(found):
+    result, folder = found
+    by_id = {trial.id: trial for trial in result.trials}
+    # Of 12 steps, three trials have 4, and the best of them goes on to 12; then the best of all.
+    assert [by_id[f"000{i}"].steps for i in range(4)] == [4, 4, 4, 8]
+    assert by_id["0003"].parent == max(
+        ("0000", "0001", "0002"), key=lambda name: by_id[name].metric
+    )
+    assert by_id["0003"].epochs == 3.0
+    for name in ("0003", "final"):
+        assert by_id[name].settings == by_id[by_id[name].parent].settings
+
+
+def test_a_search_that_has_ended_is_read_from_its_folder(found):
+    result, folder = found
+    began = time.monotonic()
+    again = searches.search(folder, oracle="hyperband", max_trials=4)
+    assert time.monotonic() - began < 20
+    assert again.as_dict()["trials"] == result.as_dict()["trials"]
+    with pytest.raises(tfpeft.InputError, match="max_trials was 4 and is 5"):
+        searches.search(folder, oracle="hyperband", max_trials=5)
+
+
+def start(folder, log, **environment):
+    """Starts a search in a process."""
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.automl.searches", str(folder)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def wait_for(condition, process, log):
+    """Waits until a condition holds, while a process runs."""
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+
+
+def test_a_search_resumes_after_a_kill(tmp_path):
+    folder, log = tmp_path / "search", tmp_path / "log"
+    process = start(folder, log)
+    trials = folder / "trials"
+    # Within the second trial: the first one has its record.
+    wait_for(lambda: (folder / "oracle/trial_0001").exists(), process, log)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = (trials / "0000.json").read_text()
+    assert not (folder / "report.json").exists()
+    result = searches.search(folder)
+    assert (trials / "0000.json").read_text() == first
+    trained = [trial for trial in result.trials if trial.metric is not None]
+    assert [trial.id for trial in trained] == ["0000", "0001", "0002", "final"]
+    assert len({json.dumps(trial.settings) for trial in trained[:3]}) == 3
+
+
+def test_two_workers_share_the_trials(tmp_path):
+    folder = tmp_path / "search"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    logs = {name: tmp_path / name for name in ("chief", "worker0", "worker1")}
+    processes = [
+        start(folder, log, **variables, KERASTUNER_TUNER_ID=name) for name, log in logs.items()
+    ]
+    try:
+        for process, log in zip(processes, logs.values(), strict=True):
+            assert process.wait(200) == 0, log.read_text()
+    finally:
+        for process in processes:
+            process.kill()
+    texts = {name: log.read_text() for name, log in logs.items()}
+    assert "result Budget: max_size_bytes=5,000" in texts["chief"]
+    assert "result None" in texts["worker0"]
+    assert [sum(f"Trial 000{i}: " in texts[name] for i in range(2)) for name in logs] == [0, 1, 1]
+    report = json.loads((folder / "report.json").read_text())
+    assert {"0000", "0001", "final"} <= {trial["id"] for trial in report["trials"]}
+
+
+def test_what_is_returned_keeps_every_limit(tmp_path):
+    budget = tfpeft.Budget(
+        max_size_bytes=8_000, max_gzip_bytes=5_000, max_macs=12_000, max_latency_ms=1.0
+    )
+    result = searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.2)
+    measured = tfpeft.evaluate(result.path, searches.data())
+    figures = {name: getattr(measured, name) for name in ("size_bytes", "gzip_bytes", "macs")}
+    assert budget.violations(figures) == budget.violations(result.best.figures) == []
+
+
+def random_trial(rng, number):
+    """Returns a trial of random figures, which says of itself that it is inside the budget."""
+    figures = {name: int(rng.integers(1, 100)) for name in ("size_bytes", "gzip_bytes", "macs")}
+    figures["latency_ms"] = float(rng.random())
+    return tfpeft.SearchTrial(
+        str(number),
+        {},
+        rng.choice(["completed", "over_budget", "stopped", "failed"]),
+        metric=float(rng.random()),
+        figures=figures,
+        evaluation={},
+    )
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_best_trial_is_the_best_of_those_inside_any_budget(seed):
+    rng = np.random.default_rng(seed)
+    names = rng.permutation(["size_bytes", "gzip_bytes", "macs"])[: rng.integers(1, 4)]
+    limits = {f"max_{name}": int(rng.integers(1, 100)) for name in names}
+    if seed % 2:
+        limits["min_metric"] = float(rng.random())
+    budget = tfpeft.Budget(**limits)
+    trials = [random_trial(rng, number) for number in range(20)]
+    best = Objective(TASKS["classification"], None, budget).best(trials)
+    inside = [
+        trial
+        for trial in trials
+        if trial.status == "completed"
+        and all(trial.figures[name] <= limits[f"max_{name}"] for name in names)
+        and trial.metric >= limits.get("min_metric", 0.0)
+    ]
+    assert (best is None) == (not inside)
+    assert best is None or (best in inside and best.metric == max(t.metric for t in inside))
+
+
+def test_with_a_metric_alone_the_smallest_file_is_the_best():
+    budget = tfpeft.Budget(min_metric=0.9)
+    objective = Objective(TASKS["classification"], None, budget)
+    rows = [("a", 0.99, 9000), ("b", 0.91, 2000), ("c", 0.95, 3000), ("d", 0.89, 100)]
+    trials = [
+        tfpeft.SearchTrial(name, {}, "completed", metric=metric, figures={"size_bytes": size})
+        for name, metric, size in rows
+    ]
+    assert objective.best(trials).id == "b"
+    scores = {trial.id: objective.score(trial) for trial in trials}
+    assert scores["d"] == 0.89 < 0.9 < scores["a"] < scores["c"] < scores["b"]
+
+
+def test_an_impossible_budget_is_found_before_training(tmp_path):
+    with pytest.raises(tfpeft.BudgetError, match=r"smallest has size_bytes=[23],\d{3}. Received: "):
+        searches.search(tmp_path / "s", budget=tfpeft.Budget(max_size_bytes=1000))
+    assert not list((tmp_path / "s" / "trials").glob("0*.json"))
+
+
+def test_a_metric_that_is_not_reached_is_an_error(tmp_path):
+    budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=1.01)
+    with pytest.raises(tfpeft.BudgetError, match="below min_metric=1.01"):
+        searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.15)
+
+
+def test_a_space_without_a_valid_point():
+    def fails(hp):
+        return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 9)])
+
+    with pytest.raises(tfpeft.InputError, match="model_or_space|space"):
+        searches.search(None, space=lambda hp: 3)
+    with pytest.raises(tfpeft.InputError, match="space"):
+        searches.search(None, space=fails)
+
+
+def test_a_trained_model_is_cut_by_measured_figures(tmp_path):
+    x, y = searches.data()
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    weights = [weight.numpy() for weight in model.weights]
+    budget = tfpeft.Budget(max_macs=9_000)  # of 11,824
+    result = searches.search(
+        tmp_path / "s", space=model, oracle="netadapt", budget=budget, epochs=1, techniques=None
+    )
+    assert result.evaluation.macs <= 9_000
+    rounds = [trial for trial in result.trials if trial.id.startswith("round")]
+    assert all(trial.settings["removed"] > 0 for trial in rounds)
+    assert result.rows["model"].macs == 36 * 9 * 8 + 16 * 9 * 8 * 8 + 8 * 2
+    for before, after in zip(weights, model.weights, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(tfpeft.InputError, match=r"pip install tfpeft\[search\]"):
+        searches.search(None)

@@ -1,0 +1,310 @@
+"""A search from its first trial to its result."""
+
+import contextlib
+import dataclasses
+import json
+import random
+import time
+
+import keras
+import keras_tuner
+import numpy as np
+
+from tfpeft.automl import netadapt, workers
+from tfpeft.automl.candidates import Candidates, with_values
+from tfpeft.automl.clock import Clock
+from tfpeft.automl.costs import Costs
+from tfpeft.automl.inputs import write_teacher
+from tfpeft.automl.oracles import make_oracle
+from tfpeft.automl.records import Records
+from tfpeft.automl.results import SearchResult
+from tfpeft.automl.training import Training
+from tfpeft.automl.tuner import Runner, Tuner
+from tfpeft.core.arguments import BudgetError
+from tfpeft.core.files import replacing
+from tfpeft.core.json_files import read_json
+from tfpeft.export.converter import start_converter
+
+_PLAN, _REPORT = "plan.json", "report.json"
+FINAL = "final"
+"""The id of the best trial, trained longer."""
+_FINAL_LENGTH = 4  # whole trainings that it may take at most
+_SAFETY = 0.8  # of the time that is left, which the longer training is planned for
+_WHOLE_TRAININGS = {"hyperband": 16 / 3, "bayesian": 8, "random": 8, "netadapt": 2}
+"""Whole trainings that trials have the time for: of Hyperband, those of two brackets of 9 units."""
+_MOST_EPOCHS, _FEWEST_STEPS = 100, 9
+_LONG = 3 * 3600.0  # seconds for trials from which Hyperband has a rung more
+_UNTIMED, _TIMED = 5, 20  # steps of which the first compiles; and steps that are timed
+
+
+class SearchJob:
+    """Runs a search in its folder, or what is left of it.
+
+    Args:
+        folder: A `pathlib.Path`.
+        role: Of `workers.role()`.
+        inputs: The `Inputs`.
+        objective: The `Objective`.
+        subject: What is searched.
+        techniques: The `TechniqueSpace`.
+        plan: {"minutes", "epochs", "max_trials", "batch_size", "oracle", "seed"} of `search`.
+        verbose: Whether a line is printed for each trial.
+    """
+
+    def __init__(self, folder, role, inputs, objective, subject, techniques, plan, verbose):
+        self._folder, self._role, self._inputs = folder, role, inputs
+        self._objective, self._plan, self._verbose = objective, plan, verbose
+        self._subject = subject
+        self._records = Records(folder / "trials")
+        self._clock = Clock(folder, plan["minutes"])
+        self._costs = Costs(objective.budget, inputs.train.x)
+        self._candidates = Candidates(subject, techniques, self._costs, self._records)
+        if plan["oracle"] == "netadapt":
+            settings = self._candidates.settings(self._candidates.start())
+            self._candidates.subject = netadapt.NetAdapt(folder, subject, self._costs, settings)
+        self._space = _whole_space(self._candidates)
+
+    def run(self):
+        """Runs the trials that have not ended, and trains the best one longer."""
+        if (self._folder / _REPORT).is_file():
+            return
+        start_converter()
+        if self._role == workers.WORKER:
+            workers.wait_for(self._folder / _PLAN)
+        is_new = not (self._folder / _PLAN).is_file()
+        if is_new and self._plan["oracle"] == "netadapt":
+            self._candidates.subject.check_reachable()
+        elif is_new:
+            self._candidates.check_reachable(self._space, self._plan["seed"])
+        self._prepare(is_new)
+        if self._plan["oracle"] == "netadapt":
+            netadapt.run(self._candidates.subject, self._runner, self._inputs.loss, self._on_trial)
+        else:
+            self._run_trials()
+        if self._role != workers.WORKER:
+            self._train_longer()
+            self._clock.save()
+
+    def _prepare(self, is_new):
+        """Makes what runs trials, with the teacher's outputs and the length of a training."""
+        outputs = self._inputs.teacher_outputs(self._folder)
+        if self._role != workers.WORKER:
+            write_teacher(self._folder, outputs)
+        self._training = Training(
+            self._inputs.train,
+            self._inputs.task,
+            self._inputs.outputs,
+            self._inputs.loss,
+            teacher=outputs,
+            teacher_from_logits=self._inputs.teacher_from_logits(outputs),
+            batch_size=self._plan["batch_size"],
+            seed=self._plan["seed"],
+        )
+        self._runner = Runner(
+            self._folder,
+            self._candidates,
+            self._training,
+            self._inputs.validation,
+            self._objective,
+            self._records,
+            self._clock,
+            steps=1,
+            units=1,
+        )
+        if is_new:
+            steps = self._whole_steps()
+            units = _units(steps, self._clock.seconds_for_trials)
+            with replacing(self._folder / _PLAN) as partial:
+                partial.write_text(json.dumps({"steps": steps, "units": units}))
+        found = read_json(self._folder / _PLAN, {"steps": int, "units": int})
+        self._runner.steps, self._runner.units = found["steps"], found["units"]
+        if is_new:
+            epochs = found["steps"] / self._training.steps_per_epoch
+            self._print(
+                f"A whole training has {found['steps']} steps, {epochs:.3g} epochs, of "
+                f"{self._training.samples:,} samples"
+            )
+
+    def _whole_steps(self):
+        """Returns the steps of a whole training: of the epochs, or what there is time for."""
+        if self._plan["epochs"] is not None:
+            return self._plan["epochs"] * self._training.steps_per_epoch
+        hp = self._candidates.start()
+        if self._plan["oracle"] != "netadapt":
+            hp = self._first_point()
+        model, settings = self._candidates.build(hp), self._candidates.settings(hp)
+        timer = _Timer()
+        self._training.run(model, settings, _UNTIMED + _TIMED, callbacks=[timer])
+        whole = self._clock.seconds_for_trials - self._clock.elapsed
+        steps = 0.8 * whole / _WHOLE_TRAININGS[self._plan["oracle"]] / timer.seconds_per_step
+        most = _MOST_EPOCHS * self._training.steps_per_epoch
+        return int(min(most, max(_FEWEST_STEPS, steps)))
+
+    def _first_point(self):
+        """Returns the first point inside the budget of those where a search begins."""
+        for values in self._candidates.starts(self._space):
+            found = self._candidates.fitting(values, self._space)
+            if found is not None:
+                return with_values(self._space, found)
+        return with_values(self._space, self._candidates.starts(self._space)[0])
+
+    def _run_trials(self):
+        """Lets the oracle propose trials, and runs them here or in workers."""
+        plan = self._plan
+        oracle = make_oracle(
+            plan["oracle"],
+            units=self._runner.units,
+            seed=plan["seed"],
+            candidates=self._candidates,
+            clock=self._clock,
+            seconds_of=self._runner.seconds_of,
+            trial_limit=plan["max_trials"],
+        )
+        with contextlib.redirect_stdout(None):  # that it reloads, which is no news
+            tuner = Tuner(oracle, self._runner, self._folder, self._on_trial)
+        if self._role == workers.CHIEF:
+            workers.serve(tuner, oracle, self._clock)
+        else:
+            tuner.search()
+        if oracle.error is not None:
+            raise oracle.error
+
+    def _on_trial(self, trial):
+        if self._role == workers.ALONE:
+            self._clock.save()
+        metric = "" if trial.metric is None else f" {self._objective.name} {trial.metric:.4f},"
+        size = trial.figures.get("size_bytes")
+        bytes_text = "" if size is None else f" {size:,} bytes,"
+        reason = f": {trial.reason}" if trial.reason else ""
+        self._print(
+            f"Trial {trial.id}:{metric}{bytes_text} {trial.epochs:.3g} epochs, "
+            f"{trial.seconds:.0f} s, {trial.status.replace('_', ' ')}{reason}"
+        )
+
+    def _train_longer(self):
+        """Trains the most promising trial further, in the time that is left."""
+        if self._records.get(FINAL) is not None:
+            return
+        parent = self._objective.promising(self._records.trained())
+        if parent is None or not parent.seconds_per_step:
+            return
+        left = self._clock.left - (parent.seconds - parent.steps * parent.seconds_per_step)
+        steps = int(_SAFETY * left / parent.seconds_per_step)
+        steps = min(steps, _FINAL_LENGTH * self._runner.steps)
+        if steps < max(1, self._runner.steps // self._runner.units):
+            return
+        self._print(f"Trial {parent.id} is trained for {steps} more steps")
+        hp = with_values(self._space, parent.settings)
+        self._on_trial(self._runner.run(FINAL, hp, steps=steps, parent=parent.id))
+
+    def result(self, test_data, temporary):
+        """Returns the `SearchResult`, and writes the report.
+
+        Raises:
+            BudgetError: if no trained file keeps the budget.
+        """
+        trials = self._records.all()
+        best = self._objective.best(trials)
+        if best is None:
+            raise _none_inside(trials, self._objective)
+        if not hasattr(self, "_runner"):
+            self._prepare(is_new=False)
+        path = self._runner.path(best.id)
+        data = self._inputs.validation if test_data is None else test_data
+        rows = self._objective.rows({"model.tflite": path, **self._reference()}, data)
+        rows["model.tflite"] = dataclasses.replace(
+            rows["model.tflite"], latency_ms=best.figures["latency_ms"]
+        )
+        result = SearchResult(
+            model=self._runner.model_of(best.id, with_values(self._space, best.settings)),
+            path=path,
+            evaluation=rows["model.tflite"],
+            best=best,
+            trials=tuple(trials),
+            metric=self._objective.name,
+            higher_is_better=self._objective.higher_is_better,
+            budget=self._objective.budget,
+            rows=rows,
+            folder=self._folder,
+            _temporary=temporary,
+        )
+        result.save(self._folder)
+        return result
+
+    def _reference(self):
+        """Returns {name: model} of what the search began with, where it is a Keras model."""
+        given = getattr(self._subject, "model", None)
+        if given is not None:
+            return {"model": given}
+        teacher = self._inputs.teacher
+        return {"teacher": teacher} if isinstance(teacher, keras.Model) else {}
+
+    def _print(self, line):
+        if self._verbose:
+            print(line, flush=True)
+
+
+class _Timer(keras.callbacks.Callback):
+    """Takes the time of a step."""
+
+    def __init__(self):
+        super().__init__()
+        self._count = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._count += 1
+        if self._count == _UNTIMED:
+            self._began = time.perf_counter()
+        self._ended = time.perf_counter()
+
+    @property
+    def seconds_per_step(self):
+        """Seconds of a step, the first ones left out."""
+        return (self._ended - self._began) / max(1, self._count - _UNTIMED)
+
+
+def _whole_space(candidates):
+    """Returns `HyperParameters` with the choices of every kind of space."""
+    hp = keras_tuner.HyperParameters()
+    candidates.declare(hp)
+    for kind in next((each.values for each in hp.space if each.name == "space"), []):
+        hp.values["space"] = kind
+        candidates.declare(hp)
+    hp.values = {}
+    return hp
+
+
+def _units(steps, seconds):
+    """Returns how many units of Hyperband a whole training has: a power of its factor."""
+    if seconds >= _LONG and steps >= 270:
+        return 27
+    return 9 if steps >= 36 else 3 if steps >= 9 else 1
+
+
+def _none_inside(trials, objective):
+    """Returns the error of a search in which no trained file keeps the budget."""
+    trained = [trial for trial in trials if trial.metric is not None and trial.evaluation]
+    if not trained:
+        reasons = [trial.reason for trial in trials if trial.status == "failed"]
+        what = f"of which the first failed: {reasons[0]}" if reasons else "none of them trained"
+        return BudgetError(
+            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`. "
+            f"Received: {len(trials)} trials, {what}"
+        )
+    closest = max(trained, key=objective.score)
+    return BudgetError(
+        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, or "
+        f"other limits. Received: as the closest one trial {closest.id}, {closest.reason}"
+    )
+
+
+@contextlib.contextmanager
+def random_states_kept():
+    """A context after which the random numbers of the caller go on as before."""
+    # Those of Python and NumPy that `keras.utils.set_random_seed` sets.
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002

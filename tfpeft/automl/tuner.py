@@ -1,0 +1,268 @@
+"""The tuner: runs the trials that an oracle proposes, and records what came of each."""
+
+import dataclasses
+import os
+import time
+
+import keras
+import keras_tuner
+from keras_tuner.engine import base_tuner
+
+from tfpeft.automl.candidates import own_values
+from tfpeft.automl.clock import StopAtDeadline
+from tfpeft.automl.costs import export, figures_of
+from tfpeft.automl.median import median_reason
+from tfpeft.automl.records import SearchTrial
+from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
+from tfpeft.automl.training import Stopped, Watch
+from tfpeft.automl.training_graphs import training_graphs_freed
+from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.quantization.quantize_aware import quantize_aware
+
+_WORST = -1e9  # the score of a trial that cannot be taken, where an oracle needs a number
+_FAILURES = 6  # trials in a row that fail, none before them completed: a mistake, and no bad luck
+
+
+class Runner:
+    """Runs a trial: builds, trains, exports, measures and records it.
+
+    Args:
+        folder: A `pathlib.Path` for weights and files.
+        candidates: The `Candidates`.
+        training: The `Training`.
+        validation: A `Batch` of validation data.
+        objective: The `Objective`.
+        records: The `Records`.
+        clock: The `Clock`.
+        steps: Updates of a whole training.
+        units: How many units that is.
+    """
+
+    def __init__(
+        self, folder, candidates, training, validation, objective, records, clock, *, steps, units
+    ):
+        self.folder, self.candidates, self.training = folder, candidates, training
+        self.validation, self.objective, self.records = validation, objective, records
+        self.clock, self.steps, self.units = clock, steps, units
+        self._first = keras.tree.map_structure(lambda a: a[:1], validation.x)
+        for name in ("weights", "files"):
+            (folder / name).mkdir(exist_ok=True)
+
+    def run(self, name, hp, *, steps=None, parent=None, watches=False):
+        """Returns the `SearchTrial` of a trial, which is trained unless it has a record.
+
+        Args:
+            name: Its id.
+            hp: KerasTuner's `HyperParameters` with its values.
+            steps: Updates; None for a whole training.
+            parent: The id of a trial whose training goes on; None to begin anew.
+            watches: Whether it stops if it is worse than the median of the others.
+        """
+        done = self.records.get(name)
+        if done is not None:  # a kill came after its record
+            return done
+        with training_graphs_freed():
+            return self._run(name, hp, steps=steps, parent=parent, watches=watches)
+
+    def _run(self, name, hp, *, steps, parent, watches):
+        settings = self.candidates.settings(hp)
+        shown = {**own_values(hp.values), **settings}
+        steps = self.steps if steps is None else steps
+        began, trained = time.monotonic(), StopAtDeadline(self.clock)
+        reports = {}
+        before = None if parent is None else self.records.get(parent)
+        epochs = 0.0 if before is None else before.epochs
+        found = {"id": name, "settings": shown, "parent": parent}
+        try:
+            keras.utils.set_random_seed(self.objective.seed)
+            model = self.candidates.build(hp)
+            if parent is not None:
+                model.load_weights(self._weights(parent))
+            watch = self._watch(name, reports) if watches else None
+            training_began = time.monotonic()
+            model, inner = self.training.run(
+                *(model, settings, steps),
+                is_continued=parent is not None,
+                seed=0 if before is None else round(100 * epochs) + 1,
+                callbacks=[trained],
+                watch=watch,
+            )
+            spent = time.monotonic() - training_began
+            inner.save_weights(self._weights(name))
+            if settings["quantization"] == QUANTIZE_AWARE:
+                model.save_weights(self._weights(name, ".aware"))
+            found |= self._measured(model, name, settings)
+        except Stopped as stopped:
+            spent = time.monotonic() - training_began
+            found |= {"status": "stopped", "reason": str(stopped), "metric": stopped.metric}
+        except Exception as error:  # of a trial, which may be any: the search goes on
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            found |= {"status": "failed", "reason": f"{kind}{last_cause(error)}"}
+            spent = None
+        per_step = spent / trained.steps if spent and trained.steps else None
+        trial = SearchTrial(
+            **found,
+            epochs=round(epochs + trained.steps / self.training.steps_per_epoch, 3),
+            seconds=time.monotonic() - began,
+            steps=trained.steps,
+            seconds_per_step=per_step,
+            reports=reports,
+        )
+        self.records.add(trial)
+        return trial
+
+    def record_as(self, name, hp, model, trial):
+        """Exports and records a model that was trained already, as the trial `name`.
+
+        Args:
+            name: The id.
+            hp: `HyperParameters` with its values.
+            model: The model.
+            trial: The `SearchTrial` of its training.
+        """
+        settings = {**self.candidates.settings(hp)}
+        settings["quantization"] = file_quantization(settings)
+        model.save_weights(self._weights(name))
+        found = self._measured(model, name, settings)
+        ended = dataclasses.replace(
+            trial, id=name, settings={**trial.settings, **settings}, **found
+        )
+        self.records.add(ended)
+        return ended
+
+    def _measured(self, model, name, settings):
+        """Exports a model and returns the fields of its record."""
+        path, budget = self.path(name), self.objective.budget
+        export(model, path, settings, budget, self.training.calibration, trained=True)
+        evaluation = self.objective.evaluate(path, self.validation)
+        figures = {
+            each: getattr(evaluation, each)
+            for each in ("size_bytes", "gzip_bytes", "macs", "latency_ms")
+        }
+        if "arena_bytes" in budget.figures:
+            figures |= figures_of(path, self._first, ("arena_bytes",))
+        metric = self.objective.metric(evaluation)
+        violations = self.objective.violations(figures, metric)
+        interval = evaluation.intervals.get(self.objective.name)
+        return {
+            "status": "over_budget" if violations else "completed",
+            "reason": "; ".join(violations),
+            "metric": metric,
+            "interval": interval and tuple(map(float, interval)),
+            "figures": figures,
+            "evaluation": evaluation.as_dict(),
+        }
+
+    def _watch(self, name, reports):
+        """Returns the `Watch` of the median rule."""
+        higher = self.objective.task.higher_is_better
+
+        def is_worse(steps, metric):
+            reports[str(steps)] = metric
+            others = [
+                trial.reports[str(steps)]
+                for trial in self.records.trained()
+                if trial.id != name and str(steps) in trial.reports
+            ]
+            return median_reason(steps, metric, others, higher_is_better=higher)
+
+        return Watch(self.validation, is_worse)
+
+    def _weights(self, name, kind=""):
+        return str(self.folder / "weights" / f"{name}{kind}.weights.h5")
+
+    def path(self, name):
+        """Returns the .tflite file of a trial."""
+        return self.folder / "files" / f"{name}.tflite"
+
+    def model_of(self, name, hp):
+        """Returns the model of a trial as it was exported."""
+        model = self.candidates.build(hp)
+        model.load_weights(self._weights(name))
+        if not os.path.exists(self._weights(name, ".aware")):
+            return model
+        quantized = quantize_aware(model, representative_data=self.training.calibration)
+        quantized.load_weights(self._weights(name, ".aware"))
+        return quantized
+
+    def seconds_of(self, values):
+        """Returns about how long a trial takes, by those before it; 0.0 before the first one."""
+        known = [each for each in self.records.trained() if each.seconds_per_step]
+        if not known:
+            return 0.0
+        steps = self.steps_of(values)
+        same = [each for each in known if each.id == values.get("tuner/trial_id")]
+        speeds = sorted(each.seconds_per_step for each in same or known)
+        others = sorted(each.seconds - each.steps * each.seconds_per_step for each in known)
+        return steps * speeds[len(speeds) // 2] + others[len(others) // 2]
+
+    def steps_of(self, values):
+        """Returns the updates of a trial: of Hyperband those of its rung."""
+        if "tuner/epochs" not in values:
+            return self.steps
+        units = values["tuner/epochs"] - values.get("tuner/initial_epoch", 0)
+        return max(1, round(self.steps * units / self.units))
+
+
+class Tuner(base_tuner.BaseTuner):
+    """KerasTuner's loop over trials, which a `Runner` runs.
+
+    Args:
+        oracle: The oracle.
+        runner: The `Runner`.
+        folder: Where KerasTuner keeps its state.
+        on_trial: A function of the `SearchTrial` that has ended.
+    """
+
+    def __init__(self, oracle, runner, folder, on_trial):
+        self._runner, self._on_trial, self._failures = runner, on_trial, []
+        self._has_rungs = isinstance(oracle, keras_tuner.oracles.HyperbandOracle)
+        space = runner.candidates
+
+        class Declared(keras_tuner.HyperModel):
+            def build(self, hp):
+                space.declare(hp)
+
+        super().__init__(oracle, Declared(), directory=str(folder), project_name="oracle")
+        if not self._is_worker():
+            self.save()  # so that a kill within the first trial leaves what is resumed
+
+    def _try_run_and_update_trial(self, trial):
+        """Runs a trial and reports its score; KerasTuner's own takes mistakes for failures."""
+        score = self.run_trial(trial)
+        if score is None:
+            trial.status = "FAILED"
+            return
+        self.oracle.update_trial(trial.trial_id, {"score": score})
+        trial.status = "COMPLETED"
+
+    def run_trial(self, trial):
+        """Returns the score of a trial; None of one that cannot be taken.
+
+        Raises:
+            InputError: if the first trials all fail.
+        """
+        values = trial.hyperparameters.values
+        ended = self._runner.run(
+            trial.trial_id,
+            trial.hyperparameters,
+            steps=self._runner.steps_of(values),
+            parent=values.get("tuner/trial_id"),
+            watches=not self._has_rungs,
+        )
+        self._on_trial(ended)
+        self._check_failures(ended)
+        objective = self._runner.objective
+        # A metric that is not reached yet may be, with more training; bytes do not change.
+        if ended.metric is not None and not objective.budget.violations(ended.figures):
+            return objective.score(ended)
+        return _WORST if self._has_rungs else None  # rungs wait for a score of each trial
+
+    def _check_failures(self, ended):
+        if ended.status != "failed":
+            self._failures = None
+        elif self._failures is not None:
+            self._failures.append(ended.reason)
+            if len(self._failures) >= _FAILURES:
+                expected = "a space and data that trials can use"
+                raise unexpected(expected, f"{_FAILURES} that failed: {self._failures[0]}")
