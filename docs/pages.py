@@ -24,7 +24,6 @@ PAGES = {  # file of the repository -> page of the site; files of docs/ keep the
 PACKAGES = {  # package -> title of its page in the API reference
     "distillation": "Distillation",
     "caching": "Precomputed inputs",
-    "automl": "Search",
     "channels": "Channel pruning",
     "sparsity": "Pruning and sparse training",
     "quantization": "Quantization and clustering",
