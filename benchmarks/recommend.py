@@ -32,12 +32,12 @@ from absl import app, flags, logging
 from sklearn.datasets import load_diabetes, load_digits
 
 import tfpeft
-from tfpeft.automl.recommend_chains import Chain
-from tfpeft.automl.recommend_figures import Metric
-from tfpeft.automl.recommend_goals import device_of, goal_on
-from tfpeft.automl.recommend_plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
-from tfpeft.automl.recommend_training import Training
-from tfpeft.automl.recommend_trials import Clock, FileTrials, open_store
+from tfpeft.automl.advice.chains import Chain
+from tfpeft.automl.advice.figures import Metric
+from tfpeft.automl.advice.goals import device_of, goal_on
+from tfpeft.automl.advice.plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
+from tfpeft.automl.advice.training import Training
+from tfpeft.automl.advice.trials import Clock, FileTrials, open_store
 from tfpeft.core.data import Batch
 from tfpeft.reports.tables import markdown_table
 

@@ -36,9 +36,9 @@ from absl import app, flags, logging
 from timing import Clock
 
 import tfpeft
-from tfpeft.automl.architecture import Spaces
-from tfpeft.automl.clock import StopAtDeadline
-from tfpeft.automl.interface import interface_of, objective_of
+from tfpeft.automl.students.architecture import Spaces
+from tfpeft.automl.students.interface import interface_of, objective_of
+from tfpeft.automl.trials.clock import StopAtDeadline
 from tfpeft.reports.tables import markdown_table
 
 FLAGS = flags.FLAGS

@@ -45,8 +45,8 @@ from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from pipelines.stages import teacher as teacher_stage
 from pipelines.stages.stage import Inputs
-from tfpeft.automl import workers
-from tfpeft.automl.searching import ORACLES
+from tfpeft.automl.search import ORACLES
+from tfpeft.automl.trials import workers
 from tfpeft.core.arguments import unexpected
 from tfpeft.evaluation.tables import evaluations_markdown
 from tfpeft.export.tflite_file import TFLiteFile

@@ -11,15 +11,15 @@ from tfpeft.adapters.ia3 import IA3
 from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.merge import merge_adapters, trainable_summary
 from tfpeft.adapters.norm_tuning import NormTuning
-from tfpeft.automl.budget import Budget
-from tfpeft.automl.image_students import MobileBlocks, SmallCNN
+from tfpeft.automl.advice.recommendations import Recommendation, Recommendations
 from tfpeft.automl.recommend import recommend
-from tfpeft.automl.recommendations import Recommendation, Recommendations
-from tfpeft.automl.records import SearchTrial
-from tfpeft.automl.results import SearchResult
-from tfpeft.automl.searching import search
-from tfpeft.automl.sequence_students import Small1D, TinyTransformer
-from tfpeft.automl.techniques import Techniques
+from tfpeft.automl.search import search
+from tfpeft.automl.students.images import MobileBlocks, SmallCNN
+from tfpeft.automl.students.sequences import Small1D, TinyTransformer
+from tfpeft.automl.trials.budget import Budget
+from tfpeft.automl.trials.records import SearchTrial
+from tfpeft.automl.trials.results import SearchResult
+from tfpeft.automl.trials.techniques import Techniques
 from tfpeft.caching.precompute import Precomputed, PrecomputedInputs, precompute
 from tfpeft.channels.constants import remove_constant_channels
 from tfpeft.channels.iterative import IterativeChannelPruningResult, prune_channels_iteratively

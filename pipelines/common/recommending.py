@@ -12,8 +12,8 @@ from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
 from pipelines.common.request import request_of
-from tfpeft.automl.recommend_advice import DATA, MODEL
-from tfpeft.automl.recommend_goals import GOALS, TECHNIQUES, TRAINED_LESS
+from tfpeft.automl.advice.goals import GOALS, TECHNIQUES, TRAINED_LESS
+from tfpeft.automl.advice.words import DATA, MODEL
 from tfpeft.core.arguments import unexpected
 from tfpeft.export.targets.table import TARGETS
 

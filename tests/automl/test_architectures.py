@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import tfpeft
-from tfpeft.automl.architecture import Spaces
-from tfpeft.automl.candidates import with_values
-from tfpeft.automl.interface import Interface, interface_of, objective_of
-from tfpeft.automl.search_job import _whole_space
+from tfpeft.automl.students.architecture import Spaces
+from tfpeft.automl.students.interface import Interface, interface_of, objective_of
+from tfpeft.automl.trials.candidates import with_values
+from tfpeft.automl.trials.job import _whole_space
 
 IMAGE = Interface((8, 8, 1), 3, mean=(0.5,), variance=(2.0,))
 SIGNAL = Interface((32, 2), 2)

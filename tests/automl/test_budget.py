@@ -3,8 +3,8 @@
 import pytest
 
 import tfpeft
-from tfpeft.automl.median import median_reason
-from tfpeft.automl.pareto import pareto_front
+from tfpeft.automl.trials.median import median_reason
+from tfpeft.automl.trials.pareto import pareto_front
 
 
 def test_a_budget_names_what_is_over_it_with_the_numbers():

@@ -8,7 +8,7 @@ import pytest
 import sklearn.datasets
 
 import tfpeft
-from tfpeft.automl.recommend_trials import FileTrials
+from tfpeft.automl.advice.trials import FileTrials
 
 needs_tflm = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("tflite_micro") is None,

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfpeft.automl import recommend_goals as goals
-from tfpeft.automl.recommend_adapters import training_bytes
-from tfpeft.automl.recommend_advice import limits_of
-from tfpeft.automl.recommend_chains import Chain, Step, first_step, next_step, quantize, zeros_of
-from tfpeft.automl.recommend_figures import Gain, Metric, counted_figure
-from tfpeft.automl.recommend_layers import layer_rows
-from tfpeft.automl.recommend_plan import LEAST_GAIN, loss_is, ranked
+from tfpeft.automl.advice import goals
+from tfpeft.automl.advice.adapters import training_bytes
+from tfpeft.automl.advice.chains import Chain, Step, first_step, next_step, quantize, zeros_of
+from tfpeft.automl.advice.figures import Gain, Metric, counted_figure
+from tfpeft.automl.advice.layers import layer_rows
+from tfpeft.automl.advice.plan import LEAST_GAIN, loss_is, ranked
+from tfpeft.automl.advice.words import limits_of
 from tfpeft.core.arguments import InputError
 from tfpeft.core.data import Batch
 from tfpeft.core.macs import count_macs

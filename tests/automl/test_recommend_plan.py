@@ -1,8 +1,8 @@
 """Which chains are tried in which order, for trials whose results are given."""
 
-from tfpeft.automl import recommend_goals as goals
-from tfpeft.automl.recommend_chains import Chain, quantize
-from tfpeft.automl.recommend_plan import Planner
+from tfpeft.automl.advice import goals
+from tfpeft.automl.advice.chains import Chain, quantize
+from tfpeft.automl.advice.plan import Planner
 
 
 class Given:

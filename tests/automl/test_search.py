@@ -15,7 +15,7 @@ import pytest
 
 import tfpeft
 from tests.automl import searches
-from tfpeft.automl.objective import Objective
+from tfpeft.automl.trials.objective import Objective
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 

@@ -7,9 +7,9 @@ import pytest
 
 import tfpeft
 from tests.automl import searches
-from tfpeft.automl.costs import Costs, export, imposed, least_bytes
-from tfpeft.automl.interface import interface_of
-from tfpeft.automl.training import Stopped, Training, Watch
+from tfpeft.automl.students.interface import interface_of
+from tfpeft.automl.trials.costs import Costs, export, imposed, least_bytes
+from tfpeft.automl.trials.training import Stopped, Training, Watch
 from tfpeft.core.data import Batch
 from tfpeft.evaluation.outputs import Outputs
 from tfpeft.evaluation.tasks import TASKS

@@ -11,9 +11,9 @@ import tfpeft
 from pipelines import compress, recommend, share
 from pipelines.stages import compression
 from tests.pipelines.scripts import call
-from tfpeft.automl.recommend_advice import code_of, command_of
-from tfpeft.automl.recommend_chains import QUANTIZE_AWARE, Chain, first_step, quantize
-from tfpeft.automl.recommend_goals import device_of
+from tfpeft.automl.advice.chains import QUANTIZE_AWARE, Chain, first_step, quantize
+from tfpeft.automl.advice.goals import device_of
+from tfpeft.automl.advice.words import code_of, command_of
 from tfpeft.core.arguments import InputError
 
 INT8 = quantize("int8", equalize=True, correct_bias=True)
@@ -31,7 +31,7 @@ CHAINS = [
 @pytest.mark.parametrize("target", [None, "xnnpack", "tflm"])
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
 def test_commands_are_those_of_the_script(chain, target, monkeypatch):
-    monkeypatch.setattr("tfpeft.automl.recommend_goals.check_target", lambda target: None)
+    monkeypatch.setattr("tfpeft.automl.advice.goals.check_target", lambda target: None)
     monkeypatch.setattr("pipelines.common.devices.check_target", lambda target: None)
     command = command_of(chain, device_of(target), batch_size=16, learning_rate=2e-3)
     program, script, *arguments = shlex.split(command)[1:]
@@ -182,7 +182,7 @@ def test_lines_of_code_run(files, tmp_path, monkeypatch):
 
 
 def test_commands_of_adapters_are_those_of_share():
-    from tfpeft.automl.recommend_adapters import METHODS, _words
+    from tfpeft.automl.advice.adapters import METHODS, _words
 
     for name in METHODS:
         found = {

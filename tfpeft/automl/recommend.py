@@ -9,13 +9,13 @@ import typing
 import keras
 import numpy as np
 
-from tfpeft.automl import recommend_goals as goals
-from tfpeft.automl.recommend_adapters import recommend_training
-from tfpeft.automl.recommend_files import recommend_files
-from tfpeft.automl.recommend_request import Request
-from tfpeft.automl.recommend_tasks import recommend_tasks
-from tfpeft.automl.recommend_trials import Clock
-from tfpeft.automl.recommendations import Recommendations
+from tfpeft.automl.advice import goals
+from tfpeft.automl.advice.adapters import recommend_training
+from tfpeft.automl.advice.files import recommend_files
+from tfpeft.automl.advice.recommendations import Recommendations
+from tfpeft.automl.advice.request import Request
+from tfpeft.automl.advice.tasks import recommend_tasks
+from tfpeft.automl.advice.trials import Clock
 from tfpeft.core.arguments import (
     check_boolean,
     check_positive,

@@ -8,14 +8,14 @@ import keras
 import keras_tuner
 from keras_tuner.engine import base_tuner
 
-from tfpeft.automl.candidates import own_values
-from tfpeft.automl.clock import StopAtDeadline
-from tfpeft.automl.costs import export, figures_of
-from tfpeft.automl.median import median_reason
-from tfpeft.automl.records import SearchTrial
-from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
-from tfpeft.automl.training import Stopped, Watch
-from tfpeft.automl.training_graphs import training_graphs_freed
+from tfpeft.automl.trials.candidates import own_values
+from tfpeft.automl.trials.clock import StopAtDeadline
+from tfpeft.automl.trials.costs import export, figures_of
+from tfpeft.automl.trials.median import median_reason
+from tfpeft.automl.trials.records import SearchTrial
+from tfpeft.automl.trials.techniques import QUANTIZE_AWARE, file_quantization
+from tfpeft.automl.trials.training import Stopped, Watch
+from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.quantization.quantize_aware import quantize_aware
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from tfpeft.automl import workers
-from tfpeft.automl.architecture import Architecture
-from tfpeft.automl.budget import Budget, check_budget
-from tfpeft.automl.inputs import inputs_of
-from tfpeft.automl.objective import Objective
-from tfpeft.automl.results import SearchResult
-from tfpeft.automl.search_folder import opened_folder
-from tfpeft.automl.subjects import FunctionSubject, is_function, subject_of
-from tfpeft.automl.techniques import Techniques, TechniqueSpace
+from tfpeft.automl.students.architecture import Architecture
+from tfpeft.automl.students.inputs import inputs_of
+from tfpeft.automl.trials import workers
+from tfpeft.automl.trials.budget import Budget, check_budget
+from tfpeft.automl.trials.folder import opened_folder
+from tfpeft.automl.trials.objective import Objective
+from tfpeft.automl.trials.results import SearchResult
+from tfpeft.automl.trials.subjects import FunctionSubject, is_function, subject_of
+from tfpeft.automl.trials.techniques import Techniques, TechniqueSpace
 from tfpeft.core.arguments import (
     check_boolean,
     check_choice,
@@ -165,7 +165,7 @@ def search(
         expected = "a trained model in one process for oracle='netadapt'"
         raise unexpected(expected, f"{type(model_or_space).__name__}, {role}")
     # Late: KerasTuner need not be there, and is slow to import.
-    from tfpeft.automl.search_job import SearchJob, random_states_kept
+    from tfpeft.automl.trials.job import SearchJob, random_states_kept
 
     with random_states_kept():
         own = model_or_space if _is_model(model_or_space) else None

@@ -143,7 +143,7 @@ def run_step(step, model, training):
     Args:
         step: A `Step` that trains.
         model: A model; it stays as it is.
-        training: A `recommend_training.Training`.
+        training: A `training.Training`.
     """
     return _RUN[step.stage](step, model, training)
 

@@ -10,16 +10,16 @@ import keras
 import keras_tuner
 import numpy as np
 
-from tfpeft.automl import netadapt, workers
-from tfpeft.automl.candidates import Candidates, with_values
-from tfpeft.automl.clock import Clock
-from tfpeft.automl.costs import Costs
-from tfpeft.automl.inputs import write_teacher
-from tfpeft.automl.oracles import make_oracle
-from tfpeft.automl.records import Records
-from tfpeft.automl.results import SearchResult
-from tfpeft.automl.training import Training
-from tfpeft.automl.tuner import Runner, Tuner
+from tfpeft.automl.students.inputs import write_teacher
+from tfpeft.automl.trials import netadapt, workers
+from tfpeft.automl.trials.candidates import Candidates, with_values
+from tfpeft.automl.trials.clock import Clock
+from tfpeft.automl.trials.costs import Costs
+from tfpeft.automl.trials.oracles import make_oracle
+from tfpeft.automl.trials.records import Records
+from tfpeft.automl.trials.results import SearchResult
+from tfpeft.automl.trials.training import Training
+from tfpeft.automl.trials.tuner import Runner, Tuner
 from tfpeft.core.arguments import BudgetError
 from tfpeft.core.files import replacing
 from tfpeft.core.json_files import read_json

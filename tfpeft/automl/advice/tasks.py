@@ -7,14 +7,14 @@ import keras
 import numpy as np
 
 from tfpeft.adapters.lora import LoRA
-from tfpeft.automl import recommend_figures as figures
-from tfpeft.automl.recommend_adapters import RATE
-from tfpeft.automl.recommend_advice import BEGINNING, MODEL
-from tfpeft.automl.recommend_layers import facts_of, layer_rows
-from tfpeft.automl.recommend_request import check_taken
-from tfpeft.automl.recommend_result import recommendations
-from tfpeft.automl.recommend_training import evenly, split
-from tfpeft.automl.recommend_trials import kept_model
+from tfpeft.automl.advice import figures
+from tfpeft.automl.advice.adapters import RATE
+from tfpeft.automl.advice.layers import facts_of, layer_rows
+from tfpeft.automl.advice.request import check_taken
+from tfpeft.automl.advice.result import recommendations
+from tfpeft.automl.advice.training import evenly, split
+from tfpeft.automl.advice.trials import kept_model
+from tfpeft.automl.advice.words import BEGINNING, MODEL
 from tfpeft.caching.precompute import precompute
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import is_graph

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from tfpeft.automl.architecture import check_numbers, check_words, choose, is_integer
+from tfpeft.automl.students.architecture import check_numbers, check_words, choose, is_integer
 from tfpeft.core.arguments import invalid
 
 QUANTIZE_AWARE = "quantize_aware"

@@ -4,7 +4,7 @@ import json
 
 import keras_tuner
 
-from tfpeft.automl.candidates import with_values
+from tfpeft.automl.trials.candidates import with_values
 from tfpeft.core.files import replacing
 
 FACTOR = 3

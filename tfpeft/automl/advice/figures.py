@@ -205,7 +205,7 @@ def counted_figure(figure, file, device):
     """Returns a figure of a `TFLiteFile` that is counted, or that a device's own program says.
 
     Args:
-        figure: One of `recommend_goals.TABLE`, but for a latency.
+        figure: One of `goals.TABLE`, but for a latency.
         file: The file.
         device: The `Device`.
     """

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfpeft.automl.techniques import QUANTIZE_AWARE
+from tfpeft.automl.trials.techniques import QUANTIZE_AWARE
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors

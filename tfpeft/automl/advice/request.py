@@ -5,10 +5,10 @@ import typing
 
 import keras
 
-from tfpeft.automl.recommend_figures import digest_of
-from tfpeft.automl.recommend_goals import Device, Goal
-from tfpeft.automl.recommend_training import labelled, split
-from tfpeft.automl.recommend_trials import Clock, open_store
+from tfpeft.automl.advice.figures import digest_of
+from tfpeft.automl.advice.goals import Device, Goal
+from tfpeft.automl.advice.training import labelled, split
+from tfpeft.automl.advice.trials import Clock, open_store
 from tfpeft.core.arguments import last_cause, unexpected
 
 

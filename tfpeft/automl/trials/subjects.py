@@ -2,7 +2,7 @@
 
 import keras
 
-from tfpeft.automl.architecture import Architecture, Spaces
+from tfpeft.automl.students.architecture import Architecture, Spaces
 from tfpeft.channels.plan import Plan
 from tfpeft.channels.selection import Order
 from tfpeft.core import weight_files

@@ -6,7 +6,7 @@ import typing
 import keras
 import numpy as np
 
-from tfpeft.automl.interface import interface_of, objective_of
+from tfpeft.automl.students.interface import interface_of, objective_of
 from tfpeft.caching.precompute import precompute
 from tfpeft.core.arguments import InputError, unexpected
 from tfpeft.core.compiling import compiled_parts

@@ -7,9 +7,9 @@ import time
 import keras
 import numpy as np
 
-from tfpeft.automl.candidates import unreachable
-from tfpeft.automl.records import SearchTrial
-from tfpeft.automl.training_graphs import training_graphs_freed
+from tfpeft.automl.trials.candidates import unreachable
+from tfpeft.automl.trials.records import SearchTrial
+from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.channels.plan import Plan
 from tfpeft.core.arguments import BudgetError, unexpected
 from tfpeft.core.clone import copy_model

@@ -10,8 +10,8 @@ import time
 
 import keras
 
-from tfpeft.automl import recommend_figures as figures
-from tfpeft.automl.recommend_chains import Chain, quantize, run_step
+from tfpeft.automl.advice import figures
+from tfpeft.automl.advice.chains import Chain, quantize, run_step
 from tfpeft.core.arguments import InputError, last_cause
 from tfpeft.core.files import ResumableFolder
 from tfpeft.core.json_files import read_json

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 
-from tfpeft.automl import workers
+from tfpeft.automl.trials import workers
 from tfpeft.core.files import ResumableFolder
 from tfpeft.core.paths import folder_to_write
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfpeft.automl.architecture import (
+from tfpeft.automl.students.architecture import (
     Architecture,
     check_numbers,
     check_ranges,

@@ -9,9 +9,9 @@ import typing
 
 import keras
 
-from tfpeft.automl.budget import FIGURES, UNITS, Budget
-from tfpeft.automl.pareto import pareto_front
-from tfpeft.automl.records import STATUSES, SearchTrial
+from tfpeft.automl.trials.budget import FIGURES, UNITS, Budget
+from tfpeft.automl.trials.pareto import pareto_front
+from tfpeft.automl.trials.records import STATUSES, SearchTrial
 from tfpeft.core.arguments import check_choice
 from tfpeft.core.files import replacing
 from tfpeft.core.paths import file_to_write, folder_to_write

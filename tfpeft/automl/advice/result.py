@@ -1,8 +1,8 @@
 """`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
 
-from tfpeft.automl.recommend_plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
-from tfpeft.automl.recommend_trials import OF_MODEL, out_of_time
-from tfpeft.automl.recommendations import Recommendation, Recommendations
+from tfpeft.automl.advice.plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
+from tfpeft.automl.advice.recommendations import Recommendation, Recommendations
+from tfpeft.automl.advice.trials import OF_MODEL, out_of_time
 
 _SMALL_BYTES = 10_000
 _OVERFITTED = 0.05

@@ -9,13 +9,13 @@ from tfpeft.adapters.bottleneck import BottleneckAdapter
 from tfpeft.adapters.ia3 import IA3
 from tfpeft.adapters.lora import DoRA, LoRA
 from tfpeft.adapters.norm_tuning import NormTuning
-from tfpeft.automl import recommend_figures as figures
-from tfpeft.automl.recommend_advice import BEGINNING, DATA, MODEL
-from tfpeft.automl.recommend_layers import facts_of, layer_rows
-from tfpeft.automl.recommend_request import samples_of
-from tfpeft.automl.recommend_result import recommendations
-from tfpeft.automl.recommend_training import Training
-from tfpeft.automl.recommend_trials import kept_model
+from tfpeft.automl.advice import figures
+from tfpeft.automl.advice.layers import facts_of, layer_rows
+from tfpeft.automl.advice.request import samples_of
+from tfpeft.automl.advice.result import recommendations
+from tfpeft.automl.advice.training import Training
+from tfpeft.automl.advice.trials import kept_model
+from tfpeft.automl.advice.words import BEGINNING, DATA, MODEL
 from tfpeft.core.clone import copy_model
 from tfpeft.core.layers import set_trainable
 

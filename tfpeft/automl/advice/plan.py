@@ -1,6 +1,6 @@
 """Which chains are tried, in which order, by what the trials before them found."""
 
-from tfpeft.automl.recommend_chains import (
+from tfpeft.automl.advice.chains import (
     QUANTIZE_AWARE,
     Chain,
     first_step,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfpeft.automl.interface import Interface
+from tfpeft.automl.students.interface import Interface
 from tfpeft.core.arguments import InputError, invalid
 
 

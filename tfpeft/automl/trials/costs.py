@@ -8,7 +8,7 @@ import tempfile
 import keras
 import numpy as np
 
-from tfpeft.automl.techniques import QUANTIZE_AWARE, file_quantization
+from tfpeft.automl.trials.techniques import QUANTIZE_AWARE, file_quantization
 from tfpeft.core.clone import copy_model
 from tfpeft.core.macs import count_macs
 from tfpeft.core.packages import check_packages

@@ -4,16 +4,16 @@ import dataclasses
 
 import keras
 
-from tfpeft.automl.recommend_advice import code_of, command_of, limits_of, title_of
-from tfpeft.automl.recommend_chains import Chain, zeros_of
-from tfpeft.automl.recommend_figures import Metric
-from tfpeft.automl.recommend_layers import facts_of, layer_rows
-from tfpeft.automl.recommend_plan import Planner
-from tfpeft.automl.recommend_request import samples_of
-from tfpeft.automl.recommend_result import recommendations
-from tfpeft.automl.recommend_sensitivity import sensitivities
-from tfpeft.automl.recommend_training import Training, evenly
-from tfpeft.automl.recommend_trials import FileTrials
+from tfpeft.automl.advice.chains import Chain, zeros_of
+from tfpeft.automl.advice.figures import Metric
+from tfpeft.automl.advice.layers import facts_of, layer_rows
+from tfpeft.automl.advice.plan import Planner
+from tfpeft.automl.advice.request import samples_of
+from tfpeft.automl.advice.result import recommendations
+from tfpeft.automl.advice.sensitivity import sensitivities
+from tfpeft.automl.advice.training import Training, evenly
+from tfpeft.automl.advice.trials import FileTrials
+from tfpeft.automl.advice.words import code_of, command_of, limits_of, title_of
 from tfpeft.core.clone import copy_model
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.export.conversion import quantization_settings

@@ -1,0 +1,1 @@
+"""What `recommend` measures, tries and says, for each goal. Row 7."""

@@ -1,0 +1,1 @@
+"""What `search` runs: budgets, costs, candidates, oracles, trials and results. Row 7."""
