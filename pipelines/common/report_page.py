@@ -3,6 +3,7 @@
 import numbers
 import pathlib
 
+import jinja2
 import numpy as np
 
 from tfpeft.core.arguments import InputError, unexpected
@@ -58,7 +59,10 @@ def page(name, path):
     run, samples = read_run(path)
     try:
         return PAGES[name](run, samples)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (
+        *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+        jinja2.TemplateError,
+    ) as error:
         raise InputError(
             f"Received a damaged file, expected the report of a run. Received: {path}/report.json"
             f" ({type(error).__name__}: {error})"

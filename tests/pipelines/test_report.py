@@ -15,6 +15,11 @@ from tests.reports.runs import compress_run
 from tfpeft.core.arguments import InputError
 from tfpeft.evaluation.outputs import Outputs
 
+_LAYER = (
+    b'{"layer": "a", "type": "Dense", "kernel": [], "teacher": {"width": 0, "parameters": 0}, '
+    b'"final": {"width": 1, "parameters": 1, "sparsity": 0.0}}'
+)
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -55,6 +60,7 @@ def test_a_folder_without_samples_has_a_page(folder):
         ({"report.json": b"{}"}, "with rows or trials or recommendations"),
         ({"report.json": b'{"rows": {"a": {}}}'}, "expected a value for rows.a.notes"),
         ({"report.json": b'{"rows": {}, "stages": [{}]}'}, "expected the report of a run"),
+        ({"report.json": b'{"rows": {}, "trials": [], "layers": [%s]}' % _LAYER}, "ZeroDivision"),
         ({"run.json": b"[]"}, "expected an object. Received: .*run.json"),
         ({"report_samples.npz": b"PK"}, "expected an .npz of arrays"),
     ],

@@ -127,6 +127,27 @@ def test_a_report_of_rows_alone_is_a_page():
     assert "svg" in page
 
 
+def test_one_and_zero_are_numbers_among_settings():
+    run, _ = compress_run()
+    run["stages"][0]["settings"] = {"epochs": 1, "alpha": 0.0, "augment": False, "loss": {"a": 1}}
+    run["flags"] = {"seed": 0, "batch_size": 1, "cache": True, "name": None}
+    text = " ".join(" ".join(checked(report_html(run)).texts).split())
+    for words in ("epochs = 1", "alpha = 0.0", "augment = no", "loss = {'a': 1}", "seed 0"):
+        assert words in text, words
+    assert "batch_size 1 cache yes name by default seed 0" in text
+
+
+@pytest.mark.parametrize("end", [float("inf"), float("nan")])
+def test_an_interval_that_is_not_finite_is_not_drawn(end):
+    rows = {
+        "teacher": row(0.9, 400, 0.2, intervals={"accuracy": [0.8, end]}),
+        "file": row(0.8, 100, 0.1),
+    }
+    page = report_html({"name": "a", "job": "prune", "rows": rows})
+    checked(page)
+    assert page.count("<circle ") == 8  # 2 points, 2 charts, twice
+
+
 def test_a_row_without_bytes_has_no_point():
     rows = {"teacher": row(0.9, None, None, gzip_bytes=None), "file": row(0.8, 100, 0.1)}
     page = report_html({"name": "a", "job": "prune", "rows": rows})
@@ -181,6 +202,9 @@ def test_the_card_has_metadata_that_is_yaml():
     assert "int8" in found["tags"]
     assert "- **size**: 100.0 kB" in body
     assert "python -m pipelines.compress --epochs=3" in body
+    run["metrics"], run["rows"]["model.tflite"]["metrics"] = {"mse": {}}, {"mse": 1e-5}
+    (small,) = yaml.safe_load(model_card(run).split("---\n")[1])["model-index"][0]["results"]
+    assert small["metrics"] == [{"type": "mse", "name": "MSE", "value": 1e-5}]
     yaml.safe_load(model_card(search_run()).split("---\n")[1])
     yaml.safe_load(model_card(recommend_run()).split("---\n")[1])
 

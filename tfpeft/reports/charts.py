@@ -8,6 +8,7 @@ import dataclasses
 
 from markupsafe import Markup
 
+from tfpeft.reports.figures import is_number
 from tfpeft.reports.scales import place_labels, scale_of
 
 _SIZES = {"wide": (520, 330), "narrow": (318, 300)}
@@ -21,7 +22,7 @@ class Point:
     Attributes:
         name: What a label, or a hint, says.
         x, y: Its values.
-        interval: (low, high) of y, or None.
+        interval: (low, high) of y, or None; one with an end that is not finite is left out.
         kind: Its class in the style sheet: "first", "row", "last", "trial", "over" or "best".
         is_labelled: Whether the name is written beside it.
     """
@@ -32,6 +33,10 @@ class Point:
     interval: tuple | None = None
     kind: str = "row"
     is_labelled: bool = True
+
+    def __post_init__(self):
+        if self.interval and not all(map(is_number, self.interval)):
+            object.__setattr__(self, "interval", None)
 
 
 def scatter(points, *, x_label, y_label, description, lines=(), limit=None):

@@ -111,7 +111,8 @@ def _front_matter(run, measured):
 
 
 def _value(key, value):
-    return json.dumps(round(100 * value, 4) if is_fraction(key) else value)
+    text = json.dumps(round(100 * value, 4) if is_fraction(key) else value)
+    return text if "." in text else text.replace("e", ".0e")  # YAML takes 1e-05 for a text
 
 
 def _text(value):

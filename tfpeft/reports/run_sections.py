@@ -156,4 +156,8 @@ def again_section(run):
 def _shown(value):
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
-    return {None: "by default", True: "yes", False: "no"}.get(value, str(value))
+    if value is None:
+        return "by default"
+    if isinstance(value, bool):  # and not 1 or 0, which are equal to these
+        return "yes" if value else "no"
+    return str(value)
