@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ def test_the_best_file_is_inside_the_budget_and_the_report_says_so(found):
     result, folder = found
     assert result.path.stat().st_size <= searches.LIMIT
     assert result.evaluation.size_bytes == result.path.stat().st_size
+    assert result.evaluation.latency_ms <= result.evaluation.latency_p90_ms
     report = json.loads((folder / "report.json").read_text())
     assert (report["job"], report["metric"], report["best"]) == (
         *("search", "accuracy"),
@@ -96,6 +98,18 @@ def test_a_search_that_has_ended_is_read_from_its_folder(found):
     assert again.as_dict()["trials"] == result.as_dict()["trials"]
     with pytest.raises(tfpeft.InputError, match="max_trials was 4 and is 5"):
         searches.search(folder, oracle="hyperband", max_trials=5)
+
+
+def test_a_folder_of_other_data_or_another_teacher_is_not_read(found, monkeypatch):
+    _, folder = found
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(2))
+    with pytest.raises(tfpeft.InputError, match="teacher was None and is"):
+        searches.search(folder, oracle="hyperband", max_trials=4, teacher=model)
+    x, y = searches.data()
+    monkeypatch.setattr(searches, "data", lambda: (x, 1 - y))
+    with pytest.raises(tfpeft.InputError, match="holds other trials.*data was"):
+        searches.search(folder, oracle="hyperband", max_trials=4)
 
 
 def start(folder, log, **environment):
@@ -236,6 +250,23 @@ def test_a_space_without_a_valid_point():
         searches.search(None, space=lambda hp: 3)
     with pytest.raises(tfpeft.InputError, match="space"):
         searches.search(None, space=fails)
+
+
+@pytest.mark.parametrize(("width", "smallest"), [(8, 4 * (18 + 2)), (None, 4 * 128)])
+def test_a_model_of_few_channels_is_cut_as_far_as_it_can_be(width, smallest):
+    # Two channels of eight stay; a layer of outputs alone loses none.
+    layers = [keras.layers.Conv2D(width, 3), keras.layers.GlobalAveragePooling2D()] if width else []
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Flatten()])
+    model.add(keras.layers.Dense(2))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    none, budget = tfpeft.Techniques(quantization=("none",)), tfpeft.Budget(max_size_bytes=1)
+    with pytest.raises(tfpeft.BudgetError, match="the smallest") as error:
+        searches.search(None, space=model, budget=budget, techniques=none)
+    size = re.search(r"smallest has size_bytes=([\d,]+)", str(error.value))[1]
+    assert smallest < int(size.replace(",", "")) < smallest + 2_000
+    with pytest.raises(tfpeft.InputError, match="channel_ratio.*at most 0"):
+        searches.search(None, space=model, techniques=tfpeft.Techniques(channel_ratio=(0.9,)))
 
 
 def test_a_trained_model_is_cut_by_measured_figures(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
+from tfpeft.automl.advice.figures import digest_of
 from tfpeft.automl.students.architecture import Architecture
 from tfpeft.automl.students.inputs import inputs_of
 from tfpeft.automl.trials import workers
@@ -27,6 +28,7 @@ from tfpeft.core.arguments import (
     unexpected,
 )
 from tfpeft.core.packages import check_packages
+from tfpeft.core.weight_files import fingerprint
 from tfpeft.evaluation.recognition import check_task
 
 ORACLES = ("hyperband", "bayesian", "random", "netadapt")
@@ -197,6 +199,8 @@ def search(
             has_teacher=inputs.teacher is not None,
             is_trained=subject.is_trained,
         )
+        if subject.is_trained and oracle != "netadapt":
+            space.limit_channels(subject.largest_ratio)
         plan = {
             "minutes": minutes,
             "epochs": epochs,
@@ -211,8 +215,8 @@ def search(
             "techniques": space.as_dict(),
             "budget": budget.as_dict(),
             "monitor": objective.name,
-            "samples": [inputs.train.size, inputs.validation.size],
-            "distils": inputs.teacher is not None,
+            "data": digest_of([inputs.train, inputs.validation]),
+            "teacher": _identity(inputs.teacher),
             **plan,
         }
         temporary = tempfile.TemporaryDirectory() if folder is None else None
@@ -226,6 +230,14 @@ def search(
 
 def _batch_size(samples):
     return next((size for size in (128, 64, 32) if samples >= 100 * size), 16)
+
+
+def _identity(teacher):
+    """Returns what says whether a teacher is the same: of a model its weights, or the path."""
+    if _is_model(teacher):
+        return fingerprint(teacher)
+    is_path = isinstance(teacher, (str, os.PathLike))
+    return str(teacher) if is_path else teacher and type(teacher).__name__
 
 
 def _is_model(value):

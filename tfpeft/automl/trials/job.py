@@ -213,7 +213,9 @@ class SearchJob:
         data = self._inputs.validation if test_data is None else test_data
         rows = self._objective.rows({"model.tflite": path, **self._reference()}, data)
         rows["model.tflite"] = dataclasses.replace(
-            rows["model.tflite"], latency_ms=best.figures["latency_ms"]
+            rows["model.tflite"],
+            latency_ms=best.figures["latency_ms"],
+            latency_p90_ms=best.evaluation["latency_p90_ms"],
         )
         result = SearchResult(
             model=self._runner.model_of(best.id, with_values(self._space, best.settings)),

@@ -86,10 +86,6 @@ class NetAdapt:
         if violations:
             raise unreachable([(figures, violations)])
 
-    def is_inside(self, figures):
-        """Whether figures of an untrained file keep the budget."""
-        return not self._costs.exceeded(figures)
-
     def proposals(self, model, name, before, target):
         """Yields (group, channels removed, its tags, the cut model, its figures).
 
@@ -163,7 +159,8 @@ def run(adapt, runner, loss, on_trial):
     while clock.left_for_trials > 0:
         current = adapt.after(len(adapt.rounds))
         figures = adapt.figures(current)
-        if adapt.is_inside(figures):
+        # Of a trained model the compressed bytes are no estimate, as of an untrained one.
+        if not budget.violations(figures):
             break
         name = max(figures, key=lambda each: figures[each] / getattr(budget, f"max_{each}"))
         limit = getattr(budget, f"max_{name}")

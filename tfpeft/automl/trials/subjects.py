@@ -1,5 +1,8 @@
 """What a search is about: architectures, a user's function, or a trained model to cut."""
 
+import functools
+import inspect
+
 import keras
 
 from tfpeft.automl.students.architecture import Architecture, Spaces
@@ -60,8 +63,12 @@ class FunctionSubject:
         return model
 
     def as_dict(self):
-        """Returns what identifies it, as plain JSON values."""
-        return {"space": getattr(self._function, "__qualname__", type(self._function).__name__)}
+        """Returns what identifies it, as plain JSON values: its name and its text."""
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        try:
+            return {"space": name, "source": inspect.getsource(self._function)}
+        except (OSError, TypeError):  # of an object, or typed into a console
+            return {"space": name}
 
 
 class ModelSubject:
@@ -92,6 +99,15 @@ class ModelSubject:
             self.plan = Plan(self._copy)
             self.scores = self.scores_of(self.plan)
             self._order = self.order_of(self.plan, self.scores)
+
+    @functools.cached_property
+    def largest_ratio(self):
+        """The largest fraction of channels that can go; 0.0 of a model of which none can."""
+        try:
+            self.prepare()
+        except InputError:
+            return 0.0
+        return self._order.largest_ratio
 
     def scores_of(self, plan):
         """Returns the scores of the channels of a `Plan`."""

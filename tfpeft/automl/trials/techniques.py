@@ -113,6 +113,18 @@ class TechniqueSpace:
         if not any(self.values["sparsity"]) and not any(self.values["clusters"]):
             self.values["order"] = self.values["order"][:1]
 
+    def limit_channels(self, largest):
+        """Leaves out the ratios of channels that a model cannot lose.
+
+        Args:
+            largest: The largest one that it can.
+        """
+        kept = tuple(ratio for ratio in self.values["channel_ratio"] if ratio <= largest)
+        if not kept:
+            expected = f"a ratio of at most {largest:.3f} for this model"
+            raise invalid("channel_ratio", expected, self.values["channel_ratio"])
+        self.values["channel_ratio"] = kept
+
     def draw(self, hp):
         """Declares the choices of more than one value; returns {technique: value} of `hp`."""
         return {
