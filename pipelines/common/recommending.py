@@ -181,23 +181,39 @@ def _with_files(found, settings):
     """Returns a recommendation whose command and code name the files of the flags."""
     command = found.command
     if command is not None:
-        given = [flag for flag in (*READ_FLAGS, *OBJECTIVE_FLAGS) if flag.name in settings.given]
-        flags = [
-            f"--{flag.name}={_text(getattr(settings, flag.name))}"
-            for flag in given
-            if flag.name != "dataset"
-        ]
-        if settings.custom_objects is not None:
-            flags.append(f"--custom_objects={settings.custom_objects}")
-        flags += ["--trust_code"] if settings.trust_code else []
-        command = command.replace(f"={MODEL}", f"={shlex.quote(settings.model)}")
-        for name, path in _files_of_tasks(settings).items():
-            command = command.replace(f"--task={name}={name}.npz", f"--task={name}={path}")
-        command = command.replace(
-            f"--dataset={DATA}", " ".join([f"--dataset={shlex.quote(settings.dataset)}", *flags])
-        )
+        command = _command_with_files(command, settings)
     code = found.code.replace(f'"{MODEL}"', repr(settings.model))
     return dataclasses.replace(found, command=command, code=code)
+
+
+def _command_with_files(command, settings):
+    """Returns a command with the files and the other flags of the settings.
+
+    None for what `pipelines.share`, which reads an .npz or a .csv, cannot read.
+    """
+    given = [flag for flag in (*READ_FLAGS, *OBJECTIVE_FLAGS) if flag.name in settings.given]
+    flags = [
+        f"--{flag.name}={_text(getattr(settings, flag.name))}"
+        for flag in given
+        if flag.name != "dataset"
+    ]
+    of_model = []
+    if settings.custom_objects is not None:
+        of_model.append(f"--custom_objects={_text(settings.custom_objects)}")
+    of_model += ["--trust_code"] if settings.trust_code else []
+    command = command.replace(f"={MODEL}", f"={_text(settings.model)}")
+    for name, path in _files_of_tasks(settings).items():
+        command = command.replace(f"--task={name}={name}.npz", f"--task={_text(f'{name}={path}')}")
+    if f"--task=task={DATA}" in command:
+        if not settings.dataset.endswith(".npz"):
+            return None
+        task = f"--task={_text(f'task={settings.dataset}')}"
+        return " ".join([command.replace(f"--task=task={DATA}", task), *of_model])
+    if f"--dataset={DATA}" not in command:
+        return " ".join([command, *of_model])
+    of_model += ["--allow_chance"] if settings.allow_chance else []
+    data = [f"--dataset={_text(settings.dataset)}", *flags, *of_model]
+    return command.replace(f"--dataset={DATA}", " ".join(data))
 
 
 def _files_of_tasks(settings):

@@ -9,6 +9,7 @@ import pytest
 
 import tfpeft
 from pipelines import compress, recommend, share
+from pipelines.common import recommending
 from pipelines.stages import compression
 from tests.pipelines.scripts import call
 from tfpeft.automl.advice.chains import QUANTIZE_AWARE, Chain, first_step, quantize
@@ -86,6 +87,7 @@ def test_a_report_with_commands_of_these_files(files, tmp_path, capsys):
     assert f"--model={files}/model.keras --dataset={files}/data.npz" in first["command"]
     assert first["command"] in output
     assert first["title"] in (tmp_path / "run/report.md").read_text()
+    assert first["title"] in (tmp_path / "run/report.html").read_text()
     assert f"{files}/model.keras" in first["code"]
     assert first["title"] in (tmp_path / "run/report.html").read_text()
     assert "without" not in output  # a page
@@ -179,6 +181,41 @@ def test_lines_of_code_run(files, tmp_path, monkeypatch):
     names = {"x": x, "y": y, "validation": (x, y), "loss": loss, "metrics": ["accuracy"]}
     exec(code.replace("epochs=30", "epochs=1, verbose=0").replace("30 *", "1 *"), names)
     assert tfpeft.TFLiteFile("model.tflite").contents.ops["FULLY_CONNECTED"] == 2
+
+
+def test_lines_of_code_have_the_settings_of_the_trial():
+    chain = Chain((first_step("distill"), first_step("prune")))
+    tasks = {"a": "classification", "b": "regression"}
+    options = {"batch_size": 64, "learning_rate": 3e-4}
+    code = code_of(chain, device_of(None), **options, tasks=tasks, names=["a", "b"])
+    compile(code, "code", "exec")
+    assert "tfpeft.SoftLabels(output=0), tfpeft.SquaredError(output=1)]" in code
+    assert code.count("Adam(0.0003)") == code.count("batch_size=64, epochs=30") == 2
+    assert "-(-len(x) // 64)" in code
+    assert "(output='b')" in code_of(chain, device_of(None), tasks={"b": "binary"})
+    one = code_of(chain, device_of(None), tasks={None: "multi_label"})
+    assert "distillation_losses=[tfpeft.BinarySoftLabels()])" in one
+    assert "distillation_losses" not in code_of(chain, device_of(None))
+
+
+def test_commands_have_the_files_and_the_flags_of_the_model(files, tmp_path):
+    given = ["--custom_objects=my layers.py", "--allow_chance", "--goal=size", "--task=regression"]
+    settings, _ = recommend.SCRIPT.parse(
+        [f"--model={files}/a b.keras", "--dataset=a b.npz", *given]
+    )
+    chain = Chain((quantize("float16"),))
+    command = command_of(chain, device_of(None), batch_size=32, learning_rate=1e-3)
+    found = shlex.split(recommending._command_with_files(command, settings))[3:]
+    again, _ = compress.SCRIPT.parse(found)
+    for name in ("model", "dataset", "custom_objects", "allow_chance", "task"):
+        assert getattr(again, name) == getattr(settings, name), name
+    adapters = "python -m pipelines.share --backbone=model.keras --task=task=data.npz"
+    found = shlex.split(recommending._command_with_files(adapters, settings))[3:]
+    again, _ = share.SCRIPT.parse(found)
+    assert list(again.task) == ["task=a b.npz"]
+    assert again.custom_objects == "my layers.py"
+    folder, _ = recommend.SCRIPT.parse(["--model=a.keras", "--dataset=photos", "--goal=size"])
+    assert recommending._command_with_files(adapters, folder) is None
 
 
 def test_commands_of_adapters_are_those_of_share():

@@ -158,7 +158,15 @@ def _words(trials):
                 learning_rate=training.learning_rate,
                 float_inputs=trials.float_inputs,
             ),
-            "code": code_of(chain, device, trials.float_inputs),
+            "code": code_of(
+                chain,
+                device,
+                trials.float_inputs,
+                batch_size=training.batch_size,
+                learning_rate=training.learning_rate,
+                tasks=training.tasks,
+                names=training.names,
+            ),
         }
 
     return words

@@ -89,10 +89,16 @@ def _why_nothing(request, model, done):
         allowed = f"{request.max_metric_loss:.1%}"
         found.append(
             f"Of {len(measured)} trials {best['name']} gained most, a factor of "
-            f"{best['gain']['factor']:.2f}, with {best['loss']['relative']:.1%} of the metric "
-            f"lost; one of {LEAST_GAIN} with not clearly more than {allowed} lost would count."
+            f"{best['gain']['factor']:.2f}{_spread(best['gain'])}, with "
+            f"{best['loss']['relative']:.1%} of the metric lost; one that is surely above "
+            f"{LEAST_GAIN}, with not clearly more than {allowed} lost, would count."
         )
     return found
+
+
+def _spread(gain):
+    low, high = gain["interval"]
+    return "" if low == high else f" (95%: {low:.2f} to {high:.2f})"
 
 
 def _gap(model):

@@ -1,5 +1,7 @@
 """Advice in words: titles, what a technique does not give, its command and its lines of Python."""
 
+from types import MappingProxyType
+
 MODEL, DATA = "model.keras", "data.npz"
 """What stands for the user's files in commands."""
 
@@ -129,7 +131,7 @@ model = tfpeft.prune_channels(model, max_macs={{value}}, data=(x, y))
 {_FIT}""",
     "distill": f"""\
 student = tfpeft.scale_width(model, {{value}})
-distiller = tfpeft.Distiller(model, student, alpha=0.1, temperature=4.0)
+distiller = tfpeft.Distiller(model, student, alpha=0.1, temperature=4.0{{losses}})
 {_PLAIN.replace("model", "distiller")}
 {_FIT.replace("model", "distiller")}
 model = student""",
@@ -151,6 +153,11 @@ model = tfpeft.quantize_aware(model, representative_data=(x, y))
 {_PLAIN}
 {_FIT}""",
 }
+_SOFT = {  # task -> the class that `Training` distils it with
+    **dict.fromkeys(("classification", "segmentation"), "SoftLabels"),
+    **dict.fromkeys(("binary", "multi_label"), "BinarySoftLabels"),
+    **dict.fromkeys(("regression", "reconstruction"), "SquaredError"),
+}
 BEGINNING = f"""\
 import keras
 import tfpeft
@@ -159,12 +166,31 @@ import tfpeft
 model = tfpeft.load_model("{MODEL}")"""
 
 
-def code_of(chain, device, float_inputs=True):
-    """Returns the lines of Python that run a `Chain`; x, y and validation are the user's data."""
+def code_of(
+    chain,
+    device,
+    float_inputs=True,
+    *,
+    batch_size=32,
+    learning_rate=1e-3,
+    tasks=MappingProxyType({None: "classification"}),
+    names=None,
+):
+    """Returns the lines of Python that run a `Chain`; x, y and validation are the user's data.
+
+    Args:
+        chain, device, float_inputs, batch_size, learning_rate: As of `command_of`.
+        tasks, names: As of `Training`.
+    """
     lines = [BEGINNING]
     for step in chain.trained.steps:
-        exclude = f", exclude={list(step.exclude)}" if step.exclude else ""
-        lines.append(_CODE[step.stage].format(value=step.value, exclude=exclude))
+        lines.append(
+            _CODE[step.stage].format(
+                value=step.value,
+                exclude=f", exclude={list(step.exclude)}" if step.exclude else "",
+                losses=_soft_losses(tasks, names),
+            )
+        )
     arguments = {"quantization": "none", **chain.quantization}
     arguments["sparse"] = arguments.pop("sparse_encoding", False)
     if device.batch_size is not None:
@@ -176,4 +202,22 @@ def code_of(chain, device, float_inputs=True):
     if arguments["quantization"] == "int8":
         text += ", representative_data=(x, y)"
     lines.append(f'tfpeft.export_tflite(model, "model.tflite"{text})')
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    if learning_rate != 1e-3:
+        text = text.replace("Adam(1e-3)", f"Adam({learning_rate:g})")
+    if batch_size != 32:
+        text = text.replace("epochs=30", f"batch_size={batch_size}, epochs=30")
+        text = text.replace("// 32)", f"// {batch_size})")
+    return text
+
+
+def _soft_losses(tasks, names):
+    """Returns the argument of `Distiller` for tasks; of one output of classes it is the default."""
+    if list(tasks) == [None] and _SOFT[tasks[None]] == "SoftLabels":
+        return ""
+    outputs = {output: names.index(output) if names else output for output in tasks}
+    losses = [
+        f"tfpeft.{_SOFT[task]}({'' if output is None else f'output={outputs[output]!r}'})"
+        for output, task in tasks.items()
+    ]
+    return f", distillation_losses=[{', '.join(losses)}]"
