@@ -15,6 +15,7 @@ from pipelines.common.flags import (
     with_value,
 )
 from pipelines.common.folders import RunFolder
+from tfpeft.automl.advice.trials import OUT_OF_TIME
 from tfpeft.core.json_files import read_json
 
 AUTO = "auto"
@@ -51,12 +52,17 @@ def settings_with_stages(settings, script):
     wanted = _request(settings)
     recommending.check(wanted)
     flags = [*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, BATCH_SIZE, LEARNING_RATE]
-    with RunFolder("recommend", wanted, [*flags, recommending.GOAL]) as folder:
-        if not folder.has(_FILE, _FORM):
+    flags += [recommending.GOAL, recommending.DEVICE, recommending.ALLOWED]
+    with RunFolder("recommend", wanted, flags) as folder:
+        if folder.has(_FILE, _FORM):
+            chain = read_json(folder / _FILE, _FORM)
+        else:
             found = recommending.recommend(wanted, folder)
             recommending.write_report(folder, found)
-            folder.write(_FILE, json.dumps(_chain(found), indent=2))
-        chain = read_json(folder / _FILE, _FORM)
+            chain = _chain(found)
+            # With more minutes there may be something to gain.
+            if chain["flags"] is not None or OUT_OF_TIME not in found.not_tried.values():
+                folder.write(_FILE, json.dumps(chain, indent=2))
     print(chain["text"], flush=True)
     if chain["flags"] is None:
         return None

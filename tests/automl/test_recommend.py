@@ -153,6 +153,7 @@ def test_a_tiny_model_has_nothing_to_gain():
     assert found.nothing_to_gain
     assert not any(each.loss_is != "too much" for each in found.recommendations)
     assert "most of it is the format" in str(found)
+    assert "The metric is of 20 validation samples, which are a fifth of `data`" in str(found)
     assert found.as_dict()["nothing_to_gain"]
     assert "channels" in found.not_tried["prune_channels"]
 
@@ -282,6 +283,8 @@ def test_what_there_is_no_time_for_is_listed(convolutional):
     assert found.nothing_to_gain
     assert {"quantize-int8", "prune_channels-0.5"} <= set(found.not_tried)
     assert "no time was left" in found.not_tried["distill-0.5"]
+    assert str(found).startswith("No trial for size ended")
+    assert "quantize-float16" in found.reasons[0]
 
 
 @pytest.mark.parametrize(

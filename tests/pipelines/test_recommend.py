@@ -107,6 +107,10 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
 
     monkeypatch.setattr(tfpeft, "recommend", with_quantization_alone)
     given = arguments(files, tmp_path, "--stages=auto", "--goal=download", "--epochs=1")
+    assert call(compress, *given, "--minutes=1e-6") == 0  # no trial: nothing is kept
+    assert "No trial for download ended" in capsys.readouterr().out
+    assert not (tmp_path / "run-recommend/chain.json").exists()
+    found.clear()
     assert call(compress, *given) == 0
     output = capsys.readouterr().out
     first = found[0].recommendations[0]
@@ -118,6 +122,8 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
     assert asked["recommendations"][0]["title"] == first.title
     assert call(compress, *given) == 0  # the chain is kept: nothing is asked or run again
     assert len(found) == 1
+    with pytest.raises(InputError, match="--target"):  # another device has another chain
+        call(compress, *given, "--target=xnnpack")
 
 
 def test_tasks_share_a_model_that_is_their_backbone(files, tmp_path):

@@ -12,7 +12,7 @@ from tfpeft.adapters.norm_tuning import NormTuning
 from tfpeft.automl.advice import figures
 from tfpeft.automl.advice.layers import facts_of, layer_rows
 from tfpeft.automl.advice.request import samples_of
-from tfpeft.automl.advice.result import recommendations
+from tfpeft.automl.advice.result import few_samples, recommendations
 from tfpeft.automl.advice.training import Training
 from tfpeft.automl.advice.trials import kept_model
 from tfpeft.automl.advice.words import BEGINNING, DATA, MODEL
@@ -71,7 +71,8 @@ def recommend_training(request, folder):
         }
         reasons = [
             "All trials, and the training of all weights that they are compared with, had "
-            f"{training.steps} updates."
+            f"{training.steps} updates.",
+            *few_samples(request, validation),
         ]
         return recommendations(
             request,

@@ -9,7 +9,7 @@ from tfpeft.automl.advice.figures import Metric
 from tfpeft.automl.advice.layers import facts_of, layer_rows
 from tfpeft.automl.advice.plan import Planner
 from tfpeft.automl.advice.request import samples_of
-from tfpeft.automl.advice.result import recommendations
+from tfpeft.automl.advice.result import few_samples, recommendations
 from tfpeft.automl.advice.sensitivity import sensitivities
 from tfpeft.automl.advice.training import Training, evenly
 from tfpeft.automl.advice.trials import FileTrials
@@ -71,6 +71,7 @@ def recommend_files(request, folder):
             model=figures,
             layers=rows,
             skipped=skipped,
+            reasons=few_samples(request, validation),
         )
 
 

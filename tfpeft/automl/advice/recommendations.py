@@ -175,6 +175,8 @@ class Recommendations:
     def _headline(self):
         device = "this machine" if self.target is None else self.target
         what = f"{_TITLES.get(self.figure, self.figure)} on {device}"
+        if not any(each.get("gain") for each in self.trials):
+            return f"No trial for {self.goal} ended: nothing is known of {what}"
         if self.nothing_to_gain:
             return (
                 f"Nothing to gain for {self.goal}: no trial had less {what} without losing too much"

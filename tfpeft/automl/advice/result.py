@@ -5,6 +5,7 @@ from tfpeft.automl.advice.recommendations import Recommendation, Recommendations
 from tfpeft.automl.advice.trials import OF_MODEL, out_of_time
 
 _SMALL_BYTES = 10_000
+_FEW_SAMPLES = 100
 _OVERFITTED = 0.05
 """A gap between training and validation, as a fraction of the metric, that is worth a sentence."""
 
@@ -39,7 +40,11 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         layers=layers,
         recommendations=found,
         nothing_to_gain=nothing,
-        reasons=[*(_why_nothing(request, model, done) if nothing else []), *_gap(model), *reasons],
+        reasons=[
+            *(_why_nothing(request, store, model, done) if nothing else []),
+            *_gap(model),
+            *reasons,
+        ],
         not_tried=not_tried,
         trials=done,
     )
@@ -71,7 +76,7 @@ def _firsts(found):
     return list(best.values())
 
 
-def _why_nothing(request, model, done):
+def _why_nothing(request, store, model, done):
     """Returns why there is nothing to gain, in sentences."""
     found = []
     if model.get("is_quantise_aware"):
@@ -83,6 +88,11 @@ def _why_nothing(request, model, done):
         )
     if model.get("zeros", 0.0) > 0.5:
         found.append(f"{model['zeros']:.0%} of the weights are zeros already.")
+    if store.not_run:
+        found.append(
+            f"There was no time for {', '.join(store.not_run)}: with more `minutes` there may be "
+            "something to gain."
+        )
     measured = [each for each in done if each["gain"]]
     if measured:
         best = max(measured, key=lambda each: each["gain"]["factor"])
@@ -99,6 +109,22 @@ def _why_nothing(request, model, done):
 def _spread(gain):
     low, high = gain["interval"]
     return "" if low == high else f" (95%: {low:.2f} to {high:.2f})"
+
+
+def few_samples(request, validation):
+    """Returns a sentence on a `Batch` of few validation samples, in a list; [] of many.
+
+    Args:
+        request: The `Request`.
+        validation: The `Batch`.
+    """
+    if validation.size >= _FEW_SAMPLES:
+        return []
+    which = "" if request.validation_data is not None else ", which are a fifth of `data`"
+    return [
+        f"The metric is of {validation.size} validation samples{which}: so few show large losses "
+        "only, and intervals of so few are too narrow."
+    ]
 
 
 def _gap(model):

@@ -31,7 +31,7 @@ _FORM = {
     "gain": (dict, None),
     "loss": (dict, None),
 }
-_OUT_OF_TIME = "no time was left: call again with the same `folder`, or with more `minutes`"
+OUT_OF_TIME = "no time was left: call again with the same `folder`, or with more `minutes`"
 
 
 class Clock:
@@ -278,4 +278,4 @@ def open_store(folder, settings, clock):
 
 def out_of_time(names):
     """Returns {trial: why it was not run}."""
-    return dict.fromkeys(names, _OUT_OF_TIME)
+    return dict.fromkeys(names, OUT_OF_TIME)
