@@ -40,7 +40,7 @@ def main(settings):
     named_after = "model" if settings.goal == "tasks" else "dataset"
     with RunFolder("recommend", settings, flags, named_after=named_after) as folder:
         found = recommending.recommend(settings, folder)
-        recommending.write_report(folder, found)
+        recommending.write_report(folder, found, settings)
         print(f"\n{found}\n\nReport: {folder / 'report.md'}")
     return 0
 

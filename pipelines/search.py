@@ -25,6 +25,7 @@ from pipelines.common import (
     classifiers,
     datasets,
     models,
+    report_facts,
     reports,
     samples,
     training,
@@ -297,6 +298,7 @@ def write_report(folder, result, settings, test_samples):
     """Writes report.md and report.json."""
     found = {
         **result.as_dict(),
+        "made": report_facts.made(settings, folder),
         "test_samples": test_samples,
         "flags": folder.flags,
         "versions": reports.versions(),

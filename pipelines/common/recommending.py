@@ -7,7 +7,16 @@ import types
 import keras
 
 import tfpeft
-from pipelines.common import backbones, datasets, models, reports, samples, tasks, training
+from pipelines.common import (
+    backbones,
+    datasets,
+    models,
+    report_facts,
+    reports,
+    samples,
+    tasks,
+    training,
+)
 from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import unread_flag
 from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
@@ -110,10 +119,12 @@ def recommend(settings, folder):
     return dataclasses.replace(found, recommendations=each)
 
 
-def write_report(folder, found):
+def write_report(folder, found, settings=None):
     """Writes the files of the report of `Recommendations`."""
     note = f"Latency is of this machine ({reports.machine()}): one sample, one thread."
     result = {**found.as_dict(), "flags": folder.flags, "versions": reports.versions()}
+    if settings is not None:
+        result["made"] = report_facts.made(settings, folder, repeated=("tasks",))
     reports.write(folder, result, [found.to_markdown(), note])
 
 

@@ -22,7 +22,7 @@ AUTO = "auto"
 FLAGS = (recommending.GOAL, recommending.MINUTES)
 _GOALS = ("latency", "size", "download", "memory")
 _FILE = "chain.json"
-_FORM = {"flags": ([str], None), "text": str}
+_FORM = {"flags": ([str], None), "text": str, "asked": {str: object}}
 
 
 def is_asked_for(settings):
@@ -52,14 +52,13 @@ def settings_with_stages(settings, script):
     wanted = _request(settings)
     recommending.check(wanted)
     flags = [*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, BATCH_SIZE, LEARNING_RATE]
-    flags += [recommending.GOAL, recommending.DEVICE, recommending.ALLOWED]
-    with RunFolder("recommend", wanted, flags) as folder:
-        if folder.has(_FILE, _FORM):
-            chain = read_json(folder / _FILE, _FORM)
-        else:
+    request = {"target": wanted.target, "max_metric_loss": wanted.max_metric_loss}
+    with RunFolder("recommend", wanted, [*flags, recommending.GOAL]) as folder:
+        chain = read_json(folder / _FILE, _FORM) if folder.has(_FILE, _FORM) else None
+        if chain is None or chain["asked"] != request:  # of others, whose trials raise
             found = recommending.recommend(wanted, folder)
             recommending.write_report(folder, found)
-            chain = _chain(found)
+            chain = {**_chain(found), "asked": request}
             # With more minutes there may be something to gain.
             if chain["flags"] is not None or OUT_OF_TIME not in found.not_tried.values():
                 folder.write(_FILE, json.dumps(chain, indent=2))

@@ -49,6 +49,10 @@ def test_a_run_has_its_files_and_is_read_again(folder, capsys):
     assert set(report["rows"]) == {"model.tflite", "model"}
     assert report["rows"]["model.tflite"]["macs"] <= 900 < report["rows"]["model"]["macs"]
     assert report["test_samples"] == 100
+    again, _ = report["made"]["commands"]
+    assert again.startswith("python -m pipelines.search --")
+    assert "--max_macs=900" in again
+    assert "--max_macs=900" in (made / "report.html").read_text()
     best = next(trial for trial in report["trials"] if trial["id"] == report["best"])
     assert best["metric"] >= 0.5
     printed = capsys.readouterr().out
