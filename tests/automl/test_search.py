@@ -17,6 +17,7 @@ import pytest
 import tfpeft
 from tests.automl import searches
 from tfpeft.automl.trials.objective import Objective
+from tfpeft.automl.trials.techniques import TechniqueSpace
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -228,6 +229,14 @@ def test_with_a_metric_alone_the_smallest_file_is_the_best():
     assert objective.best(trials).id == "b"
     scores = {trial.id: objective.score(trial) for trial in trials}
     assert scores["d"] == 0.89 < 0.9 < scores["a"] < scores["c"] < scores["b"]
+
+
+@pytest.mark.parametrize("limit", ["max_size_bytes", "max_gzip_bytes", "min_metric"])
+def test_no_float_file_is_tried_where_bytes_decide(limit):
+    budget = tfpeft.Budget(**{limit: 1})
+    space = TechniqueSpace(tfpeft.Techniques(), budget, has_teacher=False, is_trained=False)
+    assert "int8" in space.values["quantization"]
+    assert not {"none", "float16"} & set(space.values["quantization"])
 
 
 def test_an_impossible_budget_is_found_before_training(tmp_path):

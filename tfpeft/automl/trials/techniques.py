@@ -158,6 +158,8 @@ def _by_budget(budget):
         found |= {"sparsity": (0.0,), "clusters": (0,)}
     if {"size_bytes", "gzip_bytes", "arena_bytes"} & set(figures):
         found["quantization"] = ("int8", QUANTIZE_AWARE)  # others take more bytes
+    elif not figures:  # the smallest file with a metric is searched
+        found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE)
     elif figures == ("macs",):
         found["quantization"] = ("none",)  # the multiplications are the same in all of them
     return found
