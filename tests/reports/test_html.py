@@ -169,6 +169,13 @@ def test_a_search_has_its_fronts_and_its_trials():
     assert "No trial is inside the budget" in report_html(run)
 
 
+def test_an_error_has_an_upper_limit():
+    run = search_run()
+    assert "Accuracy of at least 80.00 %" in report_html(run)
+    run |= {"metric": "rmse", "higher_is_better": False}
+    assert "RMSE of at most 0.8" in report_html(run)
+
+
 def test_recommendations_say_what_they_bring():
     run = recommend_run()
     text = " ".join(" ".join(checked(report_html(run)).texts).split()).replace("The", "the")

@@ -63,7 +63,7 @@ def search_sections(run):
 
 def _best(run):
     best, budget = best_trial(run), run.get("budget") or {}
-    limits = ", ".join(_limit(name, value, run["metric"]) for name, value in budget.items())
+    limits = ", ".join(_limit(name, value, run) for name, value in budget.items())
     found = [parts.text(f"Budget: {limits}.")] if limits else []
     if best is None:
         return [*found, parts.callout("No trial is inside the budget.")]
@@ -77,10 +77,11 @@ def _shown(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _limit(name, value, metric):
+def _limit(name, value, run):
     """Returns a limit in words."""
     if name == "min_metric":
-        return f"{name_of(metric)} of at least {quality(metric, value)}"
+        side = "most" if _is_lower(run) else "least"
+        return f"{name_of(run['metric'])} of at {side} {quality(run['metric'], value)}"
     figure = name.removeprefix("max_")
     return f"{cost_name(figure)} of at most {cost(figure, value)}"
 
