@@ -226,6 +226,20 @@ def test_commands_have_the_files_and_the_flags_of_the_model(files, tmp_path):
     assert recommending._command_with_files(adapters, folder) is None
 
 
+def test_lines_of_code_share_a_backbone_of_sequences(tmp_path, monkeypatch):
+    from tfpeft.automl.advice.tasks import _Task, _words
+
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((6, 8))
+    keras.Model(inputs, keras.layers.Dense(4)(inputs)).save("model.keras")
+    tasks = {"a": _Task(None, None, 2, True), "b": _Task(None, None, 1, False)}
+    code = _words("heads", tasks, 5e-3, "mean")["code"]
+    x, y = np.ones((8, 6, 8), "float32"), np.ones(8, "int64")
+    options = "epochs=1, steps_per_epoch=1, verbose=0"
+    exec(code.replace("epochs=3", options), {"data": {"a": (x, y), "b": (x, y[:, None] / 2)}})
+    assert len(tfpeft.TFLiteFile("model.tflite").signatures) >= 1
+
+
 def test_commands_of_adapters_are_those_of_share():
     from tfpeft.automl.advice.adapters import METHODS, _words
 

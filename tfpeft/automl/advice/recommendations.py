@@ -197,5 +197,7 @@ class Recommendations:
 
     def _sentence(self, each):
         lost = f"{100 * abs(each.loss):.2f}% {'lost' if each.loss > 0 else 'won'}"
+        low, high = each.metric_interval
+        lost += ", which may be chance" if low < 0 < high else ""
         warning = _WARNINGS.get(each.loss_is, "")
         return f"{each.gain}; {each.metric_text}, {lost}; from the trial {each.trial}.{warning}"

@@ -67,7 +67,7 @@ def recommend_tasks(request, folder):
             request,
             store,
             trials,
-            words=lambda each: _words(each["name"], tasks, rate),
+            words=lambda each: _words(each["name"], tasks, rate, pooling),
             model=found,
             layers=layer_rows(request.model, next(iter(tasks.values())).train.x),
             reasons=reasons,
@@ -222,7 +222,7 @@ class _Trials:
         }
 
 
-def _words(way, tasks, rate):
+def _words(way, tasks, rate, pooling):
     """Returns the title, the limits, the command and the code of a trial."""
     command = None  # of tasks without classes, which the scripts do not share
     if all(task.has_classes for task in tasks.values()):
@@ -243,13 +243,14 @@ def _words(way, tasks, rate):
         )
         for name, task in tasks.items()
     )
-    adapters = "" if way == "heads" else f", adapters=tfpeft.LoRA(rank={_RANK})"
+    options = "" if way == "heads" else f", adapters=tfpeft.LoRA(rank={_RANK})"
+    options += "" if pooling is None else f', pooling="{pooling}"'
     lines = [
         BEGINNING.replace(
             "# x, y and validation are the data; loss and metrics are those of the task.",
             "# data is {task: (x, y)}.",
         ),
-        f"shared = tfpeft.SharedModel(model, {{{heads}}}{adapters})",
+        f"shared = tfpeft.SharedModel(model, {{{heads}}}{options})",
         f"shared.compile(keras.optimizers.Adam({rate:g}), {{{losses}}})",
         "shared.fit(tfpeft.mix_tasks(data), epochs=3, shuffle=False)",
         'tfpeft.export_tflite(shared, "model.tflite")',
