@@ -125,3 +125,14 @@ def test_ranges_are_checked():
         tfpeft.SmallCNN().build(keras_tuner.HyperParameters(), TABLE)
     with pytest.raises(tfpeft.InputError, match="quantization"):
         tfpeft.Techniques(quantization=("int4",))
+
+
+def test_rare_tokens_are_in_the_vocabulary():
+    x = np.zeros((20_001, 2), "int64")
+    x[1, 1] = 40
+    y = np.arange(len(x)) % 2
+    task, outputs = objective_of(None, x, y)
+    assert interface_of(x, y, task.name, outputs).vocabulary_size == 41
+    of_validation = np.full((1, 2), 60)
+    found = interface_of(x, y, task.name, outputs, others=[of_validation])
+    assert found.vocabulary_size == 61

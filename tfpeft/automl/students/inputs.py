@@ -42,7 +42,10 @@ class Inputs:
 
     def interface(self):
         """Returns the `Interface` of students."""
-        return interface_of(self.train.x, self.train.y, self.task.name, self.outputs)
+        return interface_of(
+            *(self.train.x, self.train.y, self.task.name, self.outputs),
+            others=[self.validation.x],
+        )
 
     def teacher_outputs(self, folder):
         """Returns the teacher's outputs for the training data, computed once for all processes."""

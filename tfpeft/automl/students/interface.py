@@ -61,7 +61,7 @@ class Interface:
         return {"shape": list(self.shape), "units": self.units, "activation": self.activation}
 
 
-def interface_of(x, y, task, outputs):
+def interface_of(x, y, task, outputs, others=()):
     """Returns the `Interface` of a student for arrays.
 
     Args:
@@ -69,6 +69,7 @@ def interface_of(x, y, task, outputs):
         y: Labels.
         task: The name of the task.
         outputs: The `Outputs` of a teacher, or of the labels.
+        others: Other inputs whose tokens students have to take.
 
     Raises:
         InputError: for several inputs, and tasks whose outputs are no vectors.
@@ -79,12 +80,12 @@ def interface_of(x, y, task, outputs):
     if not hasattr(x, "shape"):
         expected = "data of one input, or a function hp -> keras.Model as the space"
         raise unexpected(expected, f"a {type(x).__name__} of inputs")
-    x = np.asarray(x[:: max(1, len(x) // _SAMPLES)])
     found = {"shape": x.shape[1:], "units": outputs.units, "dtype": "float32"}
     if x.ndim == 2 and x.dtype.kind in "iu":
-        size = int(x.max()) + 1
+        size = int(max(each.max() for each in (x, *others))) + 1  # of all: rare tokens count
         if x.min() >= 0 and size <= _LARGEST_VOCABULARY:
             found["vocabulary_size"], found["dtype"] = size, "int32"
+    x = np.asarray(x[:: max(1, len(x) // _SAMPLES)])
     rows = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1).astype("float64")
     spread = np.where(rows.std(axis=0) > 1e-6 * np.abs(rows).max(axis=0), rows.var(axis=0), 1.0)
     found |= {"mean": _floats(rows.mean(axis=0)), "variance": _floats(spread)}
