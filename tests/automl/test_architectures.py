@@ -6,6 +6,7 @@ import pytest
 
 import tfpeft
 from tfpeft.automl.students.architecture import Spaces
+from tfpeft.automl.students.inputs import inputs_of
 from tfpeft.automl.students.interface import Interface, interface_of, objective_of
 from tfpeft.automl.trials.candidates import with_values
 from tfpeft.automl.trials.job import _whole_space
@@ -136,3 +137,12 @@ def test_rare_tokens_are_in_the_vocabulary():
     of_validation = np.full((1, 2), 60)
     found = interface_of(x, y, task.name, outputs, others=[of_validation])
     assert found.vocabulary_size == 61
+
+
+def test_a_class_of_validation_samples_alone_is_a_class():
+    x, y = np.zeros((10, 4)), np.zeros(10, "int64")
+    for rare in range(10):
+        labels = y.copy()
+        labels[rare] = 2
+        options = {"teacher": None, "task": "classification", "loss": None, "seed": 0}
+        assert inputs_of(None, (x, labels), None, **options).outputs.units == 3

@@ -156,6 +156,8 @@ def test_a_tiny_model_has_nothing_to_gain():
     assert "The metric is of 20 validation samples, which are a fifth of `data`" in str(found)
     assert found.as_dict()["nothing_to_gain"]
     assert "channels" in found.not_tried["prune_channels"]
+    # Of a fifth of the data it is not known whether the model was trained on it.
+    assert found.model["gap"]["relative"] is None
 
 
 def test_a_quantise_aware_model_has_nothing_to_gain(convolutional):

@@ -41,7 +41,8 @@ def recommend_files(request, folder):
             store, model, request.goal, request.device, metric, training, x, are_floats
         )
         trials.before()  # raises for a model that cannot be exported
-        measured = store.of_model(lambda: _figures_of(trials, metric, train, x))
+        is_held_out = request.validation_data is not None
+        measured = store.of_model(lambda: _figures_of(trials, metric, train, x, is_held_out))
         rows = layer_rows(model, train.x)
         exclude = sensitivities(store, model, training, rows, _tried(request, techniques))
         if request.device.kind == "xnnpack" and request.goal.figure == "macs":
@@ -110,14 +111,19 @@ def _tried(request, techniques):
     return [name for name in request.goal.techniques if name in techniques]
 
 
-def _gap(metric, train):
-    """Returns the metrics on training data, and what is lost from there to validation data."""
+def _gap(metric, train, is_held_out):
+    """Returns the metrics on training data, and what is lost from there to validation data.
+
+    Nothing is known of validation data that the model may have been trained on, and a loss that
+    the interval of the metric has room for is none.
+    """
     on_train = metric.on(evenly(train, 1000))
-    losses = {
-        name: metric.relative_loss(name, on_train[name], value)
-        for name, (value, _) in metric.before.items()
-        if name in on_train
-    }
+    losses = {}
+    for name, (value, _) in metric.before.items():
+        if name in on_train and is_held_out:
+            ends = metric.intervals.get(name, (value,))
+            least = min(metric.relative_loss(name, on_train[name], end) for end in ends)
+            losses[name] = metric.relative_loss(name, on_train[name], value) if least > 0 else 0.0
     return {
         "train": on_train,
         "validation": {name: value for name, (value, _) in metric.before.items()},
@@ -125,7 +131,7 @@ def _gap(metric, train):
     }
 
 
-def _figures_of(trials, metric, train, x):
+def _figures_of(trials, metric, train, x, is_held_out):
     """Returns the figures of the model's file, of its metrics, and of the gap to training data."""
     file = trials.before()
     latency, p90 = round_robin({None: file.prepare(x)})[None]
@@ -139,7 +145,7 @@ def _figures_of(trials, metric, train, x):
         **trials.device_figure(),
         "metrics": {name: value for name, (value, _) in metric.before.items()},
         "intervals": metric.intervals,
-        "gap": _gap(metric, train),
+        "gap": _gap(metric, train, is_held_out),
     }
 
 

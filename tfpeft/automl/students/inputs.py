@@ -85,12 +85,13 @@ def inputs_of(subject, data, validation_data, *, teacher, task, loss, seed):
         subject: A Keras model whose outputs are those of the students, or None.
         data, validation_data, teacher, task, loss, seed: As of `search`.
     """
-    train = _batch(data, "data", subject)
+    given = _batch(data, "data", subject)
     if validation_data is None:
-        train, validation = _split(train, seed)
+        train, validation = _split(given, seed)
     else:
-        validation = _batch(validation_data, "validation_data", subject)
-    found, outputs = objective_of(subject, train.x, train.y, task)
+        train, validation = given, _batch(validation_data, "validation_data", subject)
+    # Of all samples, as a rare class may be in one part alone.
+    found, outputs = objective_of(subject, given.x, given.y, task)
     if loss is None and subject is not None:
         loss = compiled_parts(subject)[0]
     return Inputs(train, validation, found, outputs, loss or found.loss(outputs), teacher)
