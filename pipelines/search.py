@@ -178,15 +178,19 @@ def run(settings, folder, budget):
         content = (folder / "search" / name).read_bytes()
         folder.write(name, lambda path, content=content: path.write_bytes(content))
     folder.write("labels.txt", "".join(f"{name}\n" for name in data.names))
+    chance = data.for_model(result.model)[1].chance_of(result.model, data.test)
+    if not chance.is_better:
+        print(f"What was found is no better than chance, with more --minutes it may be: {chance}")
     write_report(folder, result, settings, samples.count(data.test))
 
 
 def _prepare(settings, folder):
     """Returns the data, --model or None, and the teacher, which is trained where none is given."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
+    trust = {"trust_code": settings.trust_code}
     model = compilation = None
     if settings.model is not None:
-        model = models.load_model(settings.model, "model", custom_objects)
+        model = models.load_model(settings.model, "model", custom_objects, **trust)
         compilation = compilation_of(settings.model, custom_objects)
     data = datasets.load_given(settings, model, request_of(settings, compilation))
     print(data, flush=True)
@@ -200,7 +204,7 @@ def _prepare(settings, folder):
         objective.chance_of(model, data.train).check(received, settings.allow_chance)
     if settings.teacher is not None:
         print(f"[1/2] teacher {settings.teacher}", flush=True)
-        return data, model, models.load_teacher(settings.teacher, custom_objects)
+        return data, model, models.load_teacher(settings.teacher, custom_objects, **trust)
     if model is not None:
         print(f"[1/2] teacher {settings.model}", flush=True)
         return data, model, model

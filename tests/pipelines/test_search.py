@@ -78,3 +78,23 @@ def test_a_run_has_its_files_and_is_read_again(folder, capsys):
 def test_flags_that_do_not_go_together(folder, flags, message):
     with pytest.raises(InputError, match=message):
         run(folder, *flags)
+
+
+def test_a_search_of_labels_by_chance_says_so(folder, capsys):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(400, 16)).astype("float32"), rng.integers(0, 3, 400)
+    splits = {"x_train": x[:300], "y_train": y[:300], "x_test": x[300:], "y_test": y[300:]}
+    np.savez(folder / "noise.npz", **splits)
+    noise = f"--dataset={folder / 'noise.npz'}"
+    assert run(folder, "--max_macs=900", noise, "--allow_chance", "--name=noise") == 0
+    assert "What was found is no better than chance" in capsys.readouterr().out
+
+
+def test_code_of_a_model_runs_where_it_is_trusted(folder):
+    layers = [keras.layers.Lambda(lambda x: 2 * x), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((16,)), *layers]).save(folder / "code.keras")
+    code, none = f"--model={folder / 'code.keras'}", f"--dataset={folder / 'none.npz'}"
+    with pytest.raises(InputError, match="give --trust_code"):
+        run(folder, "--max_macs=900", code, "--name=code")
+    with pytest.raises(InputError, match=r"none\.npz"):  # the model was loaded
+        run(folder, "--max_macs=900", code, none, "--trust_code", "--name=trusted")

@@ -290,13 +290,14 @@ def _none_inside(trials, objective):
         reasons = [trial.reason for trial in trials if trial.status == "failed"]
         what = f"of which the first failed: {reasons[0]}" if reasons else "none of them trained"
         return BudgetError(
-            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`. "
-            f"Received: {len(trials)} trials, {what}"
+            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`, in "
+            f"another folder. Received: {len(trials)} trials, {what}"
         )
     closest = max(trained, key=objective.score)
     return BudgetError(
-        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, or "
-        f"other limits. Received: as the closest one trial {closest.id}, {closest.reason}"
+        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, in "
+        "another folder, or other limits. Received: as the closest one trial "
+        f"{closest.id}, {closest.reason}"
     )
 
 

@@ -175,8 +175,13 @@ def run(adapt, runner, loss, on_trial):
 def _round(adapt, runner, current, before, name, target, on_trial):
     """Runs a round: keeps the best of the cuts of all groups."""
     number, best = len(adapt.rounds) + 1, None
-    proposals = list(adapt.proposals(current, name, before[name], target))
-    proposals = [each for each in proposals if each[-1][name] < before[name]]
+    proposals = []
+    for each in adapt.proposals(current, name, before[name], target):
+        if each[-1][name] < before[name]:
+            proposals.append(each)
+        # Each group is exported up to three times: of many groups that takes long.
+        if proposals and runner.clock.left_for_trials < 0:
+            break
     if not proposals:
         expected = f"a model with channels to cut further below {name}={before[name]:,g}"
         raise unexpected(expected, f"the budget {runner.objective.budget}", error=BudgetError)
