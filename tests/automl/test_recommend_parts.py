@@ -10,6 +10,7 @@ from tfpeft.automl.advice.chains import Chain, Step, first_step, next_step, quan
 from tfpeft.automl.advice.figures import Gain, Metric, counted_figure
 from tfpeft.automl.advice.layers import layer_rows
 from tfpeft.automl.advice.plan import LEAST_GAIN, loss_is, ranked
+from tfpeft.automl.advice.result import further_training
 from tfpeft.automl.advice.words import limits_of
 from tfpeft.core.arguments import InputError
 from tfpeft.core.data import Batch
@@ -62,6 +63,15 @@ def test_several_techniques_count_where_they_gain_over_one_alone():
     assert names([alone, trial("prune+quantize", 2.2)]) == ["prune+quantize", "quantize"]
     too_much = trial("quantize", 2.0, loss=(0.5, 0.6))
     assert names([too_much, trial("prune+quantize", 2.0)])[0] == "prune+quantize"
+
+
+def test_what_training_alone_wins_is_said_where_it_is_clear():
+    tuned = trial("tune+quantize", 1.0)
+    tuned["loss"] |= {"metric": "accuracy", "before": 0.9, "after": 0.92, "interval": [0.01, 0.03]}
+    (sentence,) = further_training([trial("prune", 2.0), tuned])
+    assert "changes accuracy by +0.02 (95%: +0.01 to +0.03)" in sentence
+    tuned["loss"]["interval"] = [-0.01, 0.05]
+    assert further_training([tuned]) == further_training([{**tuned, "error": "cannot"}]) == []
 
 
 def test_the_gain_of_times_by_hand():

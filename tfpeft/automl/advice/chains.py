@@ -34,8 +34,8 @@ class Step:
 
     @property
     def value(self):
-        """The first setting, which says how much."""
-        return self.settings[0][1]
+        """The first setting, which says how much; None of a stage without any."""
+        return self.settings[0][1] if self.settings else None
 
     @property
     def is_trained(self):
@@ -55,7 +55,7 @@ class Step:
 
     def __str__(self):
         more = [name for name, value in self.settings[1:] if value is True]
-        return "-".join([self.stage, str(self.value), *more])
+        return "-".join([self.stage, *map(str, [self.value] if self.settings else []), *more])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +121,8 @@ LADDERS = {  # stage -> its flag, and values: the first, a bolder one, a milder 
     "cluster": ("number_of_clusters", 16, 8, 64),
 }
 QUANTIZE_AWARE = Step("quantize_aware", (("weight_bits", 8),))
+TUNE = Step("tune")
+"""Training alone: what a model wins without any technique."""
 
 
 def first_step(stage, exclude=()):
@@ -146,6 +148,12 @@ def run_step(step, model, training):
         training: A `training.Training`.
     """
     return _RUN[step.stage](step, model, training)
+
+
+def _tune(step, model, training):
+    tuned = copy_model(model)
+    training.fit(tuned, wrap=keeping_zeros(model))
+    return copy_model(tuned)
 
 
 def _distill(step, model, training):
@@ -205,6 +213,7 @@ def _quantize_aware(step, model, training):
 
 
 _RUN = {
+    "tune": _tune,
     "distill": _distill,
     "prune_channels": _prune_channels,
     "prune": _prune,

@@ -2,6 +2,7 @@
 
 from tfpeft.automl.advice.chains import (
     QUANTIZE_AWARE,
+    TUNE,
     Chain,
     first_step,
     next_step,
@@ -27,9 +28,10 @@ class Planner:
 
     1. Quantizations of the file, as the model is; where int8 loses too much, int8 with its options,
        and then quantise-aware training.
-    2. Each technique that trains, as it is first tried, alone and with the best quantization.
-    3. Each technique once more: bolder if it held, milder if it did not.
-    4. Pairs of techniques that held, as bold as each did, and with the best quantization.
+    2. Training alone, for as many updates, so that what it wins is not taken for a technique's.
+    3. Each technique that trains, as it is first tried, alone and with the best quantization.
+    4. Each technique once more: bolder if it held, milder if it did not.
+    5. Pairs of techniques that held, as bold as each did, and with the best quantization.
 
     Args:
         trials: The `FileTrials`.
@@ -51,6 +53,8 @@ class Planner:
         """Runs all trials for which there is time."""
         self._quantizations()
         stages = self._stages()
+        if stages:
+            self._run((TUNE,))
         for stage in stages:
             self._technique(self._first(stage))
         for stage in stages:

@@ -1,5 +1,6 @@
 """`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
 
+from tfpeft.automl.advice.chains import TUNE
 from tfpeft.automl.advice.plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
 from tfpeft.automl.advice.recommendations import Recommendation, Recommendations
 from tfpeft.automl.advice.trials import OF_MODEL, out_of_time
@@ -24,7 +25,7 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         reasons: What to know besides, in sentences.
     """
     done = [each for each in store.done.values() if each["name"] != OF_MODEL]
-    gaining = ranked(done, request.max_metric_loss)
+    gaining = ranked([each for each in done if not _is_tuned(each)], request.max_metric_loss)
     found = _firsts([_recommendation(each, words, request.max_metric_loss) for each in gaining])
     nothing = not found or found[0].loss_is == TOO_MUCH
     tried = {stage for each in done for stage in each["technique"].split("+")}
@@ -43,6 +44,7 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         reasons=[
             *(_why_nothing(request, store, model, done) if nothing else []),
             *_gap(model),
+            *further_training(done),
             *reasons,
         ],
         not_tried=not_tried,
@@ -135,3 +137,23 @@ def _gap(model):
         f"The model overfits: from training to validation data it loses {gap:.1%} of the metric. "
         "A student has fewer weights to overfit with, and learns from the model's outputs."
     ]
+
+
+def _is_tuned(found):
+    """Whether a trial is training alone."""
+    return found["technique"].split("+")[0] == TUNE.stage
+
+
+def further_training(done):
+    """Returns a sentence on what training alone changes, in a list; [] if nothing is clear."""
+    for found in filter(_is_tuned, done):
+        loss = found["loss"]
+        if found["error"] or loss["interval"][0] <= 0 <= loss["interval"][1]:
+            continue
+        low, high = loss["interval"]
+        return [
+            f"Training alone, for as many updates as a technique, changes {loss['metric']} by "
+            f"{loss['after'] - loss['before']:+.4g} (95%: {low:+.4g} to {high:+.4g}): so much of a "
+            "trial's change is not its technique's."
+        ]
+    return []

@@ -54,6 +54,7 @@ def title_of(chain):
 
 
 _TITLES = {
+    "tune": lambda s: "train further",
     "prune_channels": lambda s: f"remove channels to {s.value:.0%} of the multiply-accumulates",
     "distill": lambda s: f"distil into a student of {s.value:.0%} of the width",
     "prune": lambda s: f"prune {s.value:.0%} of the weights to zero",
@@ -125,6 +126,7 @@ _FIT = "model.fit(x, y, validation_data=validation, epochs=30)"
 _COMPILE = "model.compile({}, loss=loss, metrics=metrics)"
 _PLAIN = _COMPILE.format("keras.optimizers.Adam(1e-3)")
 _CODE = {
+    "tune": f"{_PLAIN}\n{_FIT}",
     "prune_channels": f"""\
 {_PLAIN}
 model = tfpeft.prune_channels(model, max_macs={{value}}, data=(x, y))
