@@ -24,6 +24,7 @@ from tfpeft.core.arguments import (
     invalid,
     is_real,
 )
+from tfpeft.core.random_states import random_states_kept
 from tfpeft.evaluation.recognition import check_task
 
 
@@ -155,7 +156,7 @@ def recommend(
         clock=Clock(minutes, verbose),
     )
     run = {"training_cost": recommend_training, "tasks": recommend_tasks}.get(goal, recommend_files)
-    with _folder(folder) as path:
+    with _folder(folder) as path, random_states_kept():
         return run(request, path)
 
 

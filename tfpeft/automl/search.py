@@ -28,6 +28,7 @@ from tfpeft.core.arguments import (
     unexpected,
 )
 from tfpeft.core.packages import check_packages
+from tfpeft.core.random_states import random_states_kept
 from tfpeft.core.weight_files import fingerprint
 from tfpeft.evaluation.recognition import check_task
 
@@ -167,7 +168,7 @@ def search(
         expected = "a trained model in one process for oracle='netadapt'"
         raise unexpected(expected, f"{type(model_or_space).__name__}, {role}")
     # Late: KerasTuner need not be there, and is slow to import.
-    from tfpeft.automl.trials.job import SearchJob, random_states_kept
+    from tfpeft.automl.trials.job import SearchJob
 
     with random_states_kept():
         own = model_or_space if _is_model(model_or_space) else None

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from tfpeft.channels.prune_channels import prune_channels
@@ -142,11 +143,14 @@ def next_step(step, held):
 def run_step(step, model, training):
     """Returns the model that a stage makes of a model, after short training.
 
+    It has the same random numbers, of a student's first weights too, whatever ran before.
+
     Args:
         step: A `Step` that trains.
         model: A model; it stays as it is.
         training: A `training.Training`.
     """
+    keras.utils.set_random_seed(training.seed)
     return _RUN[step.stage](step, model, training)
 
 

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import json
-import random
 import time
 
 import keras
 import keras_tuner
-import numpy as np
 
 from tfpeft.automl.students.inputs import write_teacher
 from tfpeft.automl.trials import netadapt, workers
@@ -299,15 +297,3 @@ def _none_inside(trials, objective):
         "another folder, or other limits. Received: as the closest one trial "
         f"{closest.id}, {closest.reason}"
     )
-
-
-@contextlib.contextmanager
-def random_states_kept():
-    """A context after which the random numbers of the caller go on as before."""
-    # Those of Python and NumPy that `keras.utils.set_random_seed` sets.
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
