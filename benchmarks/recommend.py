@@ -17,7 +17,7 @@ or 5% of it, in seven of eight.
 - pruned: a network of the digits with 90% zeros already; download.
 - tiny: three weights; size. It needs nothing.
 
-Cost: about 40 minutes on 2 cores. Stopped and started again, it goes on. The table is in README.md.
+Cost: about 25 minutes on 2 cores. Stopped and started again, it goes on. The table is in README.md.
 """
 
 import json
@@ -46,7 +46,7 @@ flags.DEFINE_string("output", "recommendations", "Folder of models and trials.")
 flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz.")
 flags.DEFINE_list("models", None, "Models that run; default: all.")
 flags.DEFINE_float("minutes", 3.0, "Of the call whose recommendation counts.", lower_bound=0.01)
-flags.DEFINE_integer("full_steps", 1500, "Updates of training in full.", lower_bound=1)
+flags.DEFINE_integer("full_steps", 1000, "Updates of training in full.", lower_bound=1)
 
 DIGITS = load_digits()
 _MOST = 0.01  # of the metric, may be lost
