@@ -13,7 +13,6 @@ from tfpeft.evaluation.subjects import FileSubject, KerasSubject
 from tfpeft.reports.samples import small_mask, small_sample
 
 _COMPARED, _SHOWN, _BATCH = 1000, 8, 64
-_MAPS = ("segmentation", "reconstruction")
 
 
 def find(teacher, file, split, tasks, kinds, names=(), *, signature=None, title="", texts=None):
