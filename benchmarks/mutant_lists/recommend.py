@@ -3,18 +3,19 @@
 from mutant_lists.mutant import Mutant
 
 _PARTS = "automl/test_recommend_parts.py::"
+_PLAN = "automl/test_recommend_plan.py::"
 
 MUTANTS = (
     Mutant(
         "recommendations: the rule takes the high end of the loss",
-        "automl/advice/plan.py",
+        "automl/advice/ranking.py",
         'UNCLEAR if loss["relative_interval"][0] <= most',
         'UNCLEAR if loss["relative_interval"][1] <= most',
         (f"{_PARTS}test_the_rule_is_gain_among_those_whose_loss_is_allowed",),
     ),
     Mutant(
         "recommendations: a gain by the middle of its interval",
-        "automl/advice/plan.py",
+        "automl/advice/ranking.py",
         'found["gain"]["interval"][0] > LEAST_GAIN',
         'found["gain"]["factor"] > LEAST_GAIN',
         (f"{_PARTS}test_what_gains_less_than_five_percent_or_failed_is_no_recommendation",),
@@ -55,9 +56,23 @@ MUTANTS = (
         (f"{_PARTS}test_zeros_that_xnnpack_skips_are_not_computed",),
     ),
     Mutant(
-        "recommendations: half of every loss counts",
+        "recommendations: of two trials of a chain the shorter one counts",
+        "automl/advice/ranking.py",
+        'found[key]["updates"] < each["updates"]',
+        'found[key]["updates"] > each["updates"]',
+        (f"{_PARTS}test_of_a_chain_that_trained_twice_the_longer_trial_counts",),
+    ),
+    Mutant(
+        "recommendations: what gains less than the best trains for longer, too",
         "automl/advice/plan.py",
-        "(short if is_short else 1.0)",
+        "if gain > LEAST_GAIN * best and",
+        "if gain > 0 and",
+        (f"{_PLAN}test_what_holds_is_not_trained_again_unless_its_loss_counted_half",),
+    ),
+    Mutant(
+        "recommendations: half of every loss counts",
+        "automl/advice/ranking.py",
+        'short if found.get("is_short") else 1.0',
         "short",
         (f"{_PARTS}test_the_rule_is_gain_among_those_whose_loss_is_allowed",),
     ),

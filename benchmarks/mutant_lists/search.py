@@ -4,6 +4,7 @@ from mutant_lists.mutant import Mutant
 
 _BUDGET = "automl/test_budget.py::"
 _SEARCH = "automl/test_search.py::"
+_TRAINING = "automl/test_training.py::"
 
 MUTANTS = (
     Mutant(
@@ -33,6 +34,13 @@ MUTANTS = (
         "value < median if higher_is_better",
         "value <= median if higher_is_better",
         (f"{_BUDGET}test_the_median_rule_stops_what_is_worse_than_half",),
+    ),
+    Mutant(
+        "search: what trains fast has fewer steps",
+        "automl/trials/tuner.py",
+        "self.pace / pace",
+        "pace / self.pace",
+        (f"{_TRAINING}test_models_have_as_many_steps_as_take_them_equal_times",),
     ),
     Mutant(
         "best trial: the metric alone",

@@ -9,7 +9,7 @@ from tfpeft.automl.advice.adapters import training_bytes
 from tfpeft.automl.advice.chains import Chain, Step, first_step, next_step, quantize, zeros_of
 from tfpeft.automl.advice.figures import Gain, Metric, counted_figure
 from tfpeft.automl.advice.layers import layer_rows
-from tfpeft.automl.advice.plan import LEAST_GAIN, loss_is, ranked
+from tfpeft.automl.advice.ranking import LEAST_GAIN, loss_is, ranked
 from tfpeft.automl.advice.result import further_training
 from tfpeft.automl.advice.words import limits_of
 from tfpeft.core.arguments import InputError
@@ -46,9 +46,19 @@ def test_the_rule_is_gain_among_those_whose_loss_is_allowed():
         *("allowed", "unclear", "too much", "allowed")
     ]
     assert names(trials, most=0.02) == ["large", "small", "too much", "unclear"]
-    short = {**trial("prune", 3.0, loss=(0.019, 0.019)), "steps": [["prune", []]], "updates": 9}
+    short = {**trial("prune", 3.0, loss=(0.019, 0.019)), "is_short": True}
     assert loss_is(short, 0.01) == "allowed"  # half of it counts
-    assert loss_is(short, 0.01, short=1.0) == loss_is({**short, "updates": 0}, 0.01) == "too much"
+    assert loss_is(short, 0.01, short=1.0) == "too much"
+    assert loss_is({**short, "is_short": False}, 0.01) == "too much"
+
+
+def test_of_a_chain_that_trained_twice_the_longer_trial_counts():
+    def at(updates, loss):
+        found = trial("prune", 3.0, loss=(loss, loss))
+        return {**found, "name": f"prune@{updates}", "steps": [["prune", []]], "updates": updates}
+
+    assert names([at(10, 0.0), at(40, 0.2), trial("quantize", 2.0)]) == ["quantize", "prune@40"]
+    assert names([at(40, 0.0), at(10, 0.2), trial("quantize", 2.0)]) == ["prune@40", "quantize"]
 
 
 def test_what_gains_less_than_five_percent_or_failed_is_no_recommendation():
@@ -169,13 +179,13 @@ def test_chains_are_named_and_read_from_json():
 
 def test_limits_are_those_of_the_device():
     chain = Chain((first_step("prune"), quantize("int8")))
-    here = limits_of(chain, goals.Device(None, "this machine"))
+    here = limits_of(chain, goals.Device(None, "this machine"), is_short=True)
     assert here.startswith("Zeros make no dense kernel faster")
     assert "only on processors with instructions" in here
-    there = limits_of(chain, goals.Device("ethos-u55-128", "ethos-u", is_integer=True))
+    there = limits_of(chain, goals.Device("ethos-u55-128", "ethos-u", is_integer=True), False)
     assert there.startswith("Zeros shrink what the NPU reads")
     assert here.endswith("training in full usually loses less.")
-    assert "short" not in limits_of(Chain((quantize("int8"),)), goals.Device(None, "this machine"))
+    assert "short" not in there
 
 
 @pytest.mark.parametrize("key", goals.TABLE)

@@ -1,5 +1,7 @@
 """Which chains are tried in which order, for trials whose results are given."""
 
+import json
+
 from tfpeft.automl.advice import goals
 from tfpeft.automl.advice.chains import Chain, quantize
 from tfpeft.automl.advice.plan import Planner
@@ -8,19 +10,30 @@ from tfpeft.automl.advice.plan import Planner
 class Given:
     """Trials whose results are given: those named in `bad` lose too much, others hold."""
 
-    def __init__(self, device, bad=(), failed=(), factors=None):
-        self.device, self.names = device, []
+    def __init__(self, device, bad=(), failed=(), factors=None, losses=None, short=None):
+        self.device, self.names, self._losses = device, [], losses or {}
+        self._results, self._is_short = (short.done(), False) if short else ([], True)
         self.base = Chain((quantize("int8"),) if device.is_integer else ())
         self._bad, self._failed, self._factors = bad, failed, factors or {}
 
     def run(self, chain):
         self.names.append(chain.name)
-        factor, loss = self._factors.get(chain.name, 2.0), 0.5 if chain.name in self._bad else 0.0
-        return {
+        factor = self._factors.get(chain.name, 2.0)
+        loss = self._losses.get(chain.name, 0.5 if chain.name in self._bad else 0.0)
+        found = {
+            "name": chain.name,
             "error": "cannot" if chain.name in self._failed else None,
             "gain": {"factor": factor, "interval": [factor, factor]},
             "loss": {"relative": loss, "relative_interval": [loss, loss]},
+            "updates": len(self._results),
+            "is_short": self._is_short,
+            "steps": [[step.stage, step.settings] for step in chain.steps],
         }
+        self._results.append(json.loads(json.dumps(found)))
+        return found
+
+    def done(self):
+        return self._results
 
 
 def tried(goal, kind, techniques=goals.TECHNIQUES, *, exclude=(), gap=None, skipped=(), **given):
@@ -92,3 +105,46 @@ def test_what_failed_or_has_nothing_to_do_is_not_tried_again():
     names = tried("latency", "this machine", ("distill",), failed={"distill-0.5"})
     assert names == ["tune", "distill-0.5"]
     assert tried("latency", "this machine", skipped=("quantize", "distill", "prune_channels")) == []
+
+
+def longer(first, then, techniques=("quantize", "prune_channels", "distill")):
+    """Returns the names of longer trials, by the losses of short and of longer ones."""
+    factors = {
+        **{"quantize-int8": 2.0, "prune_channels-0.5": 1.5, "prune_channels-0.25": 3.0},
+        "prune_channels-0.75": 1.02,
+        **{"distill-0.5": 1.6, "distill-0.25": 4.0, "distill-0.75": 1.02},
+        **{"prune_channels-0.5+quantize-int8": 3.0, "distill-0.5+quantize-int8": 3.2},
+    }
+    device, goal = goals.Device(None, "this machine"), goals.TABLE["latency", "this machine"]
+    short = Given(device, losses=first, factors=factors)
+    after = Given(device, losses=then, factors=factors, short=short)
+    options = {"exclude": (), "gap": None, "skipped": {}}
+    Planner(short, goal, 0.01, techniques, **options).run(after)
+    return after.names
+
+
+def test_what_may_be_better_trains_for_longer_and_what_follows_from_it():
+    first = {"prune_channels-0.5": 0.1, "prune_channels-0.75": 0.1, "distill-0.5": 0.2}
+    first["distill-0.75"] = 0.2
+    # With int8 both may gain 3 times and more; the best so far is int8, which gains 2.
+    assert longer(first, first) == ["prune_channels-0.5", "distill-0.5"]
+    then = {"distill-0.5": 0.2, "prune_channels-0.25": 0.2}
+    assert longer(first, then) == [
+        *("prune_channels-0.5", "prune_channels-0.5+quantize-int8"),
+        "prune_channels-0.25",  # bolder
+        "distill-0.5",
+    ]
+
+
+def test_what_holds_is_not_trained_again_unless_its_loss_counted_half():
+    names = longer({"distill-0.5": 0.6}, {}, ("prune_channels", "distill"))
+    assert names == []  # a loss of more than half is hopeless, all others hold
+    first = {"prune_channels-0.25": 0.015, "distill-0.5": 0.6}
+    names = longer(first, {}, ("prune_channels", "distill"))
+    assert names == ["prune_channels-0.25"]
+
+
+def test_the_bolder_student_trains_where_the_first_one_gains_too_little():
+    first = {"prune_channels-0.25": 0.0, "distill-0.5": 0.1}
+    names = longer(first, {}, ("prune_channels", "distill"))
+    assert names == ["distill-0.25"]

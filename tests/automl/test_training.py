@@ -10,6 +10,7 @@ from tests.automl import searches
 from tfpeft.automl.students.interface import interface_of
 from tfpeft.automl.trials.costs import Costs, export, imposed, least_bytes
 from tfpeft.automl.trials.training import Stopped, Training, Watch
+from tfpeft.automl.trials.tuner import Runner
 from tfpeft.core.data import Batch
 from tfpeft.evaluation.outputs import Outputs
 from tfpeft.evaluation.tasks import TASKS
@@ -80,15 +81,35 @@ def test_the_teacher_is_learnt_from_and_not_the_labels(batch):
 def test_a_watch_measures_after_a_ninth_and_a_third(batch):
     training, seen = training_of(batch), []
 
-    def is_worse(steps, metric):
-        seen.append(steps)
+    def is_worse(part, steps, metric):
+        seen.append((part, steps))
         return "worse" if steps >= 15 else None
 
     settings = {key: SETTINGS[key] for key in SETTINGS if key not in ("alpha", "temperature")}
     with pytest.raises(Stopped, match="worse") as stopped:
         training.run(model_of(), settings, 45, watch=Watch(batch, is_worse))
-    assert seen == [5, 15]
+    assert seen == [(1, 5), (3, 15)]
     assert (stopped.value.steps, 0 <= stopped.value.metric <= 1) == (15, True)
+
+
+def test_models_have_as_many_steps_as_take_them_equal_times(batch, tmp_path):
+    runner = Runner(tmp_path, None, None, batch, None, None, None, steps=9000, units=9)
+    assert runner.own_steps(1000, 0.04) == 1000  # of epochs that were given
+    runner.pace = 0.02
+    assert runner.own_steps(1000, 0.04) == 500
+    assert runner.own_steps(1000, 0.016) == 1250
+    assert runner.own_steps(1000, 0.5) == 250
+    assert runner.own_steps(1000, 0.001) == 4000
+    assert runner.own_steps(499, 0.04) == 499  # less than ten seconds
+
+
+def test_the_time_of_a_step_is_that_of_training(batch):
+    model = model_of()
+    before = model.get_weights()[0].copy()
+    training = training_of(batch)
+    settings = {key: SETTINGS[key] for key in SETTINGS if key not in ("alpha", "temperature")}
+    assert training.pace(model, settings) > 0
+    assert np.any(model.get_weights()[0] != before)
 
 
 def test_zeros_and_values_are_imposed_on_a_kernel():

@@ -97,7 +97,8 @@ def search(
         oracle: "hyperband", "bayesian" or "random" of KerasTuner; or, for a trained model,
             "netadapt": in each round every group of channels is cut to a lower measured figure,
             trained shortly, and the best of these cuts is kept.
-        epochs: Of a whole training. None chooses them by the minutes and the speed of a step.
+        epochs: Of a whole training. None chooses them by the minutes and the speed of a step:
+            trials have equal times then, so that what trains fast has more steps.
         max_trials: Trials at most; None for as many as the minutes allow.
         batch_size: Samples of a step. None for a power of 2 from 16 to 128 with which an epoch has
             a hundred steps, if there are so many.

@@ -46,7 +46,8 @@ _TITLES = {
     "bitfit": "biases alone (BitFit)",
     "norm_tuning": "scales and shifts of normalisation alone",
 }
-_DEFAULT_STEPS = 200
+MOST_STEPS, TRAINING_SHARE = 1000, 0.7
+"""Updates that are enough, and the part of the time for training; the rest is for measuring."""
 
 
 def recommend_training(request, folder):
@@ -54,9 +55,16 @@ def recommend_training(request, folder):
     train, validation = samples_of(request)
     plain = figures.Metric(request.model, validation, **request.options)
     training = Training.of(request.model, train, plain.tasks, **request.training)
-    training = dataclasses.replace(training, steps=request.steps or _DEFAULT_STEPS)
     store = request.store(folder, (train, validation))
     with store.folder:
+        steps = store.updates(
+            request.steps,
+            lambda: training.seconds_per_step(_unfrozen(request.model)),
+            trainings=1 + len(request.techniques),
+            share=TRAINING_SHARE,
+            most=MOST_STEPS,
+        )
+        training = dataclasses.replace(training, steps=steps)
         full = kept_model(store.folder, "full", lambda: _trained(request.model, training))
         metric = figures.Metric(full, validation, **request.options)
         for name in request.techniques:
@@ -87,10 +95,16 @@ def recommend_training(request, folder):
 
 def _trained(model, training):
     """Returns a copy of which all weights were trained."""
-    full = copy_model(model)
-    set_trainable(full, True)
+    full = _unfrozen(model)
     training.fit(full)
     return full
+
+
+def _unfrozen(model):
+    """Returns a copy of which all weights are trainable."""
+    copy = copy_model(model)
+    set_trainable(copy, True)
+    return copy
 
 
 def _trial(name, model, full, training, metric):

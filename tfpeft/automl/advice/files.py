@@ -7,7 +7,7 @@ import keras
 from tfpeft.automl.advice.chains import Chain, zeros_of
 from tfpeft.automl.advice.figures import Metric
 from tfpeft.automl.advice.layers import facts_of, layer_rows
-from tfpeft.automl.advice.plan import Planner
+from tfpeft.automl.advice.plan import LONGER, Planner
 from tfpeft.automl.advice.request import samples_of
 from tfpeft.automl.advice.result import few_samples, recommendations
 from tfpeft.automl.advice.sensitivity import sensitivities
@@ -18,8 +18,8 @@ from tfpeft.core.clone import copy_model
 from tfpeft.evaluation.latency import round_robin
 from tfpeft.export.conversion import quantization_settings
 
-_MOST_STEPS, _LEAST_STEPS = 400, 20
-_TRAINING_SHARE = 0.5  # of the time; the rest is export and evaluation
+_MOST_STEPS = 400
+_TRAINING_SHARE = 1 / 3  # of the time; the rest is export, evaluation, and longer training
 _EXPECTED_TRIALS = 3  # for each technique: alone, bolder or milder, and with another
 
 
@@ -56,7 +56,7 @@ def recommend_files(request, folder):
             gap=measured["gap"]["relative"],
             skipped=skipped,
         )
-        planner.run()
+        planner.run(trials.longer(LONGER) if request.steps is None else None)
         request.clock.finish()
         figures = {
             **measured,
@@ -95,15 +95,17 @@ def _skipped(model, facts, request):
 
 def _with_steps(request, store, model, training, techniques):
     """Returns the training with as many updates for each trial as there is time for."""
-    steps = request.steps or store.folder.progress.get("updates")
     trained = _tried(request, techniques)
-    if steps is None and trained:
-        seconds = training.seconds_per_step(copy_model(model))
-        share = _TRAINING_SHARE * max(0.0, request.clock.left)
-        most = share / (seconds * _EXPECTED_TRIALS * len(trained))
-        steps = int(min(_MOST_STEPS, max(_LEAST_STEPS, most)))
-        store.folder.save(updates=steps)
-    return dataclasses.replace(training, steps=steps or _LEAST_STEPS)
+    if not trained:
+        return dataclasses.replace(training, steps=request.steps or 1)
+    steps = store.updates(
+        request.steps,
+        lambda: training.seconds_per_step(copy_model(model)),
+        trainings=_EXPECTED_TRIALS * len(trained),
+        share=_TRAINING_SHARE,
+        most=_MOST_STEPS,
+    )
+    return dataclasses.replace(training, steps=steps)
 
 
 def _tried(request, techniques):
@@ -157,7 +159,7 @@ def _words(trials):
         chain = Chain.read(found["steps"])
         return {
             "title": title_of(chain),
-            "limits": limits_of(chain, device),
+            "limits": limits_of(chain, device, found["is_short"]),
             "command": command_of(
                 chain,
                 device,

@@ -1,5 +1,7 @@
 """Which chains are tried, in which order, by what the trials before them found."""
 
+import math
+
 from tfpeft.automl.advice.chains import (
     QUANTIZE_AWARE,
     TUNE,
@@ -8,17 +10,16 @@ from tfpeft.automl.advice.chains import (
     next_step,
     quantize,
 )
+from tfpeft.automl.advice.ranking import ALLOWED, LEAST_GAIN, TOO_MUCH, has_gain, latest, loss_is
 
-LEAST_GAIN = 1.05
-"""A factor of a figure below which there is no gain: 5% less."""
 _PAIRS = (
     *(("prune_channels", "prune"), ("distill", "prune"), ("prune", "cluster")),
     *(("prune_channels", "cluster"), ("distill", "cluster")),
 )
-ALLOWED, UNCLEAR, TOO_MUCH = LOSSES = ("allowed", "unclear", "too much")
-"""What a loss of the metric is, the best first."""
-SHORT = 0.5
-"""The part of a loss after short training that counts: training in full wins back at least half."""
+LONGER = 4
+"""What may be best trains again for so many times as many updates."""
+_HOPELESS = 0.5
+"""A loss of a short trial, as a fraction, from which no training is expected to recover."""
 _MOST_OVERFITTED = 0.05
 """The gap between training and validation, as a fraction, above which a student comes first."""
 
@@ -32,6 +33,9 @@ class Planner:
     3. Each technique that trains, as it is first tried, alone and with the best quantization.
     4. Each technique once more: bolder if it held, milder if it did not.
     5. Pairs of techniques that held, as bold as each did, and with the best quantization.
+    6. While there is time, what may be better than the best so far, again from the start, trained
+       for `LONGER` times as many updates, those that lost least first. Where a technique holds
+       then, its bolder step and its pairs follow, trained for as long.
 
     Args:
         trials: The `FileTrials`.
@@ -48,9 +52,14 @@ class Planner:
         self._techniques, self._exclude, self._skipped = techniques, exclude, skipped
         self._overfits = gap is not None and gap > _MOST_OVERFITTED
         self._held, self._failed = {}, set()  # {stage: the steps that held}, stages
+        self._quantization_gain = 1.0
 
-    def run(self):
-        """Runs all trials for which there is time."""
+    def run(self, longer=None):
+        """Runs all trials for which there is time.
+
+        Args:
+            longer: The `FileTrials` that train for longer, or None.
+        """
         self._quantizations()
         stages = self._stages()
         if stages:
@@ -63,6 +72,75 @@ class Planner:
         for pair in _PAIRS:
             if all(stage in self._held for stage in pair):
                 self._pair(pair)
+        if longer is not None:
+            self._trials = longer
+            self._longer(stages)
+
+    def _longer(self, stages):
+        """Trains what may be the best again, for longer, those that lost least first."""
+        tried = set()
+        while True:
+            chains = [chain for chain in self._promising(stages) if chain not in tried]
+            if not chains:
+                return
+            chain = chains[0]
+            tried.add(chain)  # also where there was no time for it
+            if QUANTIZE_AWARE in chain.steps:
+                self._trials.run(chain.then(quantize("int8")))
+            elif self._together(chain.steps) and len(chain.steps) == 1:
+                self._follow(chain.steps[0])
+
+    def _follow(self, step):
+        """Tries what follows from a step that holds after longer training: bolder, and pairs."""
+        steps = self._held.setdefault(step.stage, [])
+        if step in steps:
+            return
+        steps.append(step)
+        if step == self._first(step.stage):
+            self._technique(next_step(step, held=True))
+        for pair in _PAIRS:
+            if step.stage in pair and all(stage in self._held for stage in pair):
+                self._pair(pair)
+
+    def _promising(self, stages):
+        """Returns chains that may be better than the best so far, those that lost least first.
+
+        They gain more than what surely loses no more than is allowed; with the best quantization,
+        where that was not tried, their gain is estimated as the product of both. Of a technique
+        whose first step gains less, it is the bolder one, if that was not tried.
+        """
+        done = [each for each in self._trials.done() if has_gain(each)]
+        best = max(
+            (
+                each["gain"]["factor"]
+                for each in latest(done)
+                if loss_is(each, self._most, short=1.0) == ALLOWED
+            ),
+            default=1.0,
+        )
+        found, settled = {}, set()
+        for each in done:
+            chain = Chain.read(each["steps"])
+            if not chain.trained.steps or TUNE in chain.steps:
+                continue
+            gain, loss = each["gain"]["factor"], each["loss"]["relative"]
+            if not chain.quantization:
+                gain *= self._quantization_gain
+            if not each["is_short"]:
+                settled.add(chain.trained)
+            known = found.get(chain.trained, (0.0, math.inf))
+            found[chain.trained] = (max(known[0], gain), min(known[1], loss))
+        for stage in stages:
+            first = Chain((self._first(stage),))
+            bolder = Chain((next_step(first.steps[0], held=True),))
+            if first in found and found[first][0] <= LEAST_GAIN * best and bolder not in found:
+                found[bolder] = (math.inf, found.pop(first)[1])
+        promising = [
+            (loss, chain.name, chain)
+            for chain, (gain, loss) in found.items()
+            if gain > LEAST_GAIN * best and loss < _HOPELESS and chain not in settled
+        ]
+        return [chain for _, _, chain in sorted(promising, key=lambda each: each[:2])]
 
     def _first(self, stage):
         return first_step(stage, self._exclude if stage == "prune" else ())
@@ -89,6 +167,7 @@ class Planner:
                 self._int8 = step
             if self._holds(found) and found["gain"]["factor"] > best:
                 best, self._best_quantization = found["gain"]["factor"], step
+                self._quantization_gain = best
 
     def _better_int8(self, found, step):
         """Returns the first trial of int8 with options that holds, and its step."""
@@ -154,54 +233,3 @@ class Planner:
     def _holds(self, found):
         """Whether a trial was run, and its loss is not clearly more than is allowed."""
         return bool(found) and not found["error"] and loss_is(found, self._most) != TOO_MUCH
-
-
-def loss_is(found, most, short=SHORT):
-    """Returns what the loss of a trial is: "allowed", "unclear" or "too much".
-
-    It is allowed up to `most`, of which a file after short training counts a part alone; above it
-    is unclear while the low end of its interval is not.
-
-    Args:
-        found: The trial.
-        most: What may be lost of the metric.
-        short: The part of the loss after short training that counts; 1 for training in full.
-    """
-    loss = found["loss"]
-    is_short = found.get("steps") and found["updates"]  # others are compared with as many updates
-    if (short if is_short else 1.0) * loss["relative"] <= most:
-        return ALLOWED
-    return UNCLEAR if loss["relative_interval"][0] <= most else TOO_MUCH
-
-
-def has_gain(found):
-    """Whether a trial has less of the figure, by the low end of its interval."""
-    return found["gain"]["interval"][0] > LEAST_GAIN
-
-
-def ranked(trials, max_metric_loss, short=SHORT):
-    """Returns the trials that gain, the best first; see `loss_is`.
-
-    Those whose loss is allowed come first, by their factor; then those of which it is unclear, by
-    theirs, and those that lost too much. Several techniques together are left out where some of
-    them alone come within 5% of their factor, and lose no more.
-    """
-    gaining = [found for found in trials if not found["error"] and found["gain"]]
-    gaining = [found for found in gaining if has_gain(found)]
-
-    def rank(found):
-        return LOSSES.index(loss_is(found, max_metric_loss, short))
-
-    def is_over_parts(found):
-        stages = set(found["technique"].split("+"))
-        return not any(
-            set(part["technique"].split("+")) < stages
-            and part["gain"]["factor"] * LEAST_GAIN > found["gain"]["factor"]
-            and rank(part) <= rank(found)
-            for part in gaining
-        )
-
-    return sorted(
-        filter(is_over_parts, gaining),
-        key=lambda found: (rank(found), -found["gain"]["factor"]),
-    )

@@ -1,7 +1,7 @@
 """`Recommendations` of the trials of any goal: ranked, and what was not tried with the reason."""
 
 from tfpeft.automl.advice.chains import TUNE
-from tfpeft.automl.advice.plan import LEAST_GAIN, TOO_MUCH, loss_is, ranked
+from tfpeft.automl.advice.ranking import LEAST_GAIN, TOO_MUCH, loss_is, ranked
 from tfpeft.automl.advice.recommendations import Recommendation, Recommendations
 from tfpeft.automl.advice.trials import OF_MODEL, out_of_time
 

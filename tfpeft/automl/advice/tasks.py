@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import time
 
 import keras
 import numpy as np
 
 from tfpeft.adapters.lora import LoRA
 from tfpeft.automl.advice import figures
-from tfpeft.automl.advice.adapters import RATE
+from tfpeft.automl.advice.adapters import MOST_STEPS, RATE, TRAINING_SHARE
 from tfpeft.automl.advice.layers import facts_of, layer_rows
 from tfpeft.automl.advice.request import check_taken
 from tfpeft.automl.advice.result import recommendations
@@ -24,7 +25,6 @@ from tfpeft.sharing.mixing import mix_tasks
 from tfpeft.sharing.shared_model import SharedModel
 
 _RANK = 8
-_DEFAULT_STEPS = 200
 _WAYS = {"heads": lambda: None, "lora": lambda: LoRA(rank=_RANK)}
 _TITLES = {
     "heads": "Share one frozen backbone, with a head for each task",
@@ -145,7 +145,14 @@ class _Trials:
     def __init__(self, request, tasks, pooling, store):
         self._backbone, self._tasks, self._pooling = request.model, tasks, pooling
         self._options, self._folder = request.training, store.folder
-        self.steps = request.steps or _DEFAULT_STEPS
+        trained = [way for way in request.techniques if _WAYS[way]() is not None]
+        self.steps = store.updates(
+            request.steps,
+            self._seconds_of_update,
+            trainings=len(tasks) * (1 + len(trained)),  # the batches of a way hold all tasks
+            share=TRAINING_SHARE,
+            most=MOST_STEPS,
+        )
         found = store.of_model(self._separate_figures)
         self.before = {name: (value, None) for name, value in found["before"].items()}
         self._separate_bytes = found["size_bytes"]
@@ -160,13 +167,26 @@ class _Trials:
         }
         return {"before": before, "size_bytes": sum(sizes)}
 
+    def _seconds_of_update(self):
+        """Returns those of the model of the first task alone."""
+        name = next(iter(self._tasks))
+        alone = self._unfrozen(name)
+        batches = self._fit(alone, [name], steps=2)  # traces
+        started = time.perf_counter()
+        alone.fit(batches, steps_per_epoch=5, shuffle=False, verbose=0)
+        return (time.perf_counter() - started) / 5
+
+    def _unfrozen(self, name):
+        """Returns the model of a task alone, of which all weights are trained."""
+        head = {name: self._tasks[name].head()}
+        return SharedModel(self._backbone, head, pooling=self._pooling, unfreeze=["*"])
+
     def _alone(self, name):
-        """Returns the model of a task alone, of which all weights were trained."""
+        """Returns the trained model of a task alone."""
 
         def trained():
-            head = {name: self._tasks[name].head()}
-            alone = SharedModel(self._backbone, head, pooling=self._pooling, unfreeze=["*"])
-            self._fit(alone, [name])
+            alone = self._unfrozen(name)
+            self._fit(alone, [name], self.steps)
             return alone.task(name)
 
         return kept_model(self._folder, f"separate-{name}", trained)
@@ -178,7 +198,8 @@ class _Trials:
             for name, task in self._tasks.items()
         }
 
-    def _fit(self, shared, names):
+    def _fit(self, shared, names, steps):
+        """Trains a model, and returns its batches, without an end."""
         keras.utils.set_random_seed(self._options["seed"])
         data = {name: self._tasks[name].train.element() for name in names}
         if not shared.encoder.trainable_variables and all(
@@ -186,13 +207,14 @@ class _Trials:
         ):
             data = {n: precompute(shared.encoder, pair).join(pair) for n, pair in data.items()}
         batch_size = self._options["batch_size"] * len(names)
-        mixed = mix_tasks(data, sampling="uniform", batch_size=batch_size)
+        batches = mix_tasks(data, sampling="uniform", batch_size=batch_size).repeat()
         rate = self._options["learning_rate"]
         rate = rate if shared.encoder.trainable_variables else RATE * rate
-        schedule = keras.optimizers.schedules.CosineDecay(rate, self.steps)
+        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
         losses = {name: self._tasks[name].loss() for name in names}
         shared.compile(keras.optimizers.Adam(schedule), losses)
-        shared.fit(mixed.repeat(), steps_per_epoch=self.steps, shuffle=False, verbose=0)
+        shared.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+        return batches
 
     def _size(self, model, name):
         """Returns the bytes of the float32 file of a model."""
@@ -205,7 +227,7 @@ class _Trials:
         """Returns what the trial of a way of sharing found."""
         heads = {name: task.head() for name, task in self._tasks.items()}
         shared = SharedModel(self._backbone, heads, adapters=_WAYS[way](), pooling=self._pooling)
-        self._fit(shared, list(self._tasks))
+        self._fit(shared, list(self._tasks), self.steps)
         size = self._size(shared, f"{way}.tflite")
         losses = []
         for name, metric in self._metrics.items():

@@ -1,6 +1,7 @@
 """Trials on the model itself, within a time: each one is kept as JSON, and reused after a kill."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -23,6 +24,7 @@ from tfpeft.loading.model_loading import open_model
 RECORD = "recommend.json"
 OF_MODEL = "model"
 """The name under which the figures of the model itself are kept."""
+_LEAST_UPDATES = 20
 _FORM = {
     "name": str,
     "technique": str,
@@ -120,6 +122,24 @@ class Store:
         self.done[name] = found
         return found
 
+    def updates(self, given, seconds_of_update, *, trainings, share, most):
+        """Returns the updates of a training: those given, those of the call before, or what fits.
+
+        Args:
+            given: The argument `steps`.
+            seconds_of_update: A function that measures them.
+            trainings: How many trainings are expected.
+            share: The part of the time that is left which they may take.
+            most: What is enough.
+        """
+        steps = given or self.folder.progress.get("updates")
+        if steps is None:
+            seconds = seconds_of_update()
+            fitting = share * max(0.0, self.clock.left) / (seconds * trainings)
+            steps = int(min(most, max(_LEAST_UPDATES, fitting)))
+            self.folder.save(updates=steps)
+        return steps
+
     def of_model(self, function):
         """Returns the figures of the model itself, which are measured once, whatever the time."""
         found = self.run(OF_MODEL, OF_MODEL, lambda: {"figures": function()}, -math.inf)
@@ -147,10 +167,12 @@ class FileTrials:
         goal: The `Goal`.
         device: The `Device`.
         metric: The `Metric`.
-        training: The `Training`; its steps may be set later.
+        training: The `Training`.
         x: A sample of inputs, for latencies.
         float_inputs: Whether the inputs are floats, which a file may have as int8.
     """
+
+    _is_longer = False
 
     def __init__(self, store, model, goal, device, metric, training, x, float_inputs):
         self.store, self.model, self.goal, self.device = store, model, goal, device
@@ -167,13 +189,43 @@ class FileTrials:
             return Chain((quantize(aware["quantization"]),))
         return Chain((quantize("int8"),) if self.device.is_integer else ())
 
+    def longer(self, times):
+        """Returns trials of the same model that train for so many times as many updates."""
+        found = copy.copy(self)
+        steps = times * self.training.steps
+        found.training = dataclasses.replace(self.training, steps=steps)
+        found._models, found._is_longer = {(): self.model}, True
+        return found
+
     def run(self, chain):
         """Returns what a trial of a `Chain` found, a dict, or None; see `Store.run`."""
-        return self.store.run(chain.name, "+".join(chain.stages), lambda: self._measured(chain))
+        return self.store.run(
+            self._name(chain),
+            "+".join(chain.stages),
+            lambda: self._measured(chain),
+            least=self._expected_seconds(chain),
+        )
+
+    def done(self):
+        """Returns the finished trials of chains."""
+        return [each for each in self.store.done.values() if each.get("steps") is not None]
+
+    def _name(self, chain):
+        """Returns the name of a trial: longer ones have the updates of a stage in it."""
+        is_longer = self._is_longer and chain.trained.steps
+        return f"{chain.name}@{self.training.steps}" if is_longer else chain.name
+
+    def _expected_seconds(self, chain):
+        """Returns the seconds that a longer trial takes, as of the shorter one; 0 of others."""
+        done = self.store.done.get(chain.name)
+        if not self._is_longer or not done or not done.get("updates"):
+            return 0.0
+        times = self.training.steps * len(chain.trained.steps) / done["updates"]
+        return times * done["seconds"]
 
     def _measured(self, chain):
         model = self.model_of(chain.trained)
-        path = self.store.folder / f"{chain.name}.tflite"
+        path = self.store.folder / f"{self._name(chain)}.tflite"
         self.export(model, chain, path)
         file = TFLiteFile(path)
         gain = self._gain(file)
@@ -181,6 +233,7 @@ class FileTrials:
         return {
             "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
             "updates": self.training.steps * len(chain.trained.steps),
+            "is_short": bool(chain.trained.steps) and not self._is_longer,
             "size_bytes": file.contents.size_bytes,
             "gzip_bytes": file.contents.gzip_bytes,
             "gain": dataclasses.asdict(gain),
@@ -234,7 +287,7 @@ class FileTrials:
             return self._models[chain.steps]
         found = kept_model(
             self.store.folder,
-            chain.name,
+            self._name(chain),
             lambda: run_step(chain.steps[-1], self.model_of(chain.before), self.training),
         )
         read_again = [steps for steps in self._models if steps and self._path(steps).exists()]
@@ -244,7 +297,7 @@ class FileTrials:
         return found
 
     def _path(self, steps):
-        return self.store.folder / f"{Chain(steps).name}.keras"
+        return self.store.folder / f"{self._name(Chain(steps))}.keras"
 
 
 def kept_model(folder, name, make):

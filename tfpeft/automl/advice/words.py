@@ -74,14 +74,14 @@ def _options(step):
     return f", {' and '.join(found)}" if found else ""
 
 
-def limits_of(chain, device):
-    """Returns what a `Chain` does not give on a `Device`."""
+def limits_of(chain, device, is_short):
+    """Returns what a `Chain` does not give on a `Device`; `is_short` says how it was trained."""
     words = dict(_LIMITS)
     if chain.quantization:
         words["quantize"] = _OF_FILES[chain.quantization["quantization"]]
     words |= _ON_DEVICES.get(device.kind, {})
     found = [words[stage] for stage in chain.stages]
-    return " ".join([*found, *([_SHORT] if chain.trained.steps else [])])
+    return " ".join([*found, *([_SHORT] if is_short else [])])
 
 
 def command_of(chain, device, *, batch_size, learning_rate, float_inputs=True):

@@ -55,22 +55,48 @@ class Clock:
             partial.write_text(json.dumps({"seconds": self.elapsed}))
 
 
-class StopAtDeadline(keras.callbacks.Callback):
+class StepTimer(keras.callbacks.Callback):
+    """Counts the updates of a training, and takes their time.
+
+    Attributes:
+        steps: Updates that were done.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self._seconds, self._timed, self._ended = 0, 0.0, 0, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._ended = None  # the first step of a fit compiles, and between epochs others measure
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        if self._ended is not None:
+            self._seconds, self._timed = self._seconds + now - self._ended, self._timed + 1
+        self._ended = now
+        self.steps += 1
+
+    @property
+    def seconds_per_step(self):
+        """Seconds of a step, the first one of each epoch left out; None without others."""
+        return self._seconds / self._timed if self._timed else None
+
+
+class StopAtDeadline(StepTimer):
     """Ends the training when the minutes of the search are over; and takes the time of steps.
 
     Args:
         clock: The `Clock`.
 
     Attributes:
-        steps: Updates that were done.
         is_late: Whether it ended the training.
     """
 
     def __init__(self, clock):
         super().__init__()
-        self._clock, self.steps, self.is_late, self._first = clock, 0, False, None
+        self._clock, self.is_late = clock, False
 
     def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
+        super().on_train_batch_end(batch, logs)
         if self._clock.left < 0:
             self.is_late = self.model.stop_training = True

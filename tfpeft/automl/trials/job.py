@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import time
 
 import keras
 import keras_tuner
@@ -24,6 +23,7 @@ from tfpeft.core.json_files import read_json
 from tfpeft.export.converter import start_converter
 
 _PLAN, _REPORT = "plan.json", "report.json"
+_PLAN_FORM = {"steps": int, "units": int, "pace": (float, None)}
 FINAL = "final"
 """The id of the best trial, trained longer."""
 _FINAL_LENGTH = 4  # whole trainings that it may take at most
@@ -32,7 +32,6 @@ _WHOLE_TRAININGS = {"hyperband": 16 / 3, "bayesian": 8, "random": 8, "netadapt":
 """Whole trainings that trials have the time for: of Hyperband, those of two brackets of 9 units."""
 _MOST_EPOCHS, _FEWEST_STEPS = 100, 9
 _LONG = 3 * 3600.0  # seconds for trials from which Hyperband has a rung more
-_UNTIMED, _TIMED = 5, 20  # steps of which the first compiles; and steps that are timed
 
 
 class SearchJob:
@@ -110,12 +109,13 @@ class SearchJob:
             units=1,
         )
         if is_new:
-            steps = self._whole_steps()
+            steps, pace = self._whole_training()
             units = _units(steps, self._clock.seconds_for_trials)
             with replacing(self._folder / _PLAN) as partial:
-                partial.write_text(json.dumps({"steps": steps, "units": units}))
-        found = read_json(self._folder / _PLAN, {"steps": int, "units": int})
+                partial.write_text(json.dumps({"steps": steps, "units": units, "pace": pace}))
+        found = read_json(self._folder / _PLAN, _PLAN_FORM)
         self._runner.steps, self._runner.units = found["steps"], found["units"]
+        self._runner.pace = found["pace"]
         if is_new:
             epochs = found["steps"] / self._training.steps_per_epoch
             self._print(
@@ -123,20 +123,22 @@ class SearchJob:
                 f"{self._training.samples:,} samples"
             )
 
-    def _whole_steps(self):
-        """Returns the steps of a whole training: of the epochs, or what there is time for."""
+    def _whole_training(self):
+        """Returns the steps of a whole training, and the seconds of a step of the first point.
+
+        They are those of the epochs, which each trial has, without seconds; or what there is time
+        for, where slower models have fewer steps.
+        """
         if self._plan["epochs"] is not None:
-            return self._plan["epochs"] * self._training.steps_per_epoch
+            return self._plan["epochs"] * self._training.steps_per_epoch, None
         hp = self._candidates.start()
         if self._plan["oracle"] != "netadapt":
             hp = self._first_point()
-        model, settings = self._candidates.build(hp), self._candidates.settings(hp)
-        timer = _Timer()
-        self._training.run(model, settings, _UNTIMED + _TIMED, callbacks=[timer])
+        pace = self._training.pace(self._candidates.build(hp), self._candidates.settings(hp))
         whole = self._clock.seconds_for_trials - self._clock.elapsed
-        steps = 0.8 * whole / _WHOLE_TRAININGS[self._plan["oracle"]] / timer.seconds_per_step
+        steps = 0.8 * whole / _WHOLE_TRAININGS[self._plan["oracle"]] / pace
         most = _MOST_EPOCHS * self._training.steps_per_epoch
-        return int(min(most, max(_FEWEST_STEPS, steps)))
+        return int(min(most, max(_FEWEST_STEPS, steps))), pace
 
     def _first_point(self):
         """Returns the first point inside the budget of those where a search begins."""
@@ -188,7 +190,8 @@ class SearchJob:
             return
         left = self._clock.left - (parent.seconds - parent.steps * parent.seconds_per_step)
         steps = int(_SAFETY * left / parent.seconds_per_step)
-        steps = min(steps, _FINAL_LENGTH * self._runner.steps)
+        whole = self._runner.own_steps(self._runner.steps, parent.seconds_per_step)
+        steps = min(steps, _FINAL_LENGTH * whole)
         if steps < max(1, self._runner.steps // self._runner.units):
             return
         self._print(f"Trial {parent.id} is trained for {steps} more steps")
@@ -242,25 +245,6 @@ class SearchJob:
     def _print(self, line):
         if self._verbose:
             print(line, flush=True)
-
-
-class _Timer(keras.callbacks.Callback):
-    """Takes the time of a step."""
-
-    def __init__(self):
-        super().__init__()
-        self._count = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._count += 1
-        if self._count == _UNTIMED:
-            self._began = time.perf_counter()
-        self._ended = time.perf_counter()
-
-    @property
-    def seconds_per_step(self):
-        """Seconds of a step, the first ones left out."""
-        return (self._ended - self._began) / max(1, self._count - _UNTIMED)
 
 
 def _whole_space(candidates):

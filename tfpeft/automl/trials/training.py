@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfpeft.automl.trials.clock import StepTimer
 from tfpeft.automl.trials.techniques import QUANTIZE_AWARE
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core.arguments import InputError
@@ -25,6 +26,7 @@ _QUANTIZED_PART = 0.2  # of the steps, with the rounding of int8
 _QUANTIZED_RATE = 0.2  # of the learning rate
 _CALIBRATED = 400  # samples
 _MASK_UPDATES = 20  # while zeros grow
+_TIMED = 25  # steps that are done to take their time
 _FEWEST_PER_PART = 5  # steps, below which a metric says nothing
 PARTS = 9
 """Parts of a watched training, after 1 and 3 of which it may be stopped."""
@@ -98,6 +100,12 @@ class Training:
         wrap = _kept(settings)
         self._fit(quantized, settings, batches, last, wrap, _QUANTIZED_RATE * rate, callbacks)
         return quantized, model
+
+    def pace(self, model, settings):
+        """Returns the seconds of a step of a model, which is trained meanwhile."""
+        timer = StepTimer()
+        self.run(model, settings, _TIMED, callbacks=[timer])
+        return timer.seconds_per_step
 
     def _fit(self, model, settings, batches, steps, wrap, rate, callbacks, watch=None):
         if steps < _FEWEST_PER_PART * PARTS:
@@ -178,7 +186,7 @@ class Watch(keras.callbacks.Callback):
 
     Args:
         data: A `Batch` of validation data.
-        is_worse: A function (steps, metric) that returns why the training stops, or None.
+        is_worse: A function (part, steps, metric) that returns why the training stops, or None.
     """
 
     def __init__(self, data, is_worse):
@@ -199,7 +207,7 @@ class Watch(keras.callbacks.Callback):
         if self._name not in logs:
             return
         metric = float(logs[self._name])
-        reason = self._is_worse((epoch + 1) * self._steps, metric)
+        reason = self._is_worse(epoch + 1, (epoch + 1) * self._steps, metric)
         if reason is not None:
             raise Stopped(reason, metric, (epoch + 1) * self._steps)
 

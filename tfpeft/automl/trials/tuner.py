@@ -20,6 +20,8 @@ from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.quantization.quantize_aware import quantize_aware
 
 _WORST = -1e9  # the score of a trial that cannot be taken, where an oracle needs a number
+_TIMED_FROM = 10.0  # seconds of a training, from which the time of a step is taken before it
+_MOST_TIMES = 4.0  # as many, or as few, updates as the plan has for a model of another speed
 _FAILURES = 6  # trials in a row that fail, none before them completed: a mistake, and no bad luck
 
 
@@ -36,7 +38,14 @@ class Runner:
         clock: The `Clock`.
         steps: Updates of a whole training.
         units: How many units that is.
+
+    Attributes:
+        pace: Seconds of an update of the model for which the steps are planned. Others have as many
+            as take them as long, so that what trains fast is trained for longer. None: all have
+            the same steps.
     """
+
+    pace = None
 
     def __init__(
         self, folder, candidates, training, validation, objective, records, clock, *, steps, units
@@ -48,13 +57,14 @@ class Runner:
         for name in ("weights", "files"):
             (folder / name).mkdir(exist_ok=True)
 
-    def run(self, name, hp, *, steps=None, parent=None, watches=False):
+    def run(self, name, hp, *, steps=None, is_paced=False, parent=None, watches=False):
         """Returns the `SearchTrial` of a trial, which is trained unless it has a record.
 
         Args:
             name: Its id.
             hp: KerasTuner's `HyperParameters` with its values.
             steps: Updates; None for a whole training.
+            is_paced: Whether it has as many as take it as long as the plan's model takes for these.
             parent: The id of a trial whose training goes on; None to begin anew.
             watches: Whether it stops if it is worse than the median of the others.
         """
@@ -62,12 +72,12 @@ class Runner:
         if done is not None:  # a kill came after its record
             return done
         with training_graphs_freed():
-            return self._run(name, hp, steps=steps, parent=parent, watches=watches)
+            steps = self.steps if steps is None else steps
+            return self._run(name, hp, steps, is_paced, parent, watches)
 
-    def _run(self, name, hp, *, steps, parent, watches):
+    def _run(self, name, hp, steps, is_paced, parent, watches):
         settings = self.candidates.settings(hp)
         shown = {**own_values(hp.values), **settings}
-        steps = self.steps if steps is None else steps
         began, trained = time.monotonic(), StopAtDeadline(self.clock)
         reports = {}
         before = None if parent is None else self.records.get(parent)
@@ -76,10 +86,13 @@ class Runner:
         try:
             keras.utils.set_random_seed(self.objective.seed)
             model = self.candidates.build(hp)
+            if is_paced and self._is_timed(steps):
+                known = before and before.seconds_per_step
+                pace = known or self.training.pace(self.candidates.build(hp), settings)
+                steps = self.own_steps(steps, pace)
             if parent is not None:
                 model.load_weights(self._weights(parent))
             watch = self._watch(name, reports) if watches else None
-            training_began = time.monotonic()
             model, inner = self.training.run(
                 *(model, settings, steps),
                 is_continued=parent is not None,
@@ -87,25 +100,21 @@ class Runner:
                 callbacks=[trained],
                 watch=watch,
             )
-            spent = time.monotonic() - training_began
             inner.save_weights(self._weights(name))
             if settings["quantization"] == QUANTIZE_AWARE:
                 model.save_weights(self._weights(name, ".aware"))
             found |= self._measured(model, name, settings)
         except Stopped as stopped:
-            spent = time.monotonic() - training_began
             found |= {"status": "stopped", "reason": str(stopped), "metric": stopped.metric}
         except Exception as error:  # of a trial, which may be any: the search goes on
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             found |= {"status": "failed", "reason": f"{kind}{last_cause(error)}"}
-            spent = None
-        per_step = spent / trained.steps if spent and trained.steps else None
         trial = SearchTrial(
             **found,
             epochs=round(epochs + trained.steps / self.training.steps_per_epoch, 3),
             seconds=time.monotonic() - began,
             steps=trained.steps,
-            seconds_per_step=per_step,
+            seconds_per_step=None if found["status"] == "failed" else trained.seconds_per_step,
             reports=reports,
         )
         self.records.add(trial)
@@ -153,16 +162,32 @@ class Runner:
             "evaluation": evaluation.as_dict(),
         }
 
+    def _is_timed(self, steps):
+        """Whether a training of so many steps is long enough for its pace to count."""
+        return self.pace is not None and steps * self.pace >= _TIMED_FROM
+
+    def own_steps(self, steps, pace):
+        """Returns the updates that take a model as long as these take the model of the plan.
+
+        Args:
+            steps: Updates of the plan.
+            pace: Seconds of an update of the model.
+        """
+        if not self._is_timed(steps):
+            return steps
+        times = min(_MOST_TIMES, max(1 / _MOST_TIMES, self.pace / pace))
+        return max(1, round(steps * times))
+
     def _watch(self, name, reports):
         """Returns the `Watch` of the median rule."""
         higher = self.objective.task.higher_is_better
 
-        def is_worse(steps, metric):
-            reports[str(steps)] = metric
+        def is_worse(part, steps, metric):
+            reports[str(part)] = metric
             others = [
-                trial.reports[str(steps)]
+                trial.reports[str(part)]
                 for trial in self.records.trained()
-                if trial.id != name and str(steps) in trial.reports
+                if trial.id != name and str(part) in trial.reports
             ]
             return median_reason(steps, metric, others, higher_is_better=higher)
 
@@ -192,7 +217,8 @@ class Runner:
             return 0.0
         steps = self.steps_of(values)
         same = [each for each in known if each.id == values.get("tuner/trial_id")]
-        speeds = sorted(each.seconds_per_step for each in same or known)
+        speeds = [self.pace] if self._is_timed(steps) else []
+        speeds = speeds or sorted(each.seconds_per_step for each in same or known)
         others = sorted(each.seconds - each.steps * each.seconds_per_step for each in known)
         return steps * speeds[len(speeds) // 2] + others[len(others) // 2]
 
@@ -247,6 +273,7 @@ class Tuner(base_tuner.BaseTuner):
             trial.trial_id,
             trial.hyperparameters,
             steps=self._runner.steps_of(values),
+            is_paced=True,
             parent=values.get("tuner/trial_id"),
             watches=not self._has_rungs,
         )
