@@ -6,10 +6,9 @@ All rows train from the same teacher, a network of three convolutions, on the sa
 validation images, for the same minutes, and are measured as int8 files on the 10,000 test images:
 
 - "search": `tfpeft.search` on `SmallCNN` and `MobileBlocks` with Hyperband.
-- "by hand": students that a person would choose for the budget, each distilled for all of the
-  minutes (Adam that falls to 0 as a cosine), as `pipelines.compress` does it, and exported. The
-  teacher at a width, with its Dense layer, as --student makes it; the three convolutions without
-  it; and a MobileNet of three stages.
+- "by hand": students that a person would choose for the budget (hand_chosen.py), each one by
+  `pipelines.compress --stages=distill,quantize` with as many epochs as take all of the minutes:
+  three convolutions; the teacher at a width, with its Dense layer; a MobileNet of three stages.
 - "KerasTuner": its Hyperband on the same space, trained on labels, with what KerasTuner has: the
   validation accuracy of the Keras model decides, and `max_model_size` in parameters, at 1 byte
   each, is the limit. Its best model that fits as an int8 file is taken.
@@ -24,10 +23,13 @@ on 2 cores. The table with its machine and date is in README.md.
 
 import contextlib
 import json
-import math
+import os
 import pathlib
+import subprocess
+import sys
 import time
 
+import hand_chosen
 import keras
 import keras_tuner
 import machine
@@ -39,6 +41,7 @@ import tfpeft
 from tfpeft.automl.students.architecture import Spaces
 from tfpeft.automl.students.interface import interface_of, objective_of
 from tfpeft.automl.trials.clock import StopAtDeadline
+from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.reports.tables import markdown_table
 
 FLAGS = flags.FLAGS
@@ -46,11 +49,12 @@ flags.DEFINE_string("data_dir", "data", "Folder of fashion_mnist.npz.")
 flags.DEFINE_string("output", "search_results", "Folder of the files and results.")
 flags.DEFINE_float("minutes", 40.0, "Training of each row.", lower_bound=0.1)
 flags.DEFINE_integer("max_size_bytes", 30_000, "The budget.", lower_bound=1000)
-flags.DEFINE_integer("teacher_epochs", 15, "Of the teacher.", lower_bound=1)
+flags.DEFINE_integer("teacher_epochs", 8, "Of the teacher.", lower_bound=1)
 flags.DEFINE_integer("limit", None, "Training images, the first ones; default: all.")
 flags.DEFINE_list("rows", [], "Only these; default: all.")
 flags.DEFINE_integer("seed", 0, "Of everything that is random.")
 
+HERE = pathlib.Path(__file__).resolve().parent
 BATCH_SIZE, VALIDATION = 128, 10_000
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COLUMNS = ["", "accuracy, %", "95%", "bytes", "M MACs", "trained", "inside", "minutes"]
@@ -68,46 +72,12 @@ def load():
     return (x[: count - held], y[: count - held]), (x[-held:], y[-held:]), (test, labels)
 
 
-def convolution(hidden, filters, **options):
-    hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, **options)(hidden)
-    return keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
-
-
-def network(filters, dense):
-    """Returns three convolutions with pooling, and a Dense layer in front of the outputs."""
-    inputs = hidden = keras.Input((28, 28, 1))
-    for number, width in enumerate(filters):
-        hidden = keras.layers.MaxPooling2D()(hidden) if number else hidden
-        hidden = convolution(hidden, width)
-    if dense:
-        hidden = keras.layers.Flatten()(keras.layers.MaxPooling2D()(hidden))
-        hidden = keras.layers.Dense(dense, activation="relu")(hidden)
-    else:
-        hidden = keras.layers.GlobalAveragePooling2D()(hidden)
-    return keras.Model(inputs, keras.layers.Dense(10)(hidden))
-
-
-def mobile(width):
-    """Returns a stem and five separable blocks, as MobileNet has them."""
-    inputs = keras.Input((28, 28, 1))
-    hidden = convolution(inputs, width, strides=2)
-    for factor, strides in ((1, 1), (2, 2), (2, 1), (3, 2), (3, 1)):
-        hidden = keras.layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(
-            hidden
-        )
-        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
-        hidden = keras.layers.Conv2D(width * factor, 1, use_bias=False)(hidden)
-        hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
-    hidden = keras.layers.GlobalAveragePooling2D()(hidden)
-    return keras.Model(inputs, keras.layers.Dense(10)(hidden))
-
-
 def teacher_of(train, validation, folder):
     """Returns the teacher, trained once."""
     path = folder / "teacher.keras"
     if not path.exists():
         keras.utils.set_random_seed(FLAGS.seed)
-        teacher = network((32, 64, 128), 256)
+        teacher = hand_chosen.network((32, 64, 128), 256)
         steps = FLAGS.teacher_epochs * (len(train[1]) // BATCH_SIZE)
         rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
         teacher.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"])
@@ -134,34 +104,47 @@ class Deadline:
         return self._end - time.monotonic()
 
 
-def by_hand(student):
-    """Returns a row: the student, distilled for all of the minutes."""
+def by_hand(student, model_of):
+    """Returns a row: a student that `pipelines.compress` distils for all of the minutes.
+
+    Args:
+        student: The flag --student.
+        model_of: A function of the teacher that returns the same model.
+    """
 
     def run(train, validation, test, teacher, folder, name):
-        keras.utils.set_random_seed(FLAGS.seed)
-        model = student(teacher)
-        joined = tfpeft.precompute(teacher, train).join(train)
-        deadline = Deadline(FLAGS.minutes)
-        # Some steps are timed first, on a copy, so that the rate is 0 when the time is over.
-        few = keras.tree.map_structure(lambda array: array[: 20 * BATCH_SIZE], joined)
-        distil(keras.models.clone_model(model), few, 20, clock := Clock())
-        seconds = float(np.median(clock.steps()))
-        steps = max(1, int(0.9 * deadline.left / seconds))
-        distil(model, joined, steps, StopAtDeadline(deadline))
-        return {"model": model, "trained": 1}
+        data = folder / "data.npz"
+        parts = {"train": train, "val": validation, "test": test}
+        arrays = {f"x_{part}": np.uint8(np.rint(255 * x)) for part, (x, _) in parts.items()}
+        np.savez(data, **arrays, **{f"y_{part}": y for part, (_, y) in parts.items()})
+        run_name = "hand_" + "".join(each if each.isalnum() else "_" for each in student)
+        epochs = epochs_within(FLAGS.minutes, model_of(teacher), train)
+        command = [sys.executable, "-m", "pipelines.compress", "--stages=distill,quantize"]
+        command += [f"--dataset={data}", "--pixel_range=0,1", f"--student={student}"]
+        command += [f"--teacher={folder / 'teacher.keras'}", f"--epochs={epochs}"]
+        command += [f"--batch_size={BATCH_SIZE}", "--learning_rate=0.002"]
+        command += [f"--output_dir={folder}", f"--name={run_name}", f"--seed={FLAGS.seed}"]
+        paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
+        print(" ".join(command[1:]), flush=True)
+        subprocess.run(
+            command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        )
+        return {"file": str(folder / run_name / "model.tflite"), "trained": 1}
 
     return run
 
 
-def distil(model, joined, steps, callback):
-    distiller = tfpeft.Distiller(
-        None, model, alpha=0.1, temperature=4.0, teacher_from_logits=True, student_from_logits=True
-    )
-    per_epoch = math.ceil(len(joined[1]) / BATCH_SIZE)
-    epochs = max(1, round(steps / per_epoch))
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * per_epoch)
-    distiller.compile(keras.optimizers.Adam(rate), LOSS)
-    distiller.fit(*joined, batch_size=BATCH_SIZE, epochs=epochs, callbacks=[callback], verbose=0)
+def epochs_within(minutes, model, train):
+    """Returns the epochs of distillation, with validation, for which there is time."""
+    outputs = np.zeros((len(train[1]), 10), "float32")
+    few = 40 * BATCH_SIZE
+    x = PrecomputedInputs(train[0][:few], {"outputs": (outputs[:few],), "features": {}})
+    distiller = tfpeft.Distiller(None, model, teacher_from_logits=True, student_from_logits=True)
+    distiller.compile("adam", LOSS)
+    clock = Clock()
+    distiller.fit(x, train[1][:few], batch_size=BATCH_SIZE, callbacks=[clock], verbose=0)
+    steps = 60 * minutes / float(np.median(clock.steps()))
+    return max(1, int(0.85 * steps * BATCH_SIZE / len(train[1])))  # the rest validates and exports
 
 
 def searched(train, validation, test, teacher, folder, name):
@@ -263,11 +246,15 @@ def exported(model, train, path):
 ROWS = {
     "search": searched,
     "KerasTuner": tuned,
-    "by hand: the teacher at a width of 0.24": by_hand(
-        lambda teacher: tfpeft.scale_width(teacher, 0.24)
+    "by hand: convolutions of 16-32-62": by_hand(
+        "hand_chosen:convolutions", lambda teacher: hand_chosen.convolutions()
     ),
-    "by hand: convolutions of 16-32-64": by_hand(lambda teacher: network((16, 32, 64), 0)),
-    "by hand: MobileNet of width 25": by_hand(lambda teacher: mobile(25)),
+    "by hand: the teacher at a width of 0.24": by_hand(
+        "0.24", lambda teacher: tfpeft.scale_width(teacher, 0.24)
+    ),
+    "by hand: MobileNet of width 24": by_hand(
+        "hand_chosen:mobilenet", lambda teacher: hand_chosen.mobilenet()
+    ),
 }
 
 
