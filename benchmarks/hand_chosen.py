@@ -23,11 +23,11 @@ def network(filters, dense=None):
 
 
 def convolutions():
-    """Returns three convolutions of 16, 32 and 62 filters."""
-    return network((16, 32, 62))
+    """Returns three convolutions of 16, 32 and 63 filters."""
+    return network((16, 32, 63))
 
 
-def mobilenet(width=24):
+def mobilenet(width=25):
     """Returns a stem and five separable blocks, as MobileNet has them."""
     inputs = keras.Input((28, 28, 1))
     hidden = convolution(inputs, width, strides=2)
