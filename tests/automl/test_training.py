@@ -137,3 +137,18 @@ def test_bytes_are_known_before_training(batch, tmp_path):
     figures, violations = costs.of(model, {"quantization": "int8"})
     assert figures == {"size_bytes": least}  # nothing was exported
     assert "in its weights alone" in violations[0]
+
+
+def test_weights_of_four_bits_are_trained_and_their_bytes_known_before(batch, tmp_path):
+    settings = {key: SETTINGS[key] for key in SETTINGS if key not in ("alpha", "temperature")}
+    settings["quantization"] = "quantize_aware_int4"
+    model, budget = model_of(64), tfpeft.Budget(max_size_bytes=1)
+    costs = Costs(budget, batch.x)
+    before, _ = costs.of(model, settings, stop=False)
+    in_8_bits, _ = costs.of(model, {"quantization": "int8"}, stop=False)
+    assert least_bytes(model, settings) == 64 * (64 + 2) / 2
+    training = training_of(batch)
+    quantized, _ = training.run(model, settings, 20)
+    path = tmp_path / "t.tflite"
+    export(quantized, path, settings, budget, batch.x, trained=True)
+    assert path.stat().st_size == before["size_bytes"] < in_8_bits["size_bytes"] - 1500

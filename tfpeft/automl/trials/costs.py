@@ -8,7 +8,7 @@ import tempfile
 import keras
 import numpy as np
 
-from tfpeft.automl.trials.techniques import QUANTIZE_AWARE, file_quantization
+from tfpeft.automl.trials.techniques import INT4, file_quantization
 from tfpeft.core.clone import copy_model
 from tfpeft.core.macs import count_macs
 from tfpeft.core.packages import check_packages
@@ -16,9 +16,10 @@ from tfpeft.evaluation.latency import round_robin
 from tfpeft.export.describe import describe_tflite
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
+from tfpeft.quantization.quantize_aware import quantize_aware
 from tfpeft.sparsity.kernels import select_kernels
 
-_WEIGHT_BYTES = {"none": 4.0, "float16": 2.0}
+_WEIGHT_BYTES = {"none": 4.0, "float16": 2.0, INT4: 0.5}
 """Bytes of a weight of a kernel; 1 of integers."""
 _ANY_DEVIATION = 1e9
 """An untrained model's outputs say nothing, so that its file may differ from it by any amount."""
@@ -68,6 +69,8 @@ class Costs:
                 return found, self.exceeded(found)
         if set(wanted) - {"macs"}:
             model = self._imposed(model, settings)
+            if settings["quantization"] == INT4:  # of 8 bits the file is as large without it
+                model = quantize_aware(model, weight_bits=4, representative_data=self._x)
             with tempfile.TemporaryDirectory() as folder, _unlike_vectors(model):
                 path = pathlib.Path(folder) / "untrained.tflite"
                 export(model, path, settings, self._budget, self._x)
@@ -139,9 +142,9 @@ def least_bytes(model, settings):
     too.
     """
     kernels = [weight for weight in model.trainable_variables if len(weight.shape) > 1]
-    per_weight = _WEIGHT_BYTES.get(file_quantization(settings), 1.0)
+    per_weight = _WEIGHT_BYTES.get(settings["quantization"], 1.0)
     weights = sum(math.prod(kernel.shape) for kernel in kernels)
-    if settings["quantization"] in ("int8", QUANTIZE_AWARE):
+    if file_quantization(settings) == "int8":
         weights += 4 * sum(kernel.shape[-1] for kernel in kernels if len(kernel.shape) == 4)
     return int(per_weight * weights)
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from tfpeft.automl.students.architecture import check_numbers, check_words, choose, is_integer
 from tfpeft.core.arguments import invalid
 
-QUANTIZE_AWARE = "quantize_aware"
-QUANTIZATIONS = ("none", "float16", "dynamic_range", "int8", QUANTIZE_AWARE)
+QUANTIZE_AWARE, INT4 = "quantize_aware", "quantize_aware_int4"
+QUANTIZATIONS = ("none", "float16", "dynamic_range", "int8", QUANTIZE_AWARE, INT4)
+TRAINED_BITS = {QUANTIZE_AWARE: 8, INT4: 4}
+"""{quantization that is trained: bits of a weight}."""
+_BY_BYTES = (INT4, "int8", "dynamic_range", "float16", "none")  # the smallest file first
 ORDERS = ("together", "steps")
 
 
@@ -21,7 +24,9 @@ class Techniques:
 
     Args:
         quantization: Of the file: "none", "float16", "dynamic_range", "int8" (from the trained
-            model), or "quantize_aware" (the last fifth of the training with the rounding of int8).
+            model), "quantize_aware" (the last fifth of the training with the rounding of int8), or
+            "quantize_aware_int4" (the last two fifths with weights of 4 bits, which a file stores
+            in half of the bytes; CPUs unpack them, which takes time, and old runtimes have none).
         alpha: Numbers in [0, 1]: the weight of the labels in distillation; 1 - alpha is the
             teacher's. Without a teacher it is not drawn.
         temperature: Numbers from 0.1 to 100, of distillation.
@@ -134,7 +139,6 @@ class TechniqueSpace:
 
     def cheapest(self):
         """Returns the values of the techniques that make the smallest file, where there are any."""
-        smallest = {"quantization": [q for q in reversed(QUANTIZATIONS[:4])], "order": ORDERS}
         found = {}
         for name in ("channel_ratio", "sparsity"):
             if name in self.values:
@@ -142,7 +146,7 @@ class TechniqueSpace:
         clusters = [each for each in self.values["clusters"] if each]
         found["clusters"] = min(clusters, default=0)
         kinds = self.values["quantization"]
-        found["quantization"] = next((q for q in smallest["quantization"] if q in kinds), kinds[0])
+        found["quantization"] = next((q for q in _BY_BYTES if q in kinds), kinds[0])
         return found
 
     def as_dict(self):
@@ -158,8 +162,10 @@ def _by_budget(budget):
         found |= {"sparsity": (0.0,), "clusters": (0,)}
     if {"size_bytes", "gzip_bytes", "arena_bytes"} & set(figures):
         found["quantization"] = ("int8", QUANTIZE_AWARE)  # others take more bytes
+        if "arena_bytes" not in figures:  # microcontrollers have few kernels of 4 bits
+            found["quantization"] += (INT4,)
     elif not figures:  # the smallest file with a metric is searched
-        found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE)
+        found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE, INT4)
     elif figures == ("macs",):
         found["quantization"] = ("none",)  # the multiplications are the same in all of them
     return found
@@ -168,7 +174,7 @@ def _by_budget(budget):
 def file_quantization(settings):
     """Returns the argument `quantization` of `export_tflite` for the settings of a trial."""
     kind = settings["quantization"]
-    return "int8" if kind == QUANTIZE_AWARE else kind
+    return "int8" if kind in TRAINED_BITS else kind
 
 
 def _check_clusters(name, values):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpeft.automl.trials.clock import StepTimer
-from tfpeft.automl.trials.techniques import QUANTIZE_AWARE
+from tfpeft.automl.trials.techniques import TRAINED_BITS
 from tfpeft.caching.precompute import PrecomputedInputs
 from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
@@ -22,7 +22,7 @@ from tfpeft.sparsity.fixed_mask import FixedMask
 from tfpeft.sparsity.kernels import select_kernels
 from tfpeft.sparsity.schedules import polynomial_decay
 
-_QUANTIZED_PART = 0.2  # of the steps, with the rounding of int8
+_QUANTIZED_PART = {8: 0.2, 4: 0.4}  # {bits: part of the steps with the rounding of the file}
 _QUANTIZED_RATE = 0.2  # of the learning rate
 _CALIBRATED = 400  # samples
 _MASK_UPDATES = 20  # while zeros grow
@@ -84,8 +84,8 @@ class Training:
         Returns:
             The trained model, quantise-aware if the settings say so, and the float model.
         """
-        aware = settings["quantization"] == QUANTIZE_AWARE
-        last = max(1, round(_QUANTIZED_PART * steps)) if aware else 0
+        bits = TRAINED_BITS.get(settings["quantization"])
+        last = max(1, round(_QUANTIZED_PART[bits] * steps)) if bits else 0
         batches = self._batches(self._seed + seed)
         phases = _phases(settings, max(1, steps - last), is_continued and _has_zeros(model))
         rate = settings["learning_rate"]
@@ -94,9 +94,9 @@ class Training:
                 *(model, settings, batches, count, wrap, rate, callbacks),
                 watch=None if number else watch,
             )
-        if not aware:
+        if not bits:
             return model, model
-        quantized = quantize_aware(model, representative_data=self.calibration)
+        quantized = quantize_aware(model, weight_bits=bits, representative_data=self.calibration)
         wrap = _kept(settings)
         self._fit(quantized, settings, batches, last, wrap, _QUANTIZED_RATE * rate, callbacks)
         return quantized, model

@@ -13,7 +13,7 @@ from tfpeft.automl.trials.clock import StopAtDeadline
 from tfpeft.automl.trials.costs import export, figures_of
 from tfpeft.automl.trials.median import median_reason
 from tfpeft.automl.trials.records import SearchTrial
-from tfpeft.automl.trials.techniques import QUANTIZE_AWARE, file_quantization
+from tfpeft.automl.trials.techniques import TRAINED_BITS, file_quantization
 from tfpeft.automl.trials.training import Stopped, Watch
 from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause, unexpected
@@ -101,7 +101,7 @@ class Runner:
                 watch=watch,
             )
             inner.save_weights(self._weights(name))
-            if settings["quantization"] == QUANTIZE_AWARE:
+            if settings["quantization"] in TRAINED_BITS:
                 model.save_weights(self._weights(name, ".aware"))
             found |= self._measured(model, name, settings)
         except Stopped as stopped:
@@ -204,9 +204,11 @@ class Runner:
         """Returns the model of a trial as it was exported."""
         model = self.candidates.build(hp)
         model.load_weights(self._weights(name))
-        if not os.path.exists(self._weights(name, ".aware")):
+        bits = TRAINED_BITS.get(self.candidates.settings(hp)["quantization"])
+        if not bits or not os.path.exists(self._weights(name, ".aware")):
             return model
-        quantized = quantize_aware(model, representative_data=self.training.calibration)
+        data = self.training.calibration
+        quantized = quantize_aware(model, weight_bits=bits, representative_data=data)
         quantized.load_weights(self._weights(name, ".aware"))
         return quantized
 
