@@ -49,6 +49,7 @@ from pipelines.stages.stage import Inputs
 from tfpeft.automl.search import ORACLES
 from tfpeft.automl.trials import workers
 from tfpeft.core.arguments import unexpected
+from tfpeft.core.json_files import read_json
 from tfpeft.evaluation.tables import evaluations_markdown
 from tfpeft.export.tflite_file import TFLiteFile
 
@@ -136,11 +137,19 @@ def main(settings):
     if workers.role() == workers.WORKER:
         _run_worker(settings, budget)
         return 0
-    with RunFolder("search", settings, FLAGS) as folder:
-        if not folder.has("report.json", _REPORT) or not folder.has("model.tflite"):
+    with RunFolder("search", settings, FLAGS, files={"minutes": ()}) as folder:
+        if not _is_done(settings, folder):
             run(settings, folder, budget)
         reports.show(folder, headline, _REPORT)
     return 0
+
+
+def _is_done(settings, folder):
+    """Whether the folder has the report of a search of as many minutes."""
+    if not folder.has("report.json", _REPORT) or not folder.has("model.tflite"):
+        return False
+    found = read_json(folder / "report.json", {**_REPORT, "flags": {"minutes": float}})
+    return settings.minutes <= found["flags"]["minutes"]
 
 
 def _check(settings):

@@ -63,7 +63,7 @@ TRIAL_STEPS = Flag(
     "trial_steps",
     int,
     None,
-    "Updates of a trial that trains; by default as many as --minutes allow, from 20 to 400.",
+    "Updates of a trial that trains; by default as many as --minutes allow, from 20 on.",
     at_least=1,
 )
 SHARED = Flag(

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -99,6 +100,20 @@ def test_a_search_that_has_ended_is_read_from_its_folder(found):
     assert again.as_dict()["trials"] == result.as_dict()["trials"]
     with pytest.raises(tfpeft.InputError, match="max_trials was 4 and is 5"):
         searches.search(folder, oracle="hyperband", max_trials=5)
+
+
+def test_a_search_that_has_ended_goes_on_with_more_minutes(found, tmp_path):
+    result, folder = found
+    longer = shutil.copytree(folder, tmp_path / "longer")
+    again = searches.search(longer, oracle="hyperband", max_trials=4, minutes=3.5)
+    before = {trial.id: trial for trial in result.trials}
+    after = {trial.id: trial for trial in again.trials}
+    assert after.keys() - before.keys() == {"final_3.5"}
+    assert all(after[name] == before[name] for name in before)
+    assert after["final_3.5"].epochs > before[after["final_3.5"].parent].epochs
+    assert again.best.metric >= result.best.metric
+    read = searches.search(longer, oracle="hyperband", max_trials=4, minutes=1)
+    assert [trial.id for trial in read.trials] == [trial.id for trial in again.trials]
 
 
 def test_a_folder_of_other_data_or_another_teacher_is_not_read(found, monkeypatch):
@@ -249,6 +264,9 @@ def test_a_metric_that_is_not_reached_is_an_error(tmp_path):
     budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=1.01)
     with pytest.raises(tfpeft.BudgetError, match="below min_metric=1.01"):
         searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.15)
+    with pytest.raises(tfpeft.BudgetError, match="allow more `minutes`, or other"):
+        searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.3)
+    assert (tmp_path / "s" / "trials" / "final_0.3.json").is_file()
 
 
 def test_a_space_without_a_valid_point():

@@ -88,7 +88,8 @@ def search(
         data: (x, y) or (x, y, sample_weight), a dataset or PyDataset: what is trained on. It is
             held in memory.
         budget: A `Budget`. With `min_metric` alone the smallest file with this metric is searched.
-        minutes: How long the search takes, above 0: of training, not of reading data.
+        minutes: How long the search takes, above 0: of training, not of reading data. A search in
+            `folder` that has ended goes on with more of them.
         validation_data: What trials are chosen by; None for a random fifth of `data`.
         test_data: What the result is measured on in the end; None for validation data.
         teacher: What a `Distiller` takes as its teacher. None for the trained model itself, and
@@ -106,6 +107,7 @@ def search(
         loss: As `compile` takes it. None for that of the compiled model, or of the task.
         metrics: Metrics beside those of the task, as `evaluate` takes them.
         monitor: The figure that decides, of the task or of `metrics`; None for the task's first.
+            With another one no trial is stopped early; rounds of "netadapt" go by the first.
         mode: "min" or "max", what is better of it; None finds it by its name.
         folder: New, empty, or of the same search. None for a temporary one, which is removed with
             the result.

@@ -10,6 +10,13 @@ from tfpeft.core.paths import folder_to_write
 RECORD = "search.json"
 
 
+class _SearchFolder(ResumableFolder):
+    """A search may go on with more minutes, or be read with fewer."""
+
+    def _may_change(self, setting):
+        return setting == "minutes"
+
+
 @contextlib.contextmanager
 def opened_folder(folder, settings, role):
     """Yields the path of a search's folder.
@@ -24,7 +31,7 @@ def opened_folder(folder, settings, role):
         workers.wait_for(path / RECORD)
         yield path
         return
-    with ResumableFolder(
+    with _SearchFolder(
         folder, RECORD, settings, kind="trials of a search", argument="`folder`"
     ) as opened:
         if opened.progress is None:

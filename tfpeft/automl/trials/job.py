@@ -22,8 +22,8 @@ from tfpeft.core.files import replacing
 from tfpeft.core.json_files import read_json
 from tfpeft.export.converter import start_converter
 
-_PLAN, _REPORT = "plan.json", "report.json"
-_PLAN_FORM = {"steps": int, "units": int, "pace": (float, None)}
+_PLAN = "plan.json"
+_PLAN_FORM = {"steps": int, "units": int, "pace": (float, None), "ended": (float, None)}
 FINAL = "final"
 """The id of the best trial, trained longer."""
 _FINAL_LENGTH = 4  # whole trainings that it may take at most
@@ -63,7 +63,7 @@ class SearchJob:
 
     def run(self):
         """Runs the trials that have not ended, and trains the best one longer."""
-        if (self._folder / _REPORT).is_file():
+        if self._plan["minutes"] <= self._ended():
             return
         start_converter()
         if self._role == workers.WORKER:
@@ -81,6 +81,21 @@ class SearchJob:
         if self._role != workers.WORKER:
             self._train_longer()
             self._clock.save()
+
+    def _ended(self):
+        """Returns the minutes with which the search ended before; 0 if it did not."""
+        path = self._folder / _PLAN
+        return (read_json(path, _PLAN_FORM)["ended"] or 0.0) if path.is_file() else 0.0
+
+    def _end(self):
+        """Notes with how many minutes the search has ended."""
+        plan = read_json(self._folder / _PLAN, _PLAN_FORM)
+        minutes = max(self._ended(), float(self._plan["minutes"]))
+        self._write_plan({**plan, "ended": minutes})
+
+    def _write_plan(self, plan):
+        with replacing(self._folder / _PLAN) as partial:
+            partial.write_text(json.dumps(plan))
 
     def _prepare(self, is_new):
         """Makes what runs trials, with the teacher's outputs and the length of a training."""
@@ -111,8 +126,7 @@ class SearchJob:
         if is_new:
             steps, pace = self._whole_training()
             units = _units(steps, self._clock.seconds_for_trials)
-            with replacing(self._folder / _PLAN) as partial:
-                partial.write_text(json.dumps({"steps": steps, "units": units, "pace": pace}))
+            self._write_plan({"steps": steps, "units": units, "pace": pace, "ended": None})
         found = read_json(self._folder / _PLAN, _PLAN_FORM)
         self._runner.steps, self._runner.units = found["steps"], found["units"]
         self._runner.pace = found["pace"]
@@ -183,7 +197,9 @@ class SearchJob:
 
     def _train_longer(self):
         """Trains the most promising trial further, in the time that is left."""
-        if self._records.get(FINAL) is not None:
+        ended = self._ended()  # of an earlier call with fewer minutes
+        name = f"{FINAL}_{self._plan['minutes']:g}" if ended else FINAL
+        if self._records.get(name) is not None:
             return
         parent = self._objective.promising(self._records.trained())
         if parent is None or not parent.seconds_per_step:
@@ -196,7 +212,7 @@ class SearchJob:
             return
         self._print(f"Trial {parent.id} is trained for {steps} more steps")
         hp = with_values(self._space, parent.settings)
-        self._on_trial(self._runner.run(FINAL, hp, steps=steps, parent=parent.id))
+        self._on_trial(self._runner.run(name, hp, steps=steps, parent=parent.id))
 
     def result(self, test_data, temporary):
         """Returns the `SearchResult`, and writes the report.
@@ -207,6 +223,7 @@ class SearchJob:
         trials = self._records.all()
         best = self._objective.best(trials)
         if best is None:
+            self._end()
             raise _none_inside(trials, self._objective)
         if not hasattr(self, "_runner"):
             self._prepare(is_new=False)
@@ -232,6 +249,7 @@ class SearchJob:
             _temporary=temporary,
         )
         result.save(self._folder)
+        self._end()
         return result
 
     def _reference(self):
@@ -272,12 +290,12 @@ def _none_inside(trials, objective):
         reasons = [trial.reason for trial in trials if trial.status == "failed"]
         what = f"of which the first failed: {reasons[0]}" if reasons else "none of them trained"
         return BudgetError(
-            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`, in "
-            f"another folder. Received: {len(trials)} trials, {what}"
+            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`. "
+            f"Received: {len(trials)} trials, {what}"
         )
     closest = max(trained, key=objective.score)
     return BudgetError(
-        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, in "
-        "another folder, or other limits. Received: as the closest one trial "
+        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, or "
+        "other limits. Received: as the closest one trial "
         f"{closest.id}, {closest.reason}"
     )

@@ -92,6 +92,8 @@ class Runner:
                 steps = self.own_steps(steps, pace)
             if parent is not None:
                 model.load_weights(self._weights(parent))
+            # A model in training has the task's metric, and no other that decides.
+            watches = watches and self.objective.name == self.objective.task.headline
             watch = self._watch(name, reports) if watches else None
             model, inner = self.training.run(
                 *(model, settings, steps),
