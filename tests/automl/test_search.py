@@ -254,6 +254,22 @@ def test_no_float_file_is_tried_where_bytes_decide(limit):
     assert not {"none", "float16"} & set(space.values["quantization"])
 
 
+@pytest.mark.parametrize(
+    ("limits", "has_four_bits"),
+    [
+        (("max_size_bytes",), True),
+        (("max_gzip_bytes", "max_latency_ms"), True),
+        (("max_size_bytes", "max_arena_bytes"), False),
+        (("max_latency_ms",), False),
+    ],
+)
+def test_weights_of_four_bits_are_tried_where_a_limit_gains_from_them(limits, has_four_bits):
+    budget = tfpeft.Budget(**dict.fromkeys(limits, 1))
+    space = TechniqueSpace(tfpeft.Techniques(), budget, has_teacher=False, is_trained=False)
+    assert ("quantize_aware_int4" in space.values["quantization"]) == has_four_bits
+    assert space.cheapest()["quantization"] == ("quantize_aware_int4" if has_four_bits else "int8")
+
+
 def test_an_impossible_budget_is_found_before_training(tmp_path):
     with pytest.raises(tfpeft.BudgetError, match=r"smallest has size_bytes=[23],\d{3}. Received: "):
         searches.search(tmp_path / "s", budget=tfpeft.Budget(max_size_bytes=1000))

@@ -168,6 +168,8 @@ def _by_budget(budget):
         found["quantization"] = ("int8", "dynamic_range", QUANTIZE_AWARE, INT4)
     elif figures == ("macs",):
         found["quantization"] = ("none",)  # the multiplications are the same in all of them
+    else:  # CPUs unpack 4 bits, which takes time
+        found["quantization"] = tuple(kind for kind in QUANTIZATIONS if kind != INT4)
     return found
 
 
