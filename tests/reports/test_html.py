@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.reports.runs import compress_run, recommend_run, row, search_run
-from tfpeft.reports.charts import Point, scatter
+from tfpeft.reports.charts import Point, heat, scatter
 from tfpeft.reports.html import report_html
 from tfpeft.reports.model_card import model_card
 from tfpeft.reports.samples import sample_html, small_mask, small_sample
@@ -311,3 +311,10 @@ def test_texts_have_contrast_in_light_and_dark(page):
             for text in ("ink", "muted", "accent"):
                 light, dark = sorted((luminance(scheme[n]) for n in (ground, text)), reverse=True)
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, text, scheme)
+
+
+def test_cells_of_the_same_share_are_one_path_of_a_heat_map():
+    found = str(heat([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], "three classes"))
+    assert found.count("<path") == 3
+    assert '<path class="right" d="M0 0h1v1h-1zM2 2h1v1h-1z" fill-opacity="1.00"/>' in found
+    assert '<path class="wrong" d="M0 1h1v1h-1z" fill-opacity="0.57"/>' in found

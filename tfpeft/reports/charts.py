@@ -5,6 +5,7 @@ sheet shows one of them.
 """
 
 import dataclasses
+import math
 
 from markupsafe import Markup
 
@@ -12,6 +13,7 @@ from tfpeft.reports.figures import is_number
 from tfpeft.reports.scales import place_labels, scale_of
 
 _SIZES = {"wide": (520, 330), "narrow": (318, 300)}
+_SHADES = 8  # of the cells of a heat map
 _CHARACTER, _LINE = 6.4, 12  # about the width and height of a letter, in pixels
 
 
@@ -137,6 +139,8 @@ def series(values, description):
 def heat(matrix, description):
     """Returns squares for the cells of a matrix of shares in [0, 1] that are not 0, without texts.
 
+    Cells of about the same share are one path, as a page of hundreds of classes has many.
+
     Args:
         matrix: Rows of numbers.
         description: The alternative text.
@@ -148,12 +152,15 @@ def heat(matrix, description):
         )
     ]
     parts.append(Markup('<rect class="ground" width="{0}" height="{0}"/>').format(side))
+    cells = {}
     for i, row in enumerate(matrix):
         for j, value in enumerate(row):
             if value:
-                cell = '<rect class="{}" x="{}" y="{}" width="1" height="1" fill-opacity="{:.2f}"/>'
-                kind = "right" if i == j else "wrong"
-                parts.append(Markup(cell).format(kind, j, i, 0.15 + 0.85 * value))
+                key = "right" if i == j else "wrong", math.ceil(_SHADES * min(value, 1.0))
+                cells.setdefault(key, []).append(f"M{j} {i}h1v1h-1z")
+    for (kind, shade), paths in sorted(cells.items()):
+        cell = Markup('<path class="{}" d="{}" fill-opacity="{:.2f}"/>')
+        parts.append(cell.format(kind, "".join(paths), 0.15 + 0.85 * shade / _SHADES))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
