@@ -191,6 +191,27 @@ def test_lines_of_code_run(files, tmp_path, monkeypatch):
     assert tfpeft.TFLiteFile("model.tflite").contents.ops["FULLY_CONNECTED"] == 2
 
 
+def test_lines_of_code_keep_the_zeros_of_a_model(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with np.load(files / "data.npz") as data:
+        x, y = data["x_train"], data["y_train"]
+    model = keras.models.load_model(files / "model.keras")
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(np.where(np.abs(kernel) < np.median(np.abs(kernel)), 0.0, kernel))
+    model.save("pruned.keras")
+    chain = Chain((first_step("prune_channels"), first_step("cluster")))
+    code = code_of(chain, device_of(None), has_zeros=True).replace("model.keras", "pruned.keras")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    names = {"x": x, "y": y, "validation": (x, y), "loss": loss, "metrics": ["accuracy"]}
+    exec(code.replace("epochs=30", "epochs=1, verbose=0"), names)
+    trained = names["model"].get_layer("hidden").kernel.numpy()
+    assert 0 < trained.shape[1] < 96
+    assert np.mean(trained == 0) > 0.3
+    pair = Chain((first_step("prune"), first_step("cluster")))
+    assert code_of(pair, device_of(None)).count("FixedMask") == 1  # of the second stage
+    assert "FixedMask" not in code_of(Chain((first_step("distill"),)), device_of(None))
+
+
 def test_lines_of_code_have_the_settings_of_the_trial():
     chain = Chain((first_step("distill"), first_step("prune")))
     tasks = {"a": "classification", "b": "regression"}

@@ -175,6 +175,7 @@ def _words(trials):
                 learning_rate=training.learning_rate,
                 tasks=training.tasks,
                 names=training.names,
+                has_zeros=zeros_of(trials.model) > 0,
             ),
         }
 

@@ -124,7 +124,8 @@ def _flag(name, value):
 
 _FIT = "model.fit(x, y, validation_data=validation, epochs=30)"
 _COMPILE = "model.compile({}, loss=loss, metrics=metrics)"
-_PLAIN = _COMPILE.format("keras.optimizers.Adam(1e-3)")
+_ADAM = "keras.optimizers.Adam(1e-3)"
+_PLAIN = _COMPILE.format(_ADAM)
 _CODE = {
     "tune": f"{_PLAIN}\n{_FIT}",
     "prune_channels": f"""\
@@ -177,22 +178,25 @@ def code_of(
     learning_rate=1e-3,
     tasks=MappingProxyType({None: "classification"}),
     names=None,
+    has_zeros=False,
 ):
     """Returns the lines of Python that run a `Chain`; x, y and validation are the user's data.
 
     Args:
         chain, device, float_inputs, batch_size, learning_rate: As of `command_of`.
         tasks, names: As of `Training`.
+        has_zeros: Whether the model has zeros, which stay, as those of a stage before do.
     """
     lines = [BEGINNING]
     for step in chain.trained.steps:
-        lines.append(
-            _CODE[step.stage].format(
-                value=step.value,
-                exclude=f", exclude={list(step.exclude)}" if step.exclude else "",
-                losses=_soft_losses(tasks, names),
-            )
+        has_zeros = has_zeros and step.stage != "distill"  # a student begins anew
+        text = _CODE[step.stage].format(
+            value=step.value,
+            exclude=f", exclude={list(step.exclude)}" if step.exclude else "",
+            losses=_soft_losses(tasks, names),
         )
+        lines.append(text.replace(_ADAM, f"tfpeft.FixedMask({_ADAM})") if has_zeros else text)
+        has_zeros = has_zeros or step.stage == "prune"
     arguments = {"quantization": "none", **chain.quantization}
     arguments["sparse"] = arguments.pop("sparse_encoding", False)
     if device.batch_size is not None:
