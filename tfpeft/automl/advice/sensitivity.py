@@ -1,12 +1,14 @@
 """How much each layer can lose, as trials without training: by zeros, and by channels."""
 
+import time
+
 from tfpeft.channels.sensitivity import channel_sensitivity
 from tfpeft.core.clone import copy_model
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.sparsity.sensitivity import layer_sensitivity
 
 _HALF = 0.5
-_MOST_LAYERS = 60  # each one is an evaluation
+_SHARE = 0.2  # of the time that is left, which a trial may take: each layer is an evaluation
 _TOO_MUCH = 0.1
 """A layer whose half of zeros alone loses more than this fraction of the metric stays dense."""
 
@@ -28,16 +30,18 @@ def sensitivities(store, model, training, rows, techniques):
     for row in rows:
         row["loss_of_half_zeros"] = row["loss_of_half_channels"] = None
     by_name = {row["layer"].split("/")[-1]: row for row in rows}
-    if len(rows) > _MOST_LAYERS:
+    if not {"prune", "prune_channels"} & set(techniques):
         return ()
+    layers = sum(row["macs"] > 0 for row in rows)
+    least = layers * _seconds_of_evaluation(model, training) / _SHARE
     if "prune" in techniques:
-        _measure(store, model, training, "layer_sensitivity", layer_sensitivity)
+        _measure(store, model, training, "layer_sensitivity", layer_sensitivity, least)
         for found in _rows(store, "layer_sensitivity"):
             names = [name for name in found["kernel"].split("/") if name in by_name]
             if names:
                 by_name[names[-1]]["loss_of_half_zeros"] = found["loss"]
     if "prune_channels" in techniques:
-        _measure(store, model, training, "channel_sensitivity", channel_sensitivity)
+        _measure(store, model, training, "channel_sensitivity", channel_sensitivity, least)
         for found in _rows(store, "channel_sensitivity"):
             for name in found["layers"].split(" + "):
                 if name in by_name:
@@ -47,7 +51,16 @@ def sensitivities(store, model, training, rows, techniques):
     return () if len(sensitive) == len(pruned) else tuple(sensitive)
 
 
-def _measure(store, model, training, name, function):
+def _seconds_of_evaluation(model, training):
+    """Returns about the seconds of an evaluation on the sample, by one of its batches."""
+    x, batches = training.batches(1)[0][0], -(-training.sample().size // training.batch_size)
+    model.predict_on_batch(x)  # traces
+    started = time.perf_counter()
+    model.predict_on_batch(x)
+    return batches * (time.perf_counter() - started)
+
+
+def _measure(store, model, training, name, function, least):
     """Runs a trial: a function of `tfpeft` on a compiled copy and some samples."""
 
     def measured():
@@ -65,7 +78,7 @@ def _measure(store, model, training, name, function):
         rows = [{**row, "loss": loss} for row, loss in zip(found.rows, losses, strict=True)]
         return {"baseline": found.baseline, "monitor": found.monitor, "rows": rows}
 
-    store.run(name, name, measured)
+    store.run(name, name, measured, least)
 
 
 def _rows(store, name):
