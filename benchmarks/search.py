@@ -118,7 +118,10 @@ def by_hand(student, model_of):
         arrays = {f"x_{part}": np.uint8(np.rint(255 * x)) for part, (x, _) in parts.items()}
         np.savez(data, **arrays, **{f"y_{part}": y for part, (_, y) in parts.items()})
         run_name = "hand_" + "".join(each if each.isalnum() else "_" for each in student)
-        epochs = epochs_within(FLAGS.minutes, model_of(teacher), train)
+        kept = folder / f"{run_name}.epochs"  # of this run before it was stopped
+        if not kept.exists():
+            kept.write_text(str(epochs_within(FLAGS.minutes, model_of(teacher), train)))
+        epochs = int(kept.read_text())
         command = [sys.executable, "-m", "pipelines.compress", "--stages=distill,quantize"]
         command.append("--compact")
         command += [f"--dataset={data}", "--pixel_range=0,1", f"--student={student}"]

@@ -76,10 +76,10 @@ def test_several_techniques_count_where_they_gain_over_one_alone():
 
 
 def test_what_training_alone_wins_is_said_where_it_is_clear():
-    tuned = trial("tune+quantize", 1.0)
+    tuned = {**trial("tune+quantize", 1.0), "updates": 1600}
     tuned["loss"] |= {"metric": "accuracy", "before": 0.9, "after": 0.92, "interval": [0.01, 0.03]}
     (sentence,) = further_training([trial("prune", 2.0), tuned])
-    assert "changes accuracy by +0.02 (95%: +0.01 to +0.03)" in sentence
+    assert "for 1,600 updates, changes accuracy by +0.02 (95%: +0.01 to +0.03)" in sentence
     tuned["loss"]["interval"] = [-0.01, 0.05]
     assert further_training([tuned]) == further_training([{**tuned, "error": "cannot"}]) == []
 

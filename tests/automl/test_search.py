@@ -102,6 +102,27 @@ def test_a_search_that_has_ended_is_read_from_its_folder(found):
         searches.search(folder, oracle="hyperband", max_trials=5)
 
 
+def test_trials_have_equal_times(tmp_path, monkeypatch):
+    def pace(self, model, settings):
+        return 1e-4 * model.count_params()  # seconds of a step that nobody has to wait for
+
+    monkeypatch.setattr("tfpeft.automl.trials.training.Training.pace", pace)
+    monkeypatch.setattr("tfpeft.automl.trials.tuner._TIMED_FROM", 0.0)
+    space = tfpeft.SmallCNN(**{**searches.SPACE, "width": (4, 8)}, first_stride=(1,))
+    budget = tfpeft.Budget(max_macs=10**9)
+    result = searches.search(
+        tmp_path / "s", space=space, budget=budget, epochs=None, max_trials=2, minutes=0.5
+    )
+    plan = json.loads((tmp_path / "s" / "plan.json").read_text())
+    trials = [trial for trial in result.trials if not trial.id.startswith("final")]
+    # Two convolutions of 3x3 with BatchNormalization, and a Dense, of 8 and 4 channels.
+    assert plan["pace"] == pytest.approx(1e-4 * 730)  # the largest comes first
+    steps = {trial.settings["width"]: trial.steps for trial in trials}
+    assert steps.keys() == {4, 8}
+    assert steps[8] == plan["steps"]
+    assert 0 <= steps[4] - round(plan["steps"] * 730 / 222) < 9  # whole ninths, which are watched
+
+
 def test_a_search_that_has_ended_goes_on_with_more_minutes(found, tmp_path):
     result, folder = found
     longer = shutil.copytree(folder, tmp_path / "longer")
@@ -267,7 +288,7 @@ def test_weights_of_four_bits_are_tried_where_a_limit_gains_from_them(limits, ha
     budget = tfpeft.Budget(**dict.fromkeys(limits, 1))
     space = TechniqueSpace(tfpeft.Techniques(), budget, has_teacher=False, is_trained=False)
     assert ("quantize_aware_int4" in space.values["quantization"]) == has_four_bits
-    assert space.cheapest()["quantization"] == ("quantize_aware_int4" if has_four_bits else "int8")
+    assert space.quantizations[0] == ("quantize_aware_int4" if has_four_bits else "int8")
 
 
 def test_an_impossible_budget_is_found_before_training(tmp_path):

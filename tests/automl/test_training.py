@@ -81,14 +81,14 @@ def test_the_teacher_is_learnt_from_and_not_the_labels(batch):
 def test_a_watch_measures_after_a_ninth_and_a_third(batch):
     training, seen = training_of(batch), []
 
-    def is_worse(part, steps, metric):
-        seen.append((part, steps))
+    def is_worse(steps, metric):
+        seen.append(steps)
         return "worse" if steps >= 15 else None
 
     settings = {key: SETTINGS[key] for key in SETTINGS if key not in ("alpha", "temperature")}
     with pytest.raises(Stopped, match="worse") as stopped:
         training.run(model_of(), settings, 45, watch=Watch(batch, is_worse))
-    assert seen == [(1, 5), (3, 15)]
+    assert seen == [5, 15]
     assert (stopped.value.steps, 0 <= stopped.value.metric <= 1) == (15, True)
 
 

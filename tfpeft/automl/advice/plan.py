@@ -124,7 +124,7 @@ class Planner:
             if not chain.trained.steps or TUNE in chain.steps:
                 continue
             gain, loss = each["gain"]["factor"], each["loss"]["relative"]
-            if not chain.quantization:
+            if chain.quantization.get("quantization", "none") == "none":
                 gain *= self._quantization_gain
             if not each["is_short"]:
                 settled.add(chain.trained)

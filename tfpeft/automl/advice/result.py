@@ -152,7 +152,7 @@ def further_training(done):
             continue
         low, high = loss["interval"]
         return [
-            f"Training alone, for as many updates as a technique, changes {loss['metric']} by "
+            f"Training alone, for {found['updates']:,} updates, changes {loss['metric']} by "
             f"{loss['after'] - loss['before']:+.4g} (95%: {low:+.4g} to {high:+.4g}): so much of a "
             "trial's change is not its technique's."
         ]

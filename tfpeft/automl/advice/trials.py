@@ -216,12 +216,17 @@ class FileTrials:
         return f"{chain.name}@{self.training.steps}" if is_longer else chain.name
 
     def _expected_seconds(self, chain):
-        """Returns the seconds that a longer trial takes, as of the shorter one; 0 of others."""
-        done = self.store.done.get(chain.name)
-        if not self._is_longer or not done or not done.get("updates"):
+        """Returns about the seconds of a longer trial, as of shorter ones; 0 of others."""
+        if not self._is_longer or not chain.trained.steps or self._is_trained(chain.trained):
             return 0.0
-        times = self.training.steps * len(chain.trained.steps) / done["updates"]
-        return times * done["seconds"]
+        trained = [each for each in self.done() if each["updates"] and not each["error"]]
+        same = [each for each in trained if each["name"] == chain.name]
+        paces = [each["seconds"] / each["updates"] for each in same or trained]
+        return self.training.steps * len(chain.trained.steps) * max(paces, default=0.0)
+
+    def _is_trained(self, chain):
+        """Whether there is the trained model of a chain."""
+        return chain.steps in self._models or self._path(chain.steps).exists()
 
     def _measured(self, chain):
         model = self.model_of(chain.trained)

@@ -133,7 +133,11 @@ class Candidates:
             space: KerasTuner's `HyperParameters`, with the choices.
             seed: Of the points that are drawn where the smallest one is not known.
         """
-        points = [self._smallest(space, start) for start in self.starts(space)]
+        points = [  # not every model has the smallest kind of file
+            self._smallest(space, start, kind)
+            for kind in self.techniques.quantizations
+            for start in self.starts(space)
+        ]
         if not self.subject.shrinking:
             points += [_drawn_values(space, seed + i) for i in range(_SMALLEST_TRIES)]
         found, failures = [], []
@@ -154,9 +158,10 @@ class Candidates:
             raise unexpected(expected, f"{len(failures)} points, which failed: {failures[0]}")
         raise unreachable(found)
 
-    def _smallest(self, space, values):
-        """Returns the values of the smallest model near some values."""
-        values = {**values, **{k: v for k, v in self.techniques.cheapest().items() if k in values}}
+    def _smallest(self, space, values, quantization):
+        """Returns the values of the smallest model near some values, with a quantization."""
+        cheapest = {**self.techniques.cheapest(), "quantization": quantization}
+        values = {**values, **{k: v for k, v in cheapest.items() if k in values}}
         for name, smaller in self._shrinking(space, values):
             values = {**values, name: smaller[-1]}
         return values

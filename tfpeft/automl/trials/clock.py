@@ -1,6 +1,7 @@
 """The clock of a search: how much of its minutes is left, over several starts of the process."""
 
 import json
+import statistics
 import time
 
 import keras
@@ -64,7 +65,7 @@ class StepTimer(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.steps, self._seconds, self._timed, self._ended = 0, 0.0, 0, None
+        self.steps, self._times, self._ended = 0, [], None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._ended = None  # the first step of a fit compiles, and between epochs others measure
@@ -72,14 +73,19 @@ class StepTimer(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
         if self._ended is not None:
-            self._seconds, self._timed = self._seconds + now - self._ended, self._timed + 1
+            self._times.append(now - self._ended)
         self._ended = now
         self.steps += 1
 
     @property
     def seconds_per_step(self):
-        """Seconds of a step, the first one of each epoch left out; None without others."""
-        return self._seconds / self._timed if self._timed else None
+        """Mean seconds of a step, the first one of each epoch left out; None without others."""
+        return statistics.fmean(self._times) if self._times else None
+
+    @property
+    def median(self):
+        """Median seconds of a step, which a pause of the machine does not change."""
+        return statistics.median(self._times)
 
 
 class StopAtDeadline(StepTimer):

@@ -23,7 +23,10 @@ from tfpeft.core.json_files import read_json
 from tfpeft.export.converter import start_converter
 
 _PLAN = "plan.json"
-_PLAN_FORM = {"steps": int, "units": int, "pace": (float, None), "ended": (float, None)}
+_PLAN_FORM = {
+    **{"steps": int, "units": int, "pace": (float, None), "point": (dict, None)},
+    **{"ended": (float, None), "final": (float, None)},  # minutes
+}
 FINAL = "final"
 """The id of the best trial, trained longer."""
 _FINAL_LENGTH = 4  # whole trainings that it may take at most
@@ -87,6 +90,17 @@ class SearchJob:
         path = self._folder / _PLAN
         return (read_json(path, _PLAN_FORM)["ended"] or 0.0) if path.is_file() else 0.0
 
+    def _last_training(self):
+        """Returns its id, and how many whole trainings it is at most.
+
+        Of a search that goes on with more minutes the id has these, as the plan is of those before.
+        """
+        plan, minutes = read_json(self._folder / _PLAN, _PLAN_FORM), float(self._plan["minutes"])
+        first = plan["final"] or minutes
+        self._write_plan({**plan, "final": first})
+        name = FINAL if first == minutes else f"{FINAL}_{minutes:g}"
+        return name, _FINAL_LENGTH * minutes / first
+
     def _end(self):
         """Notes with how many minutes the search has ended."""
         plan = read_json(self._folder / _PLAN, _PLAN_FORM)
@@ -124,12 +138,17 @@ class SearchJob:
             units=1,
         )
         if is_new:
-            steps, pace = self._whole_training()
+            steps, pace, point = self._whole_training()
             units = _units(steps, self._clock.seconds_for_trials)
-            self._write_plan({"steps": steps, "units": units, "pace": pace, "ended": None})
+            plan = {"steps": steps, "units": units, "pace": pace, "point": point}
+            self._write_plan({**plan, "ended": None, "final": None})
         found = read_json(self._folder / _PLAN, _PLAN_FORM)
         self._runner.steps, self._runner.units = found["steps"], found["units"]
         self._runner.pace = found["pace"]
+        if self._role == workers.WORKER and found["point"] is not None:  # of this machine
+            hp = with_values(self._space, found["point"])
+            settings = self._candidates.settings(hp)
+            self._runner.pace = self._training.pace(self._candidates.build(hp), settings)
         if is_new:
             epochs = found["steps"] / self._training.steps_per_epoch
             self._print(
@@ -138,13 +157,13 @@ class SearchJob:
             )
 
     def _whole_training(self):
-        """Returns the steps of a whole training, and the seconds of a step of the first point.
+        """Returns the steps of a whole training, and the first point with the seconds of a step.
 
-        They are those of the epochs, which each trial has, without seconds; or what there is time
+        They are those of the epochs, which each trial has, without a point; or what there is time
         for, where slower models have fewer steps.
         """
         if self._plan["epochs"] is not None:
-            return self._plan["epochs"] * self._training.steps_per_epoch, None
+            return self._plan["epochs"] * self._training.steps_per_epoch, None, None
         hp = self._candidates.start()
         if self._plan["oracle"] != "netadapt":
             hp = self._first_point()
@@ -152,7 +171,7 @@ class SearchJob:
         whole = self._clock.seconds_for_trials - self._clock.elapsed
         steps = 0.8 * whole / _WHOLE_TRAININGS[self._plan["oracle"]] / pace
         most = _MOST_EPOCHS * self._training.steps_per_epoch
-        return int(min(most, max(_FEWEST_STEPS, steps))), pace
+        return int(min(most, max(_FEWEST_STEPS, steps))), pace, hp.values
 
     def _first_point(self):
         """Returns the first point inside the budget of those where a search begins."""
@@ -197,8 +216,7 @@ class SearchJob:
 
     def _train_longer(self):
         """Trains the most promising trial further, in the time that is left."""
-        ended = self._ended()  # of an earlier call with fewer minutes
-        name = f"{FINAL}_{self._plan['minutes']:g}" if ended else FINAL
+        name, most = self._last_training()
         if self._records.get(name) is not None:
             return
         parent = self._objective.promising(self._records.trained())
@@ -207,7 +225,7 @@ class SearchJob:
         left = self._clock.left - (parent.seconds - parent.steps * parent.seconds_per_step)
         steps = int(_SAFETY * left / parent.seconds_per_step)
         whole = self._runner.own_steps(self._runner.steps, parent.seconds_per_step)
-        steps = min(steps, _FINAL_LENGTH * whole)
+        steps = min(steps, int(most * whole))
         if steps < max(1, self._runner.steps // self._runner.units):
             return
         self._print(f"Trial {parent.id} is trained for {steps} more steps")

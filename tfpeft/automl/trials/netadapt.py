@@ -169,7 +169,7 @@ def run(adapt, runner, loss, on_trial):
         with training_graphs_freed():
             _round(adapt, runner, current, figures, name, target, on_trial)
     hp = _values(runner, adapt)
-    on_trial(runner.run("whole", hp))
+    on_trial(runner.run(f"whole{len(adapt.rounds)}", hp))
 
 
 def _round(adapt, runner, current, before, name, target, on_trial):

@@ -45,8 +45,12 @@ class WithinBudget:
             self.is_over = response["status"] == "STOPPED"
             return response
         if self.seconds_of(response["values"]) > max(0.0, self.clock.left_for_trials):
+            self._forget(trial_id)
             return self._stop()
         return response
+
+    def _forget(self, trial_id):
+        """Takes back that a trial was proposed, for which there is no time."""
 
     def _proposed(self, trial_id):
         """Returns what KerasTuner's oracle proposes, inside the budget."""
@@ -72,12 +76,14 @@ class WithinBudget:
                 return None
             # A point over the budget, and the one that is taken for it, are not drawn again.
             self._tried_so_far.add(self._compute_values_hash(values))
-            drawn = values
+            drawn, found = values, None
             if begun % 2:
-                values = self.candidates.grown(values, self.hyperparameters)
-            values = self._fitting(values, drawn)
-            if values is not None:
-                return values
+                grown = self.candidates.grown(drawn, self.hyperparameters)
+                found = self._fitting(grown, drawn)
+            if found is None:  # the grown one may be known, in a small space
+                found = self._fitting(drawn, drawn)
+            if found is not None:
+                return found
         return None
 
     def _fitting(self, values, drawn=None):
@@ -103,6 +109,11 @@ class WithinBudget:
 
 class Hyperband(WithinBudget, keras_tuner.oracles.HyperbandOracle):
     """Hyperband, whose first rungs have points inside the budget."""
+
+    def _forget(self, trial_id):
+        for bracket in self._brackets:
+            for rung in bracket["rounds"]:
+                rung[:] = [each for each in rung if each["id"] != trial_id]
 
 
 class RandomSearch(WithinBudget, keras_tuner.oracles.RandomSearchOracle):

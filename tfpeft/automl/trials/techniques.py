@@ -10,7 +10,8 @@ QUANTIZE_AWARE, INT4 = "quantize_aware", "quantize_aware_int4"
 QUANTIZATIONS = ("none", "float16", "dynamic_range", "int8", QUANTIZE_AWARE, INT4)
 TRAINED_BITS = {QUANTIZE_AWARE: 8, INT4: 4}
 """{quantization that is trained: bits of a weight}."""
-_BY_BYTES = (INT4, "int8", "dynamic_range", "float16", "none")  # the smallest file first
+_BY_BYTES = (INT4, "int8", QUANTIZE_AWARE, "dynamic_range", "float16", "none")
+"""Quantizations, those whose files are mostly the smallest first."""
 ORDERS = ("together", "steps")
 
 
@@ -138,16 +139,20 @@ class TechniqueSpace:
         }
 
     def cheapest(self):
-        """Returns the values of the techniques that make the smallest file, where there are any."""
+        """Returns the values that make the smallest file, of all techniques but quantization."""
         found = {}
         for name in ("channel_ratio", "sparsity"):
             if name in self.values:
                 found[name] = max(self.values[name])
         clusters = [each for each in self.values["clusters"] if each]
         found["clusters"] = min(clusters, default=0)
-        kinds = self.values["quantization"]
-        found["quantization"] = next((q for q in _BY_BYTES if q in kinds), kinds[0])
+        found["order"] = self.values["order"][0]
         return found
+
+    @property
+    def quantizations(self):
+        """Those that are drawn, those whose files are mostly the smallest first."""
+        return sorted(self.values["quantization"], key=_BY_BYTES.index)
 
     def as_dict(self):
         """Returns the values as plain JSON values."""

@@ -105,7 +105,7 @@ class Training:
         """Returns the seconds of a step of a model, which is trained meanwhile."""
         timer = StepTimer()
         self.run(model, settings, _TIMED, callbacks=[timer])
-        return timer.seconds_per_step
+        return timer.median
 
     def _fit(self, model, settings, batches, steps, wrap, rate, callbacks, watch=None):
         if steps < _FEWEST_PER_PART * PARTS:
@@ -186,7 +186,7 @@ class Watch(keras.callbacks.Callback):
 
     Args:
         data: A `Batch` of validation data.
-        is_worse: A function (part, steps, metric) that returns why the training stops, or None.
+        is_worse: A function (steps, metric) that returns why the training stops, or None.
     """
 
     def __init__(self, data, is_worse):
@@ -207,7 +207,7 @@ class Watch(keras.callbacks.Callback):
         if self._name not in logs:
             return
         metric = float(logs[self._name])
-        reason = self._is_worse(epoch + 1, (epoch + 1) * self._steps, metric)
+        reason = self._is_worse((epoch + 1) * self._steps, metric)
         if reason is not None:
             raise Stopped(reason, metric, (epoch + 1) * self._steps)
 

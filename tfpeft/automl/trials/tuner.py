@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import statistics
 import time
 
 import keras
@@ -94,7 +95,8 @@ class Runner:
                 model.load_weights(self._weights(parent))
             # A model in training has the task's metric, and no other that decides.
             watches = watches and self.objective.name == self.objective.task.headline
-            watch = self._watch(name, reports) if watches else None
+            watch = self._watch(name, reports, steps) if watches else None
+            training_began = time.monotonic()
             model, inner = self.training.run(
                 *(model, settings, steps),
                 is_continued=parent is not None,
@@ -102,21 +104,26 @@ class Runner:
                 callbacks=[trained],
                 watch=watch,
             )
+            spent = time.monotonic() - training_began
             inner.save_weights(self._weights(name))
             if settings["quantization"] in TRAINED_BITS:
                 model.save_weights(self._weights(name, ".aware"))
             found |= self._measured(model, name, settings)
         except Stopped as stopped:
+            spent = time.monotonic() - training_began
             found |= {"status": "stopped", "reason": str(stopped), "metric": stopped.metric}
         except Exception as error:  # of a trial, which may be any: the search goes on
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             found |= {"status": "failed", "reason": f"{kind}{last_cause(error)}"}
+        per_step = None
+        if found["status"] != "failed" and trained.steps:
+            per_step = trained.seconds_per_step or spent / trained.steps
         trial = SearchTrial(
             **found,
             epochs=round(epochs + trained.steps / self.training.steps_per_epoch, 3),
             seconds=time.monotonic() - began,
             steps=trained.steps,
-            seconds_per_step=None if found["status"] == "failed" else trained.seconds_per_step,
+            seconds_per_step=per_step,
             reports=reports,
         )
         self.records.add(trial)
@@ -180,16 +187,17 @@ class Runner:
         times = min(_MOST_TIMES, max(1 / _MOST_TIMES, self.pace / pace))
         return max(1, round(steps * times))
 
-    def _watch(self, name, reports):
-        """Returns the `Watch` of the median rule."""
+    def _watch(self, name, reports, whole):
+        """Returns the `Watch` of the median rule, of a training of so many steps."""
         higher = self.objective.task.higher_is_better
 
-        def is_worse(part, steps, metric):
-            reports[str(part)] = metric
+        def is_worse(steps, metric):
+            part = str(round(100 * steps / whole))
+            reports[part] = metric
             others = [
-                trial.reports[str(part)]
+                trial.reports[part]
                 for trial in self.records.trained()
-                if trial.id != name and str(part) in trial.reports
+                if trial.id != name and part in trial.reports
             ]
             return median_reason(steps, metric, others, higher_is_better=higher)
 
@@ -221,10 +229,11 @@ class Runner:
             return 0.0
         steps = self.steps_of(values)
         same = [each for each in known if each.id == values.get("tuner/trial_id")]
-        speeds = [self.pace] if self._is_timed(steps) else []
-        speeds = speeds or sorted(each.seconds_per_step for each in same or known)
-        others = sorted(each.seconds - each.steps * each.seconds_per_step for each in known)
-        return steps * speeds[len(speeds) // 2] + others[len(others) // 2]
+        speed = statistics.median_high(each.seconds_per_step for each in same or known)
+        if self._is_timed(steps) and not same:
+            speed = self.pace
+        others = [each.seconds - each.steps * each.seconds_per_step for each in known]
+        return self.own_steps(steps, speed) * speed + statistics.median_high(others)
 
     def steps_of(self, values):
         """Returns the updates of a trial: of Hyperband those of its rung."""
