@@ -25,7 +25,8 @@ class SearchResult:
     """What `search` returns: print it for a table.
 
     Attributes:
-        model: The best model, as it was exported; of "quantize_aware" a `QuantizeAwareModel`.
+        model: The best model, as it was exported; of "quantize_aware" and "quantize_aware_int4" a
+            `QuantizeAwareModel`.
         path: Its .tflite file, which keeps every limit of the budget.
         evaluation: The `Evaluation` of the file: on `test_data` where it was given, else on the
             validation data by which it was chosen. Its latency is the one that the budget was
