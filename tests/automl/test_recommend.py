@@ -70,6 +70,24 @@ def test_a_cnn_for_a_microcontroller_computes_less_without_channels(convolutiona
     assert rows["second"]["loss_of_half_channels"] is not None
 
 
+def test_what_may_be_best_trains_again_for_longer(convolutional, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfpeft.automl.advice.files._MOST_STEPS", 5)
+    options = {"goal": "latency", "target": "xnnpack", "techniques": ["prune_channels"]}
+    options |= {"steps": None, "max_metric_loss": 0.0, "folder": tmp_path / "trials"}
+    found = recommended(convolutional, **options)
+    trials = {each["name"]: each for each in found.trials if each["gain"]}
+    assert trials["prune_channels-0.5"]["updates"] == 5
+    longer = trials["prune_channels-0.5@20"]
+    assert (longer["updates"], longer["is_short"]) == (20, False)
+    assert longer["gain"] == trials["prune_channels-0.5"]["gain"]  # of MACs
+    assert longer["loss"]["relative"] < trials["prune_channels-0.5"]["loss"]["relative"]
+    assert (tmp_path / "trials" / "prune_channels-0.5@20.tflite").is_file()
+    assert "prune_channels-0.5" not in [each.trial for each in found.recommendations]
+    assert "short" not in found.recommendations[0].limits
+    again = recommended(convolutional, **options)
+    assert [each["name"] for each in again.trials] == [each["name"] for each in found.trials]
+
+
 def test_zeros_are_not_tried_for_latency_on_this_machine(convolutional):
     found = recommended(convolutional, goal="latency", techniques=["prune", "cluster"])
     assert "dense" in found.not_tried["prune"]
