@@ -43,6 +43,13 @@ MUTANTS = (
         (f"{_TRAINING}test_models_have_as_many_steps_as_take_them_equal_times",),
     ),
     Mutant(
+        "search: points near the best trial differ in one choice",
+        "automl/trials/oracles.py",
+        "_KNOWN, _CHANGED = 8, 2",
+        "_KNOWN, _CHANGED = 8, 1",
+        (f"{_SEARCH}test_points_near_the_best_trial_differ_from_it_in_two_choices",),
+    ),
+    Mutant(
         "best trial: the metric alone",
         "automl/trials/objective.py",
         "return self._first([t for t in done if not self.violations(t.figures, t.metric)])",

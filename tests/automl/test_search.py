@@ -18,11 +18,12 @@ import pytest
 import tfpeft
 from tests.automl import searches
 from tfpeft.automl.trials.objective import Objective
+from tfpeft.automl.trials.oracles import make_oracle
 from tfpeft.automl.trials.techniques import TechniqueSpace
 from tfpeft.evaluation.tasks import TASKS
 from tfpeft.export.tflite_file import TFLiteFile
 
-pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
+keras_tuner = pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -265,6 +266,31 @@ def test_with_a_metric_alone_the_smallest_file_is_the_best():
     assert objective.best(trials).id == "b"
     scores = {trial.id: objective.score(trial) for trial in trials}
     assert scores["d"] == 0.89 < 0.9 < scores["a"] < scores["c"] < scores["b"]
+
+
+def test_points_near_the_best_trial_differ_from_it_in_two_choices():
+    hp = keras_tuner.HyperParameters()
+    for name in ("space", "width", "depth", "rate", "kernel"):
+        hp.Choice(name, ["one", "two"] if name == "space" else [1.0, 2.0, 4.0])
+    oracle = make_oracle(
+        "random",
+        **{"units": 9, "seed": 0, "candidates": None, "clock": None},
+        **{"seconds_of": None, "trial_limit": None},
+    )
+    oracle.hyperparameters = hp
+    for number in range(9):
+        assert (oracle._near_the_best() is None) == (number < 8)
+        trial = keras_tuner.engine.trial.Trial(hp.copy(), str(number), "COMPLETED")
+        trial.hyperparameters.values |= {"tuner/epochs": 9, "kernel": 4.0 if number == 3 else 1.0}
+        trial.score = 0.9 if number == 3 else -1e9 if number == 8 else 0.1 * number
+        oracle.trials[trial.trial_id] = trial
+    best = {name: value for name, value in hp.values.items()} | {"kernel": 4.0}
+    found = [oracle._near_the_best() for _ in range(20)]
+    for values in found:
+        assert values.keys() == best.keys()
+        assert values["space"] == "one"
+        assert sum(values[name] != best[name] for name in best) == 2
+    assert len({str(values) for values in found}) > 5
 
 
 @pytest.mark.parametrize("limit", ["max_size_bytes", "max_gzip_bytes", "min_metric"])

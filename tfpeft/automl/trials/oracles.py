@@ -3,8 +3,9 @@
 import json
 
 import keras_tuner
+import numpy as np
 
-from tfpeft.automl.trials.candidates import with_values
+from tfpeft.automl.trials.candidates import own_values, with_values
 from tfpeft.core.files import replacing
 
 FACTOR = 3
@@ -12,13 +13,17 @@ FACTOR = 3
 _DRAWS = 100  # random points, none of them inside the budget, after which the search ends
 _PROPOSALS = 3  # of the Gaussian process, before a random point is taken
 _NEVER, _MOST_TRIALS = 10**9, 9999
+_KNOWN, _CHANGED = 8, 2  # trials from which on points are near the best one; choices they change
+WORST = -1e9
+"""The score of a trial that cannot be taken, where an oracle needs a number."""
 
 
 class WithinBudget:
     """Makes an oracle propose points inside the budget, as long as there is time for a trial.
 
-    The points where a search begins come first. An oracle's file is written whole or not at all,
-    so that a kill leaves one that can be read.
+    The points where a search begins come first; then half of the points are random, and half as
+    large as the budget allows, near the best trial once there are some. An oracle's file is written
+    whole or not at all, so that a kill leaves one that can be read.
 
     Attributes:
         candidates: The `Candidates`.
@@ -78,13 +83,34 @@ class WithinBudget:
             self._tried_so_far.add(self._compute_values_hash(values))
             drawn, found = values, None
             if begun % 2:
-                grown = self.candidates.grown(drawn, self.hyperparameters)
+                near = self._near_the_best() or drawn
+                grown = self.candidates.grown(near, self.hyperparameters)
                 found = self._fitting(grown, drawn)
             if found is None:  # the grown one may be known, in a small space
                 found = self._fitting(drawn, drawn)
             if found is not None:
                 return found
         return None
+
+    def _near_the_best(self):
+        """Returns the values of the best trial with two of them drawn anew; None of few trials."""
+        done = [t for t in self.trials.values() if t.status == "COMPLETED" and t.score > WORST]
+        if len(done) < _KNOWN:
+            return None
+        best = max(done, key=lambda trial: trial.score)
+        values = own_values(best.hyperparameters.values)
+        free = [
+            (each.name, [v for v in each.values if v != values[each.name]])
+            for each in self.hyperparameters.space
+            if each.name in values and each.name != "space" and hasattr(each, "values")
+        ]
+        free = [(name, others) for name, others in free if others]
+        rng = np.random.default_rng(self._seed_state)
+        self._seed_state += 1
+        for number in rng.permutation(len(free))[:_CHANGED]:
+            name, others = free[number]
+            values[name] = others[rng.integers(len(others))]
+        return values
 
     def _fitting(self, values, drawn=None):
         """Returns values near these that are inside the budget and new, or None.

@@ -13,6 +13,7 @@ from tfpeft.automl.trials.candidates import own_values
 from tfpeft.automl.trials.clock import StopAtDeadline
 from tfpeft.automl.trials.costs import export, figures_of
 from tfpeft.automl.trials.median import median_reason
+from tfpeft.automl.trials.oracles import WORST
 from tfpeft.automl.trials.records import SearchTrial
 from tfpeft.automl.trials.techniques import TRAINED_BITS, file_quantization
 from tfpeft.automl.trials.training import Stopped, Watch
@@ -20,7 +21,6 @@ from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.quantization.quantize_aware import quantize_aware
 
-_WORST = -1e9  # the score of a trial that cannot be taken, where an oracle needs a number
 _TIMED_FROM = 10.0  # seconds of a training, from which the time of a step is taken before it
 _MOST_TIMES = 4.0  # as many, or as few, updates as the plan has for a model of another speed
 _FAILURES = 6  # trials in a row that fail, none before them completed: a mistake, and no bad luck
@@ -296,7 +296,7 @@ class Tuner(base_tuner.BaseTuner):
         # A metric that is not reached yet may be, with more training; bytes do not change.
         if ended.metric is not None and not objective.budget.violations(ended.figures):
             return objective.score(ended)
-        return _WORST if self._has_rungs else None  # rungs wait for a score of each trial
+        return WORST if self._has_rungs else None  # rungs wait for a score of each trial
 
     def _check_failures(self, ended):
         if ended.status != "failed":
