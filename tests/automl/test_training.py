@@ -98,8 +98,8 @@ def test_models_have_as_many_steps_as_take_them_equal_times(batch, tmp_path):
     runner.pace = 0.02
     assert runner.own_steps(1000, 0.04) == 500
     assert runner.own_steps(1000, 0.016) == 1250
-    assert runner.own_steps(1000, 0.5) == 250
-    assert runner.own_steps(1000, 0.001) == 4000
+    assert runner.own_steps(1000, 0.5) == 125
+    assert runner.own_steps(1000, 0.001) == 8000
     assert runner.own_steps(499, 0.04) == 499  # less than ten seconds
 
 

@@ -22,7 +22,7 @@ from tfpeft.core.arguments import InputError, last_cause, unexpected
 from tfpeft.quantization.quantize_aware import quantize_aware
 
 _TIMED_FROM = 10.0  # seconds of a training, from which the time of a step is taken before it
-_MOST_TIMES = 4.0  # as many, or as few, updates as the plan has for a model of another speed
+_MOST_TIMES = 8.0  # as many, or as few, updates as the plan has for a model of another speed
 _FAILURES = 6  # trials in a row that fail, none before them completed: a mistake, and no bad luck
 
 
