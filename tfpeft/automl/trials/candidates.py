@@ -101,9 +101,16 @@ class Candidates:
                 yield name, sorted(smaller, reverse=is_less)
 
     def starts(self, space):
-        """Returns the points where a search begins: the default values, in each kind of space."""
+        """Returns the points where a search begins: in each kind of space two, as large as fits.
+
+        The first has the default values; the second has few blocks, whose widths grow fast, and
+        does not halve its inputs first, as people often choose for small images.
+        """
         kinds = next((each.values for each in space.space if each.name == "space"), [None])
-        return [self.grown(_default_values(space, kind), space) for kind in kinds]
+        defaults = [_default_values(space, kind) for kind in kinds]
+        points = [*defaults, *(_shallow(values, space) for values in defaults)]
+        found = [self.grown(values, space) for values in points]
+        return [each for number, each in enumerate(found) if each not in found[:number]]
 
     def grown(self, values, space):
         """Returns the values with the first choice that makes a model larger at its largest.
@@ -213,6 +220,19 @@ def _default_values(space, kind):
         if each.name not in hp.values and hp.is_active(each):
             hp.values[each.name] = each.default
     return hp.values
+
+
+def _shallow(values, space):
+    """Returns the values with the least depth and first stride, and the fastest growth."""
+    options = {each.name: each.values for each in space.space if hasattr(each, "values")}
+    chosen = {}
+    for name in values.keys() & options.keys():
+        choice = name.rpartition("/")[2]
+        if choice.startswith("depth") or choice == "first_stride":
+            chosen[name] = min(options[name])
+        elif choice == "growth":
+            chosen[name] = max(options[name])
+    return {**values, **chosen}
 
 
 def _drawn_values(space, seed):
