@@ -10,9 +10,9 @@ from tfpeft.automl.advice.plan import Planner
 class Given:
     """Trials whose results are given: those named in `bad` lose too much, others hold."""
 
-    def __init__(self, device, bad=(), failed=(), factors=None, losses=None, short=None):
+    def __init__(self, device, bad=(), failed=(), factors=None, losses=None, short=None, times=1):
         self.device, self.names, self._losses = device, [], losses or {}
-        self._results, self._is_short = (short.done(), False) if short else ([], True)
+        self._results, self.times = short.done() if short else [], times
         self.base = Chain((quantize("int8"),) if device.is_integer else ())
         self._bad, self._failed, self._factors = bad, failed, factors or {}
 
@@ -26,7 +26,8 @@ class Given:
             "gain": {"factor": factor, "interval": [factor, factor]},
             "loss": {"relative": loss, "relative_interval": [loss, loss]},
             "updates": len(self._results),
-            "is_short": self._is_short,
+            "is_short": self.times == 1,
+            "times": self.times,
             "steps": [[step.stage, step.settings] for step in chain.steps],
         }
         self._results.append(json.loads(json.dumps(found)))
@@ -107,7 +108,7 @@ def test_what_failed_or_has_nothing_to_do_is_not_tried_again():
     assert tried("latency", "this machine", skipped=("quantize", "distill", "prune_channels")) == []
 
 
-def longer(first, then, techniques=("quantize", "prune_channels", "distill")):
+def longer(first, *then, techniques=("quantize", "prune_channels", "distill")):
     """Returns the names of longer trials, by the losses of short and of longer ones."""
     factors = {
         **{"quantize-int8": 2.0, "prune_channels-0.5": 1.5, "prune_channels-0.25": 3.0},
@@ -117,10 +118,13 @@ def longer(first, then, techniques=("quantize", "prune_channels", "distill")):
     }
     device, goal = goals.Device(None, "this machine"), goals.TABLE["latency", "this machine"]
     short = Given(device, losses=first, factors=factors)
-    after = Given(device, losses=then, factors=factors, short=short)
+    levels = [
+        Given(device, losses=losses, factors=factors, short=short, times=4 ** (number + 1))
+        for number, losses in enumerate(then)
+    ]
     options = {"exclude": (), "gap": None, "skipped": {}}
-    Planner(short, goal, 0.01, techniques, **options).run(after)
-    return after.names
+    Planner(short, goal, 0.01, techniques, **options).run(levels)
+    return [name for level in levels for name in level.names]
 
 
 def test_what_may_be_better_trains_for_longer_and_what_follows_from_it():
@@ -137,14 +141,26 @@ def test_what_may_be_better_trains_for_longer_and_what_follows_from_it():
 
 
 def test_what_holds_is_not_trained_again_unless_its_loss_counted_half():
-    names = longer({"distill-0.5": 0.6}, {}, ("prune_channels", "distill"))
+    names = longer({"distill-0.5": 0.6}, {}, techniques=("prune_channels", "distill"))
     assert names == []  # a loss of more than half is hopeless, all others hold
     first = {"prune_channels-0.25": 0.015, "distill-0.5": 0.6}
-    names = longer(first, {}, ("prune_channels", "distill"))
+    names = longer(first, {}, techniques=("prune_channels", "distill"))
     assert names == ["prune_channels-0.25"]
 
 
 def test_the_bolder_student_trains_where_the_first_one_gains_too_little():
     first = {"prune_channels-0.25": 0.0, "distill-0.5": 0.1}
-    names = longer(first, {}, ("prune_channels", "distill"))
+    names = longer(first, {}, techniques=("prune_channels", "distill"))
     assert names == ["distill-0.25"]
+
+
+def test_what_still_loses_a_little_trains_for_longer_once_more():
+    first = {"prune_channels-0.5": 0.1, "prune_channels-0.75": 0.1, "distill-0.5": 0.2}
+    first["distill-0.75"] = 0.2
+    then = {"prune_channels-0.5": 0.05, "distill-0.5": 0.15}
+    names = longer(first, then, {"prune_channels-0.25": 0.2})
+    assert names[:2] == ["prune_channels-0.5", "distill-0.5"]
+    assert names[2:] == [
+        *("prune_channels-0.5", "prune_channels-0.5+quantize-int8"),
+        "prune_channels-0.25",  # bolder; the student lost more than a tenth
+    ]

@@ -71,10 +71,10 @@ def recommend(
     Trials of files: quantizations, channels that are removed, a student that is distilled, zeros,
     clusters and quantise-aware training, alone and together, those that count on the target. Each
     one trains for equally many updates, few hundred at most; then, while there is time, what may be
-    better than the best so far trains for four times as many, and of these trials all of the loss
-    counts. Trials of "training_cost": adapters against training of all weights, for as many
-    updates. Trials of "tasks": one backbone with a head for each task, and with an adapter for
-    each, against a trained model for each.
+    better than the best so far trains for 4 and for 16 times as many, and of these trials all of
+    the loss counts. Trials of "training_cost": adapters against training of all weights, for as
+    many updates. Trials of "tasks": one backbone with a head for each task, and with an adapter
+    for each, against a trained model for each.
 
     What it does not give: the figures of training in full, which loses less than short trials;
     times of a device that is not this machine, but for Vela's estimates.
@@ -101,7 +101,7 @@ def recommend(
             "lora".
         task, from_logits: As of `compare`.
         steps: Updates of a trial; None for as many as `minutes` allow, from 20 to 400 (1,000 of
-            "tasks" and "training_cost"), and four times as many for what may be the best.
+            "tasks" and "training_cost"), and 4 and 16 times as many for what may be the best.
         batch_size, learning_rate, seed: Of training in trials, by Adam with a cosine to 0.
         verbose: Whether it prints a line for each trial, and on a terminal a bar of the time.
 

@@ -16,10 +16,10 @@ _PAIRS = (
     *(("prune_channels", "prune"), ("distill", "prune"), ("prune", "cluster")),
     *(("prune_channels", "cluster"), ("distill", "cluster")),
 )
-LONGER = 4
+LONGER = (4, 16)
 """What may be best trains again for so many times as many updates."""
-_HOPELESS = 0.5
-"""A loss of a short trial, as a fraction, from which no training is expected to recover."""
+_HOPELESS = (0.5, 0.1)
+"""Losses before that, as fractions, from which no training is expected to recover."""
 _MOST_OVERFITTED = 0.05
 """The gap between training and validation, as a fraction, above which a student comes first."""
 
@@ -34,8 +34,8 @@ class Planner:
     4. Each technique once more: bolder if it held, milder if it did not.
     5. Pairs of techniques that held, as bold as each did, and with the best quantization.
     6. While there is time, what may be better than the best so far, again from the start, trained
-       for `LONGER` times as many updates, those that lost least first. Where a technique holds
-       then, its bolder step and its pairs follow, trained for as long.
+       for 4 times as many updates, those that lost least first. Where a technique holds then, its
+       bolder step and its pairs follow, trained for as long. Then the same for 16 times as many.
 
     Args:
         trials: The `FileTrials`.
@@ -54,11 +54,11 @@ class Planner:
         self._held, self._failed = {}, set()  # {stage: the steps that held}, stages
         self._quantization_gain = 1.0
 
-    def run(self, longer=None):
+    def run(self, longer=()):
         """Runs all trials for which there is time.
 
         Args:
-            longer: The `FileTrials` that train for longer, or None.
+            longer: `FileTrials` that train for longer, one after the other.
         """
         self._quantizations()
         stages = self._stages()
@@ -72,15 +72,15 @@ class Planner:
         for pair in _PAIRS:
             if all(stage in self._held for stage in pair):
                 self._pair(pair)
-        if longer is not None:
-            self._trials = longer
-            self._longer(stages)
+        for self._trials, hopeless in zip(longer, _HOPELESS, strict=False):
+            self._longer(stages, hopeless)
 
-    def _longer(self, stages):
+    def _longer(self, stages, hopeless):
         """Trains what may be the best again, for longer, those that lost least first."""
         tried = set()
         while True:
-            chains = [chain for chain in self._promising(stages) if chain not in tried]
+            chains = self._promising(stages, hopeless)
+            chains = [chain for chain in chains if chain not in tried]
             if not chains:
                 return
             chain = chains[0]
@@ -102,7 +102,7 @@ class Planner:
             if step.stage in pair and all(stage in self._held for stage in pair):
                 self._pair(pair)
 
-    def _promising(self, stages):
+    def _promising(self, stages, hopeless):
         """Returns chains that may be better than the best so far, those that lost least first.
 
         They gain more than what surely loses no more than is allowed; with the best quantization,
@@ -126,7 +126,7 @@ class Planner:
             gain, loss = each["gain"]["factor"], each["loss"]["relative"]
             if chain.quantization.get("quantization", "none") == "none":
                 gain *= self._quantization_gain
-            if not each["is_short"]:
+            if each["times"] == self._trials.times:
                 settled.add(chain.trained)
             known = found.get(chain.trained, (0.0, math.inf))
             found[chain.trained] = (max(known[0], gain), min(known[1], loss))
@@ -138,7 +138,7 @@ class Planner:
         promising = [
             (loss, chain.name, chain)
             for chain, (gain, loss) in found.items()
-            if gain > LEAST_GAIN * best and loss < _HOPELESS and chain not in settled
+            if gain > LEAST_GAIN * best and loss < hopeless and chain not in settled
         ]
         return [chain for _, _, chain in sorted(promising, key=lambda each: each[:2])]
 

@@ -172,7 +172,8 @@ class FileTrials:
         float_inputs: Whether the inputs are floats, which a file may have as int8.
     """
 
-    _is_longer = False
+    times = 1
+    """As many updates as this, times those of a short trial, are in each."""
 
     def __init__(self, store, model, goal, device, metric, training, x, float_inputs):
         self.store, self.model, self.goal, self.device = store, model, goal, device
@@ -194,7 +195,7 @@ class FileTrials:
         found = copy.copy(self)
         steps = times * self.training.steps
         found.training = dataclasses.replace(self.training, steps=steps)
-        found._models, found._is_longer = {(): self.model}, True
+        found._models, found.times = {(): self.model}, times
         return found
 
     def run(self, chain):
@@ -212,12 +213,12 @@ class FileTrials:
 
     def _name(self, chain):
         """Returns the name of a trial: longer ones have the updates of a stage in it."""
-        is_longer = self._is_longer and chain.trained.steps
+        is_longer = self.times > 1 and chain.trained.steps
         return f"{chain.name}@{self.training.steps}" if is_longer else chain.name
 
     def _expected_seconds(self, chain):
         """Returns about the seconds of a longer trial, as of shorter ones; 0 of others."""
-        if not self._is_longer or not chain.trained.steps or self._is_trained(chain.trained):
+        if self.times == 1 or not chain.trained.steps or self._is_trained(chain.trained):
             return 0.0
         trained = [each for each in self.done() if each["updates"] and not each["error"]]
         same = [each for each in trained if each["name"] == chain.name]
@@ -238,7 +239,8 @@ class FileTrials:
         return {
             "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
             "updates": self.training.steps * len(chain.trained.steps),
-            "is_short": bool(chain.trained.steps) and not self._is_longer,
+            "is_short": bool(chain.trained.steps) and self.times == 1,
+            "times": self.times,
             "size_bytes": file.contents.size_bytes,
             "gzip_bytes": file.contents.gzip_bytes,
             "gain": dataclasses.asdict(gain),
