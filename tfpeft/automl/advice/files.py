@@ -156,6 +156,7 @@ def _figures_of(trials, metric, train, x, is_held_out):
 def _words(trials):
     """Returns a function of a trial that returns its title, limits, command and code."""
     training, device = trials.training, trials.device
+    has_zeros = zeros_of(trials.model) > 0
 
     def words(found):
         chain = Chain.read(found["steps"])
@@ -177,7 +178,7 @@ def _words(trials):
                 learning_rate=training.learning_rate,
                 tasks=training.tasks,
                 names=training.names,
-                has_zeros=zeros_of(trials.model) > 0,
+                has_zeros=has_zeros,
             ),
         }
 
