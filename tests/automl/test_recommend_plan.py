@@ -91,9 +91,23 @@ def test_zeros_are_left_out_of_files_of_int8_where_size_counts():
 
 def test_an_npu_has_int8_in_every_trial():
     names = tried("size", "ethos-u", ("quantize", "prune", "cluster"))
-    assert names[:2] == ["tune+quantize-int8", "prune-0.8+quantize-int8"]
+    assert names[:3] == ["quantize-int8", "tune+quantize-int8", "prune-0.8+quantize-int8"]
     assert "prune-0.9+cluster-8+quantize-int8" in names
-    assert all(name.endswith("+quantize-int8") for name in names)
+    assert all(name.endswith("quantize-int8") for name in names)
+
+
+def test_where_int8_needs_training_it_trains_after_other_techniques_too():
+    options = "quantize-int8-equalize-correct_bias"
+    techniques = ("quantize", "quantize_aware", "prune", "cluster")
+    bad, aware = {"quantize-int8", options}, "quantize_aware-8+quantize-int8"
+    names = tried("size", "ethos-u", techniques, bad=bad)
+    assert names[:3] == ["quantize-int8", options, aware]
+    assert names[3:6] == [f"tune+{aware}", f"prune-0.8+{aware}", "cluster-16+quantize-int8"]
+    assert "prune-0.9+cluster-8+quantize-int8" in names  # values that training would move
+    names = tried("latency", "this machine", (*techniques, "distill"), bad=bad)
+    assert names[-2:] == ["distill-0.25", f"distill-0.25+{aware}"]
+    names = tried("size", "this machine", techniques, bad=bad)
+    assert f"prune-0.8+{aware}-sparse_encoding" in names
 
 
 def test_a_model_that_overfits_gets_a_student_first():

@@ -7,6 +7,7 @@ import pytest
 
 import tfpeft
 from tests.automl import searches
+from tfpeft.automl.advice import training as advice
 from tfpeft.automl.students.interface import interface_of
 from tfpeft.automl.trials.costs import Costs, export, imposed, least_bytes
 from tfpeft.automl.trials.training import Stopped, Training, Watch
@@ -76,6 +77,20 @@ def test_the_teacher_is_learnt_from_and_not_the_labels(batch):
     training = training_of(batch, teacher)
     model, _ = training.run(model_of(), {**SETTINGS, "alpha": 0.0}, 60)
     assert training.evaluate(model, batch) < 0.2
+
+
+@pytest.mark.parametrize("of", ["search", "recommend"])
+def test_moving_statistics_follow_short_trainings(batch, of):
+    """Of 10 steps; with Keras's momentum nine tenths of the first statistics would be left."""
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((8, 8, 1)), layer, *model_of().layers])
+    if of == "search":
+        settings = {key: SETTINGS[key] for key in SETTINGS if key not in ("alpha", "temperature")}
+        training_of(batch).run(model, settings, 10)
+    else:
+        advice.Training.of(model, batch, {None: "classification"}, steps=10).fit(model)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), [batch.x.mean()], rtol=0.15)
+    assert layer.momentum == 0.99
 
 
 def test_a_watch_measures_after_a_ninth_and_a_third(batch):

@@ -28,7 +28,7 @@ class Planner:
     """Runs trials of chains, from one technique alone to several together.
 
     1. Quantizations of the file, as the model is; where int8 loses too much, int8 with its options,
-       and then quantise-aware training.
+       and then quantise-aware training, which all int8 files below then have.
     2. Training alone, for as many updates, so that what it wins is not taken for a technique's.
     3. Each technique that trains, as it is first tried, alone and with the best quantization.
     4. Each technique once more: bolder if it held, milder if it did not.
@@ -85,10 +85,13 @@ class Planner:
                 return
             chain = chains[0]
             tried.add(chain)  # also where there was no time for it
-            if QUANTIZE_AWARE in chain.steps:
+            steps = tuple(step for step in chain.steps if step != QUANTIZE_AWARE)
+            if not steps:
                 self._trials.run(chain.then(quantize("int8")))
-            elif self._together(chain.steps) and len(chain.steps) == 1:
-                self._follow(chain.steps[0])
+            elif steps != chain.steps and not self._trials.device.is_integer:
+                self._with_quantization(steps)
+            elif self._together(steps) and len(steps) == 1:
+                self._follow(steps[0])
 
     def _follow(self, step):
         """Tries what follows from a step that holds after longer training: bolder, and pairs."""
@@ -153,32 +156,31 @@ class Planner:
         return [stage for stage in stages if stage not in self._skipped]
 
     def _quantizations(self):
-        self._best_quantization = self._int8 = None
+        self._best_quantization = self._int8 = ()
         if "quantize" not in self._techniques or "quantize" in self._skipped:
             return
         best = LEAST_GAIN
         for name in self._goal.quantizations:
-            if (quantize(name),) == self._trials.base.steps:
-                continue
-            found, step = self._trials.run(Chain((quantize(name),))), quantize(name)
+            steps = (quantize(name),)
+            found = self._trials.run(Chain(steps))
             if name == "int8" and found and not self._holds(found):
-                found, step = self._better_int8(found, step)
+                found, steps = self._better_int8(found, steps)
             if name == "int8" and self._holds(found):
-                self._int8 = step
+                self._int8 = steps
             if self._holds(found) and found["gain"]["factor"] > best:
-                best, self._best_quantization = found["gain"]["factor"], step
+                best, self._best_quantization = found["gain"]["factor"], steps
                 self._quantization_gain = best
 
-    def _better_int8(self, found, step):
-        """Returns the first trial of int8 with options that holds, and its step."""
-        options = quantize("int8", equalize=True, correct_bias=True)
-        for chain in (Chain((options,)), Chain((QUANTIZE_AWARE, step))):
-            if chain.steps[0] == QUANTIZE_AWARE and "quantize_aware" not in self._techniques:
-                continue
-            tried = self._trials.run(chain)
+    def _better_int8(self, found, steps):
+        """Returns the first trial of int8 with options or training that holds, and its steps."""
+        ways = [(quantize("int8", equalize=True, correct_bias=True),)]
+        if "quantize_aware" in self._techniques:
+            ways.append((QUANTIZE_AWARE, *steps))
+        for way in ways:
+            tried = self._trials.run(Chain(way))
             if self._holds(tried):
-                return tried, chain.steps[-1] if len(chain.steps) == 1 else step
-        return found, step
+                return tried, way
+        return found, steps
 
     def _technique(self, step):
         """Tries a stage alone, and with the best quantization."""
@@ -208,22 +210,27 @@ class Planner:
 
     def _run(self, steps):
         """Returns the trial of stages that train, in the plainest file that shows their gain."""
-        chain = Chain(tuple(steps))
         if self._trials.device.is_integer:
-            chain = chain.then(quantize("int8"))
-        elif "prune" in chain.stages and self._reads_sparse:
-            chain = chain.then(quantize("none", sparse_encoding=True))
-        return self._trials.run(chain)
+            steps = (*steps, *self._in_numbers(steps, self._int8 or (quantize("int8"),)))
+        elif "prune" in Chain(steps).stages and self._reads_sparse:
+            steps = (*steps, quantize("none", sparse_encoding=True))
+        return self._trials.run(Chain(tuple(steps)))
 
     def _with_quantization(self, steps):
-        step = self._best_quantization
-        has_zeros = "prune" in [each.stage for each in steps]
+        quantization = self._in_numbers(steps, self._best_quantization)
         # Constants of a dynamic range do not load in sparse form, those of int8 do.
-        if has_zeros and self._reads_sparse and self._int8 is not None:
-            options = {**dict(self._int8.settings[1:]), "sparse_encoding": True}
-            step = quantize("int8", **options)
-        if step is not None:
-            self._trials.run(Chain((*steps, step)))
+        if "prune" in Chain(steps).stages and self._reads_sparse and self._int8:
+            *aware, file = self._in_numbers(steps, self._int8)
+            options = {**dict(file.settings[1:]), "sparse_encoding": True}
+            quantization = (*aware, quantize("int8", **options))
+        if quantization:
+            self._trials.run(Chain((*steps, *quantization)))
+
+    def _in_numbers(self, steps, quantization):
+        """Returns the steps of a quantization after others, of which its training is a part."""
+        if "cluster" in Chain(steps).stages:  # whose values that training would move
+            return tuple(step for step in quantization if step != QUANTIZE_AWARE)
+        return quantization
 
     @property
     def _reads_sparse(self):

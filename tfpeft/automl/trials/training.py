@@ -13,6 +13,7 @@ from tfpeft.core.arguments import InputError
 from tfpeft.core.checks import input_errors
 from tfpeft.core.data import Batch
 from tfpeft.core.model_files import not_finite
+from tfpeft.core.moving_statistics import following_statistics
 from tfpeft.distillation.distiller import Distiller
 from tfpeft.distillation.logits_losses import BinarySoftLabels, SoftLabels, SquaredError
 from tfpeft.quantization.clustering import WeightClustering
@@ -121,7 +122,7 @@ class Training:
             metrics=[self._task.training_metric(self._outputs)],
         )
         watching = {} if watch is None else watch.arguments(steps_per_part, self._task.headline)
-        with _errors():
+        with _errors(), following_statistics(model, total):
             trained.fit(
                 batches,
                 epochs=parts,
