@@ -29,7 +29,9 @@ def sensitivities(store, model, training, rows, techniques):
     """
     for row in rows:
         row["loss_of_half_zeros"] = row["loss_of_half_channels"] = None
-    by_name = {row["layer"].split("/")[-1]: row for row in rows}
+    names = [row["layer"].split("/")[-1] for row in rows]
+    # Kernels have no paths: of layers with equal names it is not known whose loss it is.
+    by_name = {name: row for name, row in zip(names, rows, strict=True) if names.count(name) == 1}
     if not {"prune", "prune_channels"} & set(techniques):
         return ()
     layers = sum(row["macs"] > 0 for row in rows)
