@@ -122,13 +122,21 @@ def test_what_failed_or_has_nothing_to_do_is_not_tried_again():
     assert tried("latency", "this machine", skipped=("quantize", "distill", "prune_channels")) == []
 
 
-def longer(first, *then, techniques=("quantize", "prune_channels", "distill")):
-    """Returns the names of longer trials, by the losses of short and of longer ones."""
+def longer(first, *then, techniques=("quantize", "prune_channels", "distill"), **more):
+    """Returns the names of longer trials, by the losses of short and of longer ones.
+
+    Args:
+        first: {chain: what short trials lose}.
+        *then: The same of longer trials.
+        techniques: Those that are tried.
+        **more: "factors" of further chains.
+    """
     factors = {
         **{"quantize-int8": 2.0, "prune_channels-0.5": 1.5, "prune_channels-0.25": 3.0},
         "prune_channels-0.75": 1.02,
         **{"distill-0.5": 1.6, "distill-0.25": 4.0, "distill-0.75": 1.02},
         **{"prune_channels-0.5+quantize-int8": 3.0, "distill-0.5+quantize-int8": 3.2},
+        **more.get("factors", {}),
     }
     device, goal = goals.Device(None, "this machine"), goals.TABLE["latency", "this machine"]
     short = Given(device, losses=first, factors=factors)
@@ -152,6 +160,18 @@ def test_what_may_be_better_trains_for_longer_and_what_follows_from_it():
         "prune_channels-0.25",  # bolder
         "distill-0.5",
     ]
+
+
+def test_a_gain_with_quantization_is_estimated_only_where_it_was_not_tried():
+    first = {"prune_channels-0.5": 0.1, "prune_channels-0.75": 0.1, "distill-0.25": 0.1}
+    techniques = ("quantize", "distill")
+    assert longer(first, {}, techniques=techniques) == [
+        "distill-0.25",
+        "distill-0.25+quantize-int8",
+    ]
+    factors = {"distill-0.5+quantize-int8": 1.9, "distill-0.25": 1.8}  # of int8 alone: 2
+    first = {"distill-0.5": 0.015, "distill-0.25": 0.6}
+    assert longer(first, {}, techniques=techniques, factors=factors) == []
 
 
 def test_what_holds_is_not_trained_again_unless_its_loss_counted_half():

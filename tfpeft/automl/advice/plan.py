@@ -122,12 +122,14 @@ class Planner:
             default=1.0,
         )
         found, settled = {}, set()
-        for each in done:
-            chain = Chain.read(each["steps"])
+        chains = [Chain.read(each["steps"]) for each in done]
+        quantized = {chain.trained for chain in chains if _is_quantized(chain)}
+        for each, chain in zip(done, chains, strict=True):
             if not chain.trained.steps or TUNE in chain.steps:
                 continue
             gain, loss = each["gain"]["factor"], each["loss"]["relative"]
-            if chain.quantization.get("quantization", "none") == "none":
+            # Files of zeros in sparse form become hardly smaller with it.
+            if chain.trained not in quantized and not chain.quantization.get("sparse_encoding"):
                 gain *= self._quantization_gain
             if each["times"] == self._trials.times:
                 settled.add(chain.trained)
@@ -240,3 +242,7 @@ class Planner:
     def _holds(self, found):
         """Whether a trial was run, and its loss is not clearly more than is allowed."""
         return bool(found) and not found["error"] and loss_is(found, self._most) != TOO_MUCH
+
+
+def _is_quantized(chain):
+    return chain.quantization.get("quantization", "none") != "none"
