@@ -219,15 +219,20 @@ def prepared(name):
 
 
 def said_of(folder, model, data, arguments):
-    """Returns the `Advice` of the call whose recommendation counts."""
+    """Returns the `Recommendations` that count; of a call that ended before this run, its own."""
     train, validation, _ = data
-    return called(model, train, validation, folder / "short", minutes=FLAGS.minutes, **arguments)
+    ended = folder / "full_steps"
+    minutes = 1e-6 if ended.exists() else FLAGS.minutes
+    said = called(model, train, validation, folder / "short", minutes=minutes, **arguments)
+    if not ended.exists():
+        ended.write_text(str(max([FLAGS.full_steps, *map(_updates_of_a_stage, said.trials)])))
+    return said
 
 
 def measured(said, folder, model, data, arguments):
     """Returns the row of a model: what was said of it, beside all trials in full."""
     train, _, test = data
-    steps = max(FLAGS.full_steps, *map(_updates_of_a_stage, said.trials))
+    steps = int((folder / "full_steps").read_text())
     full = called(model, train, test, folder / "full", minutes=600, steps=steps, **arguments)
     trials = {each["name"]: each for each in full.trials if each["gain"]}
     first = None if said.nothing_to_gain else said.recommendations[0]

@@ -26,6 +26,8 @@ CHAINS = [
     Chain((first_step("prune", ("head",)), first_step("cluster", ("head",)), quantize("int8"))),
     Chain((first_step("distill"), quantize("float16"))),
     Chain((QUANTIZE_AWARE, quantize("int8"))),
+    Chain((first_step("prune"), QUANTIZE_AWARE, quantize("int8", sparse_encoding=True))),
+    Chain((first_step("cluster"), QUANTIZE_AWARE, quantize("int8"))),
 ]
 
 

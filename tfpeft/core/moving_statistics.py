@@ -12,26 +12,26 @@ _FASTEST = 0.8
 
 @contextlib.contextmanager
 def following_statistics(model, steps):
-    """Lets moving statistics of a model follow a training of so many steps.
+    """Lets moving statistics of a new or cut model follow a training of so many steps.
 
     With momentum m a part of m^steps is left of those before: with Keras's 0.99 and 100 steps 37%,
     which are wrong where channels were removed, and 0 and 1 in a student. In the context m is at
-    most 1 - 10 / steps, and not less than 0.8; before and after it, it is that of the layer.
+    most 1 - 10 / steps, but not below 0.8; before and after it, it is that of the layer.
 
     Args:
         model: The model.
-        steps: Updates.
+        steps: Updates, > 0.
     """
-    layers = [each for each in flatten_layers(model) if _has_statistics(each)]
-    given = [layer.momentum for layer in layers]
-    for layer in layers:
+    norms = [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    given = [layer.momentum for layer in norms]
+    for layer in norms:
         layer.momentum = min(layer.momentum, max(_FASTEST, 1.0 - _LENGTHS / steps))
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, given, strict=True):
+        for layer, momentum in zip(norms, given, strict=True):
             layer.momentum = momentum
-
-
-def _has_statistics(layer):
-    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable

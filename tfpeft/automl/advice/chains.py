@@ -7,6 +7,7 @@ import numpy as np
 
 from tfpeft.channels.prune_channels import prune_channels
 from tfpeft.core.clone import copy_model
+from tfpeft.core.moving_statistics import following_statistics
 from tfpeft.distillation.students import scale_width
 from tfpeft.quantization.clustering import WeightClustering
 from tfpeft.quantization.quantize_aware import quantize_aware
@@ -96,6 +97,12 @@ class Chain:
         return Chain(tuple(step for step in self.steps if step.is_trained))
 
     @property
+    def techniques(self):
+        """The chain of those that train, without quantise-aware training unless that is all."""
+        steps = tuple(step for step in self.trained.steps if step != QUANTIZE_AWARE)
+        return Chain(steps) if steps else self.trained
+
+    @property
     def before(self):
         """The chain without its last step."""
         return Chain(self.steps[:-1])
@@ -140,33 +147,35 @@ def next_step(step, held):
     )
 
 
-def run_step(step, model, training):
-    """Returns the model that a stage makes of a model, after short training.
+def run_step(chain, model, training):
+    """Returns the model that the last stage of a chain makes of a model, after short training.
 
     It has the same random numbers, of a student's first weights too, whatever ran before.
 
     Args:
-        step: A `Step` that trains.
-        model: A model; it stays as it is.
+        chain: A `Chain`, whose last step trains.
+        model: The model after the steps before; it stays as it is.
         training: A `training.Training`.
     """
     keras.utils.set_random_seed(training.seed)
-    return _RUN[step.stage](step, model, training)
+    step = chain.steps[-1]
+    return _RUN[step.stage](step, model, training, _keeping(chain.before, model))
 
 
-def _tune(step, model, training):
+def _tune(step, model, training, keep):
     tuned = copy_model(model)
-    training.fit(tuned, wrap=keeping_zeros(model))
+    training.fit(tuned, wrap=keep)
     return copy_model(tuned)
 
 
-def _distill(step, model, training):
+def _distill(step, model, training, keep):
     student = scale_width(model, step.value)
-    training.fit(student, teacher=model)
+    with following_statistics(student, training.steps):
+        training.fit(student, teacher=model)
     return copy_model(student)
 
 
-def _prune_channels(step, model, training):
+def _prune_channels(step, model, training, keep):
     compiled = training.compiled(copy_model(model))
     small = prune_channels(
         compiled,
@@ -175,11 +184,12 @@ def _prune_channels(step, model, training):
         batch_size=training.batch_size,
         seed=training.seed,
     )
-    training.fit(small, teacher=model, wrap=keeping_zeros(model))
+    with following_statistics(small, training.steps):
+        training.fit(small, teacher=model, wrap=keep)
     return copy_model(small)
 
 
-def _prune(step, model, training):
+def _prune(step, model, training, keep):
     pruned = copy_model(model)
     frequency = max(1, int(_PRUNE_END * training.steps) // _UPDATES)
     end = min(_UPDATES * frequency, max(1, int(_PRUNE_END * training.steps)))
@@ -190,7 +200,6 @@ def _prune(step, model, training):
         total_steps=training.steps,
         frequency=frequency,
     )
-    keep = keeping_zeros(model)
 
     def wrap(optimizer):
         return MagnitudePruning(keep(optimizer), schedule, exclude=step.exclude)
@@ -199,20 +208,15 @@ def _prune(step, model, training):
     return strip_pruning(pruned)
 
 
-def _cluster(step, model, training):
+def _cluster(step, model, training, keep):
     clustered = copy_model(model)
-    keep = keeping_zeros(model)
-
-    def wrap(optimizer):
-        return WeightClustering(keep(optimizer), step.value, begin_step=0, exclude=step.exclude)
-
-    training.fit(clustered, wrap=wrap)
+    training.fit(clustered, wrap=lambda optimizer: _clustering(keep(optimizer), step))
     return strip_clustering(clustered)
 
 
-def _quantize_aware(step, model, training):
+def _quantize_aware(step, model, training, keep):
     aware = quantize_aware(model, representative_data=(training.sample().x,))
-    training.fit(aware, wrap=keeping_zeros(model))
+    training.fit(aware, wrap=keep)
     return copy_model(aware)
 
 
@@ -226,9 +230,20 @@ _RUN = {
 }
 
 
-def keeping_zeros(model):
-    """Returns a function that wraps an optimizer so that the zeros of a model stay."""
-    return FixedMask if zeros_of(model) else lambda optimizer: optimizer
+def _keeping(chain, model):
+    """Returns what wraps an optimizer so that zeros stay, and the values that a chain made few."""
+    has_zeros = bool(zeros_of(model))
+    clusters = next((step for step in chain.steps if step.stage == "cluster"), None)
+
+    def wrap(optimizer):
+        kept = FixedMask(optimizer) if has_zeros else optimizer
+        return kept if clusters is None else _clustering(kept, clusters)
+
+    return wrap
+
+
+def _clustering(optimizer, step):
+    return WeightClustering(optimizer, step.value, begin_step=0, exclude=step.exclude)
 
 
 def zeros_of(model):

@@ -1,5 +1,6 @@
 """Which chains are tried, in which order, by what the trials before them found."""
 
+import dataclasses
 import math
 
 from tfpeft.automl.advice.chains import (
@@ -18,6 +19,7 @@ _PAIRS = (
 )
 LONGER = (4, 16)
 """What may be best trains again for so many times as many updates."""
+_INT8 = (quantize("int8"),)
 _HOPELESS = (0.5, 0.1)
 """Losses before that, as fractions, from which no training is expected to recover."""
 _MOST_OVERFITTED = 0.05
@@ -29,7 +31,8 @@ class Planner:
 
     1. Quantizations of the file, as the model is; where int8 loses too much, int8 with its options,
        and then quantise-aware training, which all int8 files below then have.
-    2. Training alone, for as many updates, so that what it wins is not taken for a technique's.
+    2. Training alone, for as many updates, so that what it wins is not taken for a technique's; not
+       where a device takes int8 files, and plain ones lose too much.
     3. Each technique that trains, as it is first tried, alone and with the best quantization.
     4. Each technique once more: bolder if it held, milder if it did not.
     5. Pairs of techniques that held, as bold as each did, and with the best quantization.
@@ -52,7 +55,9 @@ class Planner:
         self._techniques, self._exclude, self._skipped = techniques, exclude, skipped
         self._overfits = gap is not None and gap > _MOST_OVERFITTED
         self._held, self._failed = {}, set()  # {stage: the steps that held}, stages
+        self._best_quantization = self._int8 = ()  # their steps
         self._quantization_gain = 1.0
+        self._quantized = set()  # chains that were tried with a quantization
 
     def run(self, longer=()):
         """Runs all trials for which there is time.
@@ -62,7 +67,7 @@ class Planner:
         """
         self._quantizations()
         stages = self._stages()
-        if stages:
+        if stages and not (self._trials.device.is_integer and self._int8 != _INT8):
             self._run((TUNE,))
         for stage in stages:
             self._technique(self._first(stage))
@@ -85,13 +90,11 @@ class Planner:
                 return
             chain = chains[0]
             tried.add(chain)  # also where there was no time for it
-            steps = tuple(step for step in chain.steps if step != QUANTIZE_AWARE)
-            if not steps:
-                self._trials.run(chain.then(quantize("int8")))
-            elif steps != chain.steps and not self._trials.device.is_integer:
-                self._with_quantization(steps)
-            elif self._together(steps) and len(steps) == 1:
-                self._follow(steps[0])
+            if chain.steps == (QUANTIZE_AWARE,):
+                steps = (QUANTIZE_AWARE, *_INT8)
+                self._take(steps, self._trials.run(Chain(steps)))
+            elif self._together(chain.steps) and len(chain.steps) == 1:
+                self._follow(chain.steps[0])
 
     def _follow(self, step):
         """Tries what follows from a step that holds after longer training: bolder, and pairs."""
@@ -122,19 +125,19 @@ class Planner:
             default=1.0,
         )
         found, settled = {}, set()
-        chains = [Chain.read(each["steps"]) for each in done]
-        quantized = {chain.trained for chain in chains if _is_quantized(chain)}
-        for each, chain in zip(done, chains, strict=True):
-            if not chain.trained.steps or TUNE in chain.steps:
+        for each in done:
+            chain = Chain.read(each["steps"])
+            key, gain, loss = chain.techniques, each["gain"]["factor"], each["loss"]["relative"]
+            if not key.steps or TUNE in key.steps:
                 continue
-            gain, loss = each["gain"]["factor"], each["loss"]["relative"]
             # Files of zeros in sparse form become hardly smaller with it.
-            if chain.trained not in quantized and not chain.quantization.get("sparse_encoding"):
+            is_known = key in self._quantized or chain.quantization.get("sparse_encoding")
+            if not is_known and not _is_quantized(chain):
                 gain *= self._quantization_gain
             if each["times"] == self._trials.times:
-                settled.add(chain.trained)
-            known = found.get(chain.trained, (0.0, math.inf))
-            found[chain.trained] = (max(known[0], gain), min(known[1], loss))
+                settled.add(key)
+            known = found.get(key, (0.0, math.inf))
+            found[key] = (max(known[0], gain), min(known[1], loss))
         for stage in stages:
             first = Chain((self._first(stage),))
             bolder = Chain((next_step(first.steps[0], held=True),))
@@ -158,20 +161,27 @@ class Planner:
         return [stage for stage in stages if stage not in self._skipped]
 
     def _quantizations(self):
-        self._best_quantization = self._int8 = ()
-        if "quantize" not in self._techniques or "quantize" in self._skipped:
+        """Tries quantizations of the model as it is, and takes those that hold."""
+        if "quantize" in self._techniques and "quantize" not in self._skipped:
+            for name in self._goal.quantizations:
+                steps = (quantize(name),)
+                found = self._trials.run(Chain(steps))
+                if name == "int8" and found and not self._holds(found):
+                    found, steps = self._better_int8(found, steps)
+                self._take(steps, found)
+        if self._trials.device.is_integer and not self._int8:
+            trains = "quantize_aware" in self._techniques and self._goal.quantizations
+            self._int8 = (QUANTIZE_AWARE, *_INT8) if trains else _INT8
+
+    def _take(self, steps, found):
+        """Takes a quantization for techniques, if it holds: for int8 files, and as the best one."""
+        if not self._holds(found):
             return
-        best = LEAST_GAIN
-        for name in self._goal.quantizations:
-            steps = (quantize(name),)
-            found = self._trials.run(Chain(steps))
-            if name == "int8" and found and not self._holds(found):
-                found, steps = self._better_int8(found, steps)
-            if name == "int8" and self._holds(found):
-                self._int8 = steps
-            if self._holds(found) and found["gain"]["factor"] > best:
-                best, self._best_quantization = found["gain"]["factor"], steps
-                self._quantization_gain = best
+        if steps[-1].value == "int8":
+            self._int8 = steps
+        if found["gain"]["factor"] > max(LEAST_GAIN, self._quantization_gain):
+            self._best_quantization = steps
+            self._quantization_gain = found["gain"]["factor"]
 
     def _better_int8(self, found, steps):
         """Returns the first trial of int8 with options or training that holds, and its steps."""
@@ -213,26 +223,32 @@ class Planner:
     def _run(self, steps):
         """Returns the trial of stages that train, in the plainest file that shows their gain."""
         if self._trials.device.is_integer:
-            steps = (*steps, *self._in_numbers(steps, self._int8 or (quantize("int8"),)))
+            steps = (*steps, *self._after(steps, self._int8))
         elif "prune" in Chain(steps).stages and self._reads_sparse:
             steps = (*steps, quantize("none", sparse_encoding=True))
         return self._trials.run(Chain(tuple(steps)))
 
     def _with_quantization(self, steps):
-        quantization = self._in_numbers(steps, self._best_quantization)
+        quantization = self._best_quantization
         # Constants of a dynamic range do not load in sparse form, those of int8 do.
         if "prune" in Chain(steps).stages and self._reads_sparse and self._int8:
-            *aware, file = self._in_numbers(steps, self._int8)
+            *aware, file = self._int8
             options = {**dict(file.settings[1:]), "sparse_encoding": True}
             quantization = (*aware, quantize("int8", **options))
         if quantization:
-            self._trials.run(Chain((*steps, *quantization)))
+            self._quantized.add(Chain(tuple(steps)))
+            self._trials.run(Chain((*steps, *self._after(steps, quantization))))
 
-    def _in_numbers(self, steps, quantization):
-        """Returns the steps of a quantization after others, of which its training is a part."""
-        if "cluster" in Chain(steps).stages:  # whose values that training would move
-            return tuple(step for step in quantization if step != QUANTIZE_AWARE)
-        return quantization
+    def _after(self, steps, quantization):
+        """Returns a quantization as it follows stages: few values stay few without equalization."""
+        if "cluster" not in Chain(steps).stages:
+            return quantization
+        return tuple(
+            dataclasses.replace(
+                step, settings=tuple(s for s in step.settings if s[0] != "equalize")
+            )
+            for step in quantization
+        )
 
     @property
     def _reads_sparse(self):

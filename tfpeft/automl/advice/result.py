@@ -43,6 +43,7 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         nothing_to_gain=nothing,
         reasons=[
             *(_why_nothing(request, store, model, done) if nothing else []),
+            *_base_loses(done, request.max_metric_loss),
             *_gap(model),
             *further_training(done),
             *reasons,
@@ -95,7 +96,7 @@ def _why_nothing(request, store, model, done):
             f"There was no time for {', '.join(store.not_run)}: with more `minutes` there may be "
             "something to gain."
         )
-    measured = [each for each in done if each["gain"]]
+    measured = [each for each in done if each["gain"] and not each.get("is_base")]
     if measured:
         best = max(measured, key=lambda each: each["gain"]["factor"])
         allowed = f"{request.max_metric_loss:.1%}"
@@ -106,6 +107,16 @@ def _why_nothing(request, store, model, done):
             f"{LEAST_GAIN}, with not clearly more than {allowed} lost, would count."
         )
     return found
+
+
+def _base_loses(done, most):
+    """Returns a sentence on what a device's file loses before any technique, in a list."""
+    return [
+        f"Files of this device are int8, which alone loses {found['loss']['relative']:.1%} of "
+        f"{found['loss']['metric']}: a technique's loss is not that of its file."
+        for found in done
+        if found.get("is_base") and not found["error"] and loss_is(found, most) == TOO_MUCH
+    ]
 
 
 def _spread(gain):

@@ -10,7 +10,6 @@ from tfpeft.core import graph
 from tfpeft.core.arrays import invalid_data
 from tfpeft.core.compiling import compiled_parts
 from tfpeft.core.data import Batch, read
-from tfpeft.core.moving_statistics import following_statistics
 from tfpeft.distillation.distiller import Distiller
 from tfpeft.distillation.logits_losses import BinarySoftLabels, SoftLabels, SquaredError
 from tfpeft.evaluation.outputs import recognize_outputs
@@ -147,8 +146,7 @@ class Training:
             )
         self.compiled(trained, wrap)
         steps = self.steps if steps is None else steps
-        with following_statistics(model, steps):
-            trained.fit(self.batches(steps), epochs=1, shuffle=False, verbose=0)
+        trained.fit(self.batches(steps), epochs=1, shuffle=False, verbose=0)
 
     def batches(self, steps):
         """Returns a `keras.utils.PyDataset` of so many batches, shuffled in every pass."""

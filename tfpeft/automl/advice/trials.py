@@ -239,6 +239,7 @@ class FileTrials:
         return {
             "steps": [[step.stage, [list(pair) for pair in step.settings]] for step in chain.steps],
             "updates": self.training.steps * len(chain.trained.steps),
+            "is_base": chain == self.base,
             "is_short": bool(chain.trained.steps) and self.times == 1,
             "times": self.times,
             "size_bytes": file.contents.size_bytes,
@@ -295,7 +296,7 @@ class FileTrials:
         found = kept_model(
             self.store.folder,
             self._name(chain),
-            lambda: run_step(chain.steps[-1], self.model_of(chain.before), self.training),
+            lambda: run_step(chain, self.model_of(chain.before), self.training),
         )
         read_again = [steps for steps in self._models if steps and self._path(steps).exists()]
         for steps in read_again:

@@ -126,6 +126,9 @@ _FIT = "model.fit(x, y, validation_data=validation, epochs=30)"
 _COMPILE = "model.compile({}, loss=loss, metrics=metrics)"
 _ADAM = "keras.optimizers.Adam(1e-3)"
 _PLAIN = _COMPILE.format(_ADAM)
+_CLUSTERED = f"""\
+optimizer = {_ADAM}
+optimizer = tfpeft.WeightClustering(optimizer, {{value}}, begin_step=0{{exclude}})"""
 _CODE = {
     "tune": f"{_PLAIN}\n{_FIT}",
     "prune_channels": f"""\
@@ -146,8 +149,7 @@ optimizer = tfpeft.MagnitudePruning(keras.optimizers.Adam(1e-3), schedule{{exclu
 {_FIT}
 model = tfpeft.strip_pruning(model)""",
     "cluster": f"""\
-optimizer = keras.optimizers.Adam(1e-3)
-optimizer = tfpeft.WeightClustering(optimizer, {{value}}, begin_step=0{{exclude}})
+{_CLUSTERED}
 {_COMPILE.format("optimizer")}
 {_FIT}
 model = tfpeft.strip_clustering(model)""",
@@ -187,14 +189,16 @@ def code_of(
         tasks, names: As of `Training`.
         has_zeros: Whether the model has zeros, which stay, as those of a stage before do.
     """
-    lines = [BEGINNING]
+    lines, clusters = [BEGINNING], None
     for step in chain.trained.steps:
         has_zeros = has_zeros and step.stage != "distill"  # a student begins anew
         text = _CODE[step.stage].format(
-            value=step.value,
-            exclude=f", exclude={list(step.exclude)}" if step.exclude else "",
-            losses=_soft_losses(tasks, names),
+            value=step.value, exclude=_exclude(step), losses=_soft_losses(tasks, names)
         )
+        clusters = step if step.stage == "cluster" else clusters
+        if step.stage == "quantize_aware" and clusters is not None:
+            optimizer = _CLUSTERED.format(value=clusters.value, exclude=_exclude(clusters))
+            text = text.replace(_PLAIN, f"{optimizer}\n{_COMPILE.format('optimizer')}")
         lines.append(text.replace(_ADAM, f"tfpeft.FixedMask({_ADAM})") if has_zeros else text)
         has_zeros = has_zeros or step.stage == "prune"
     arguments = {"quantization": "none", **chain.quantization}
@@ -215,6 +219,10 @@ def code_of(
         text = text.replace("epochs=30", f"batch_size={batch_size}, epochs=30")
         text = text.replace("// 32)", f"// {batch_size})")
     return text
+
+
+def _exclude(step):
+    return f", exclude={list(step.exclude)}" if step.exclude else ""
 
 
 def _soft_losses(tasks, names):

@@ -91,10 +91,12 @@ class Training:
         phases = _phases(settings, max(1, steps - last), is_continued and _has_zeros(model))
         rate = settings["learning_rate"]
         for number, (count, wrap) in enumerate(phases):
-            self._fit(
-                *(model, settings, batches, count, wrap, rate, callbacks),
-                watch=None if number else watch,
-            )
+            is_first = not (number or is_continued)
+            with following_statistics(model, count) if is_first else contextlib.nullcontext():
+                self._fit(
+                    *(model, settings, batches, count, wrap, rate, callbacks),
+                    watch=None if number else watch,
+                )
         if not bits:
             return model, model
         quantized = quantize_aware(model, weight_bits=bits, representative_data=self.calibration)
@@ -122,7 +124,7 @@ class Training:
             metrics=[self._task.training_metric(self._outputs)],
         )
         watching = {} if watch is None else watch.arguments(steps_per_part, self._task.headline)
-        with _errors(), following_statistics(model, total):
+        with _errors():
             trained.fit(
                 batches,
                 epochs=parts,
