@@ -125,7 +125,7 @@ def by_hand(student, model_of):
         command = [sys.executable, "-m", "pipelines.compress", "--stages=distill,quantize"]
         command.append("--compact")
         command += [f"--dataset={data}", "--pixel_range=0,1", f"--student={student}"]
-        command += [f"--teacher={folder / 'teacher.keras'}", f"--epochs={epochs}"]
+        command += [f"--model={folder / 'teacher.keras'}", f"--epochs={epochs}"]
         command += [f"--batch_size={BATCH_SIZE}", "--learning_rate=0.002"]
         command += [f"--output_dir={folder}", f"--name={run_name}", f"--seed={FLAGS.seed}"]
         paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]
