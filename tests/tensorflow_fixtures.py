@@ -17,7 +17,8 @@ tf.config.experimental.enable_op_determinism = lambda: None
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-
+# Graphs are many objects and little garbage, and `_free_graphs` collects it after each test.
+gc.set_threshold(100_000, 50, 1000)
 
 _layers = weakref.WeakSet()
 _new_layer = keras.layers.Layer.__new__
