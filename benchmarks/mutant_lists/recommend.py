@@ -4,6 +4,8 @@ from mutant_lists.mutant import Mutant
 
 _PARTS = "automl/test_recommend_parts.py::"
 _PLAN = "automl/test_recommend_plan.py::"
+_CHAINS = "automl/test_recommend_chains.py::"
+_SENSITIVITY = "automl/test_recommend_sensitivity.py::"
 
 MUTANTS = (
     Mutant(
@@ -75,5 +77,40 @@ MUTANTS = (
         'short if found.get("is_short") else 1.0',
         "short",
         (f"{_PARTS}test_the_rule_is_gain_among_those_whose_loss_is_allowed",),
+    ),
+    Mutant(
+        "recommendations: clusters in an equalized file",
+        "automl/advice/plan.py",
+        's[0] != "equalize"',
+        's[0] != "none"',
+        (f"{_PLAN}test_few_values_stay_few_in_a_file",),
+    ),
+    Mutant(
+        "recommendations: a gain with quantization is estimated where it was measured",
+        "automl/advice/plan.py",
+        "is_known = key in self._quantized or",
+        "is_known =",
+        (f"{_PLAN}test_a_gain_with_quantization_is_estimated_only_where_it_was_not_tried",),
+    ),
+    Mutant(
+        "recommendations: quantise-aware training moves clusters",
+        "automl/advice/chains.py",
+        "return kept if clusters is None else",
+        "return kept if True else",
+        (f"{_CHAINS}test_zeros_and_few_values_stay_in_quantise_aware_training",),
+    ),
+    Mutant(
+        "recommendations: statistics of a student are those of before",
+        "automl/advice/chains.py",
+        "with following_statistics(student, training.steps):",
+        "with following_statistics(model, training.steps):",
+        (f"{_CHAINS}test_moving_statistics_are_those_of_the_new_model",),
+    ),
+    Mutant(
+        "recommendations: sensitivity takes all of the time",
+        "automl/advice/sensitivity.py",
+        "_SHARE = 0.2",
+        "_SHARE = 2.0",
+        (f"{_SENSITIVITY}test_layers_are_not_measured_where_it_takes_too_much_of_the_time",),
     ),
 )

@@ -3,7 +3,8 @@
 from mutant_lists.mutant import Mutant
 
 _BUDGET = "automl/test_budget.py::"
-_SEARCH = "automl/test_search.py::"
+_POINTS = "automl/test_search_points.py::"
+_STATISTICS = "core/test_moving_statistics.py::"
 _TRAINING = "automl/test_training.py::"
 
 MUTANTS = (
@@ -43,24 +44,45 @@ MUTANTS = (
         (f"{_TRAINING}test_models_have_as_many_steps_as_take_them_equal_times",),
     ),
     Mutant(
+        "moving statistics: no shortest average",
+        "core/moving_statistics.py",
+        "_FASTEST = 0.8",
+        "_FASTEST = 0.0",
+        (f"{_STATISTICS}test_the_average_is_as_long_as_the_training_has_time_for",),
+    ),
+    Mutant(
+        "moving statistics: a slower average than the layer's",
+        "core/moving_statistics.py",
+        "min(layer.momentum, max(",
+        "max(layer.momentum, max(",
+        (f"{_STATISTICS}test_the_average_is_as_long_as_the_training_has_time_for",),
+    ),
+    Mutant(
+        "search: moving statistics follow trainings that go on, too",
+        "automl/trials/training.py",
+        "is_first = not (number or is_continued)",
+        "is_first = True",
+        (f"{_TRAINING}test_moving_statistics_follow_the_first_training_of_a_model",),
+    ),
+    Mutant(
         "search: points near the best trial differ in one choice",
         "automl/trials/oracles.py",
         "_KNOWN, _CHANGED = 8, 2",
         "_KNOWN, _CHANGED = 8, 1",
-        (f"{_SEARCH}test_points_near_the_best_trial_differ_from_it_in_two_choices",),
+        (f"{_POINTS}test_points_near_the_best_trial_differ_from_it_in_two_choices",),
     ),
     Mutant(
         "best trial: the metric alone",
         "automl/trials/objective.py",
         "return self._first([t for t in done if not self.violations(t.figures, t.metric)])",
         "return self._first(done)",
-        (f"{_SEARCH}test_the_best_trial_is_the_best_of_those_inside_any_budget",),
+        (f"{_POINTS}test_the_best_trial_is_the_best_of_those_inside_any_budget",),
     ),
     Mutant(
         "a metric alone: the largest file",
         "automl/trials/objective.py",
         "* _BYTES / (_BYTES + size)",
         "* size / (_BYTES + size)",
-        (f"{_SEARCH}test_with_a_metric_alone_the_smallest_file_is_the_best",),
+        (f"{_POINTS}test_with_a_metric_alone_the_smallest_file_is_the_best",),
     ),
 )

@@ -168,8 +168,9 @@ def run(adapt, runner, loss, on_trial):
         current.compile("sgd", loss)
         with training_graphs_freed():
             _round(adapt, runner, current, figures, name, target, on_trial)
-    hp = _values(runner, adapt)
-    on_trial(runner.run(f"whole{len(adapt.rounds)}", hp))
+    name = f"whole{len(adapt.rounds)}"
+    if runner.records.get(name) is None:
+        on_trial(runner.run(name, _values(runner, adapt)))
 
 
 def _round(adapt, runner, current, before, name, target, on_trial):
@@ -194,6 +195,7 @@ def _round(adapt, runner, current, before, name, target, on_trial):
         keras.utils.set_random_seed(runner.objective.seed)
         settings = {**adapt.settings, "quantization": "none"}  # rounding comes in the end
         _, model = runner.training.run(model, settings, steps)
+        per_step = (time.monotonic() - began) / steps
         metric = runner.training.evaluate(model, runner.validation)
         trial = SearchTrial(
             id=f"round{number}-{len(ended) + 1:02d}",
@@ -205,6 +207,7 @@ def _round(adapt, runner, current, before, name, target, on_trial):
             epochs=round(steps / runner.training.steps_per_epoch, 3),
             seconds=time.monotonic() - began,
             steps=steps,
+            seconds_per_step=per_step,
         )
         ended.append(trial)
         loss = -metric if higher else metric
