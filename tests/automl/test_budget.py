@@ -58,10 +58,11 @@ def test_the_front_has_what_no_point_beats():
 
 
 def test_the_median_rule_stops_what_is_worse_than_half():
-    others = [0.5, 0.6, 0.7, 0.8]  # the median is 0.65
-    assert median_reason(100, 0.64, others) == (
-        "0.64 after 100 steps, worse than the median 0.65 of 4"
+    others = [0.5, 0.625, 0.875, 1.0]  # the median is 0.75
+    assert median_reason(100, 0.74, others) == (
+        "0.74 after 100 steps, worse than the median 0.75 of 4"
     )
-    assert median_reason(100, 0.65, others) is None
-    assert median_reason(100, 0.66, others, higher_is_better=False) is not None
+    assert median_reason(100, 0.75, others) is None
+    assert median_reason(100, 0.75, others, higher_is_better=False) is None
+    assert median_reason(100, 0.76, others, higher_is_better=False) is not None
     assert median_reason(100, 0.0, others[:2]) is None  # of two, a median says little
