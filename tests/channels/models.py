@@ -88,3 +88,16 @@ def images(count=48, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     return rng.normal(size=(count, 8, 8, 2)).astype("float32") + labels[:, None, None, None], labels
+
+
+def head(x):
+    return layers.Dense(2, name="head")(x)
+
+
+def flat(x):
+    return head(layers.Flatten()(x))
+
+
+def residual(x):
+    x = layers.Dense(4, name="a")(x)
+    return head(layers.Add()([x, layers.Dense(4, name="c")(layers.Dense(3, name="b")(x))]))
