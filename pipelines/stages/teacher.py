@@ -17,4 +17,11 @@ def run(settings, inputs):
     return model
 
 
-STAGE = Stage("teacher", MODEL_FLAGS, run)
+def title(settings):
+    """Returns what is printed when the stage begins: a teacher that was given is no --model."""
+    if settings.model is None and "teacher" in settings.given:
+        return "teacher: without --model a small network is trained, beside --teacher"
+    return "teacher"
+
+
+STAGE = Stage("teacher", MODEL_FLAGS, run, title=title)

@@ -143,6 +143,17 @@ def test_the_file_of_the_last_stage(run_stage, data, tmp_path):
     assert title == "export, quantization int8"
 
 
+def test_a_network_that_is_trained_beside_a_given_teacher_is_named():
+    flags = [*teacher.STAGE.flags, *STAGES["distill"].flags]
+    files = {"model": "a.keras", "teacher": ("b.keras",)}
+    titles = {
+        given: teacher.STAGE.heading(settings_of(flags, {name: files[name] for name in given}))
+        for given in [(), ("model",), ("model", "teacher"), ("teacher",)]
+    }
+    assert set(titles.values()) == {"teacher", titles["teacher",]}
+    assert [given for given in titles if titles[given] != "teacher"] == [("teacher",)]
+
+
 def test_what_int8_may_lose_and_leaves_in_float(run_stage, tmp_path):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(8, activation="relu", name="first"), keras.layers.Dense(10)]
