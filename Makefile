@@ -10,8 +10,9 @@ run: $(VENV)/installed
 	$(BIN)/python -m pipelines.compress
 
 # A file on one worker: its tests share trained models, runs of scripts and compiled functions.
+# Files in the order of tests/conftest.py, and not those with many tests first.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
