@@ -5,6 +5,7 @@ import pathlib
 import sys
 import time
 
+import keras
 import numpy as np
 
 import tfpeft
@@ -23,6 +24,14 @@ def data(samples=160):
     x = rng.random((samples, 8, 8, 1))
     x[:, :4] += y[:, None, None, None]
     return x.astype("float32"), y
+
+
+def trained(layers, batch, epochs):
+    """Returns a network of layers, trained on a `Batch` of these images."""
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(True))
+    model.fit(batch.x, batch.y, epochs=epochs, verbose=0)
+    return model
 
 
 def search(folder, **options):

@@ -14,12 +14,6 @@ from tfpeft.automl.advice.chains import (
     zeros_of,
 )
 from tfpeft.automl.advice.training import Training
-from tfpeft.core.data import Batch
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return Batch(*searches.data())
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +22,7 @@ def model(batch):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(16, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(True))
-    model.fit(batch.x, batch.y, epochs=5, verbose=0)
-    return model
+    return searches.trained(layers, batch, epochs=5)
 
 
 def ran(model, batch, *steps, updates=12):

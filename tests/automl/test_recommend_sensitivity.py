@@ -8,12 +8,6 @@ from tfpeft.automl.advice.layers import layer_rows
 from tfpeft.automl.advice.sensitivity import sensitivities
 from tfpeft.automl.advice.training import Training
 from tfpeft.automl.advice.trials import Clock, open_store
-from tfpeft.core.data import Batch
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return Batch(*searches.data())
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +16,7 @@ def model(batch):
     keras.utils.set_random_seed(0)
     inner = [keras.Sequential([keras.layers.Dense(16, "relu", name="wide")]) for _ in range(2)]
     layers = [*inner, keras.layers.Dense(8, "relu", name="narrow"), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), *layers])
-    model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(True))
-    model.fit(batch.x, batch.y, epochs=10, verbose=0)
-    return model
+    return searches.trained([keras.layers.Flatten(), *layers], batch, epochs=10)
 
 
 def found(model, batch, folder, minutes):

@@ -11,7 +11,6 @@ from tfpeft.automl.students.interface import interface_of
 from tfpeft.automl.trials.costs import Costs, export, imposed, least_bytes
 from tfpeft.automl.trials.training import Stopped, Training, Watch
 from tfpeft.automl.trials.tuner import Runner
-from tfpeft.core.data import Batch
 from tfpeft.evaluation.outputs import Outputs
 from tfpeft.evaluation.tasks import TASKS
 
@@ -37,11 +36,6 @@ def training_of(batch, teacher=None):
         batch_size=32,
         seed=0,
     )
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return Batch(*searches.data())
 
 
 def shown(model):

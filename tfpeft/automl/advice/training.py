@@ -145,8 +145,8 @@ class Training:
                 distillation_losses=losses,
             )
         self.compiled(trained, wrap)
-        steps = self.steps if steps is None else steps
-        trained.fit(self.batches(steps), epochs=1, shuffle=False, verbose=0)
+        batches = self.batches(self.steps if steps is None else steps)
+        trained.fit(batches, epochs=1, shuffle=False, verbose=0)
 
     def batches(self, steps):
         """Returns a `keras.utils.PyDataset` of so many batches, shuffled in every pass."""
