@@ -19,6 +19,8 @@ tf.config.set_logical_device_configuration(
 )
 # Graphs are many objects and little garbage, and `_free_graphs` collects it after each test.
 gc.set_threshold(100_000, 50, 1000)
+_LITTLE = 10_000
+"""Objects of some light tests, which are not worth a search for garbage; a graph has more."""
 
 _layers = weakref.WeakSet()
 _new_layer = keras.layers.Layer.__new__
@@ -65,8 +67,9 @@ def _free_graphs():
     yield
     for name in [name for name in ops.gradient_registry.list() if name.startswith("CustomGrad")]:
         del ops.gradient_registry._registry[name]
-    gc.collect()
-    gc.freeze()
+    if gc.get_count()[0] > _LITTLE:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

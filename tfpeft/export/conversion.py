@@ -230,17 +230,28 @@ def write_saved_model(model, models, inputs, specs, folder, *, output_dtype=None
         return {name: tf.cast(v, output_dtype) for name, v in named.items()}
 
     archive = keras.export.ExportArchive()
-    archive.track(model)
-    # Keras tracks its own variables beside TensorFlow's in them: each weight is saved twice.
-    for name in ("variables", "trainable_variables", "non_trainable_variables"):
-        archive.add_variable_collection(name, [each.value for each in getattr(model, name)])
     with running_on(model, specs):
-        for name, served in models.items():
-            # Traced here, as older versions of Keras give every signature a free batch size.
-            function = tf.function(functools.partial(serve, served), specs, autograph=False)
-            function.get_concrete_function()
+        # Traced here, as older versions of Keras give every signature a free batch size.
+        functions = {
+            name: tf.function(functools.partial(serve, served), specs, autograph=False)
+            for name, served in models.items()
+        }
+        if any(_reads_tables(each.get_concrete_function()) for each in functions.values()):
+            archive.track(model)  # Keras searches all that the model holds for its tables
+        # Keras tracks its own variables beside TensorFlow's in them: each weight is saved twice.
+        for name in ("variables", "trainable_variables", "non_trainable_variables"):
+            archive.add_variable_collection(name, [each.value for each in getattr(model, name)])
+        for name, function in functions.items():
             archive.add_endpoint(name, function)
         archive.write_out(folder, verbose=False)
+
+
+def _reads_tables(function):
+    """Whether a concrete function reads what is neither constant nor variable: lookup tables."""
+    variables = {id(variable.handle) for variable in function.graph.variables}
+    return any(
+        each.dtype == tf.resource and id(each) not in variables for each in function.captured_inputs
+    )
 
 
 @contextlib.contextmanager

@@ -197,6 +197,7 @@ class Recommendations:
 
     def _sentence(self, each):
         lost = f"{100 * abs(each.loss):.2f}% {'lost' if each.loss > 0 else 'won'}"
+        lost = "nothing lost" if lost.startswith("0.00%") else lost
         low, high = each.metric_interval
         lost += ", which may be chance" if low < 0 < high else ""
         warning = _WARNINGS.get(each.loss_is, "")
