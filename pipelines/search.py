@@ -20,6 +20,8 @@ Exit status: 0; 1 for bad input, and for a budget that no model keeps.
 
 import pathlib
 
+import keras
+
 import tfpeft
 from pipelines.common import (
     classifiers,
@@ -187,10 +189,16 @@ def run(settings, folder, budget):
         content = (folder / "search" / name).read_bytes()
         folder.write(name, lambda path, content=content: path.write_bytes(content))
     folder.write("labels.txt", "".join(f"{name}\n" for name in data.names))
-    chance = data.for_model(result.model)[1].chance_of(result.model, data.test)
+    data, objective = data.for_model(result.model)
+    chance = objective.chance_of(result.model, data.test)
     if not chance.is_better:
         print(f"What was found is no better than chance, with more --minutes it may be: {chance}")
-    write_report(folder, result, settings, samples.count(data.test))
+    before = teacher if model is None else model
+    kept, arrays = {"data": str(data), "classes": report_facts.class_names(data)}, {}
+    if isinstance(before, keras.Model):
+        kept, arrays = report_facts.of_models(before, result.model, result.path, data, objective)
+    kept |= {"task": objective.task, "test_samples": samples.count(data.test)}
+    write_report(folder, result, settings, kept, arrays)
 
 
 def _prepare(settings, folder):
@@ -307,23 +315,31 @@ def _as_teacher(teacher):
     return str(teacher.path) if isinstance(teacher, TFLiteFile) else teacher
 
 
-def write_report(folder, result, settings, test_samples):
-    """Writes report.md and report.json."""
+def write_report(folder, result, settings, kept, arrays):
+    """Writes report.md and report.json.
+
+    Args:
+        folder: The `RunFolder`.
+        result: The `SearchResult`.
+        settings: The settings.
+        kept: What the report has beside these, with the number of "test_samples".
+        arrays: {name: array} of samples.
+    """
     found = {
         **result.as_dict(),
+        **kept,
         "made": report_facts.made(settings, folder),
-        "test_samples": test_samples,
         "flags": folder.flags,
         "versions": reports.versions(),
     }
     rows = {name: row.as_dict() for name, row in result.rows.items()}
     note = (
-        f"The first table is of the {test_samples} test samples; trials were chosen on validation "
+        f"The first table is of the {kept['test_samples']} test samples; trials were chosen on validation "
         "data, of which the second table is. The file's latency is the one that the budget was "
         f"checked with, of this machine ({reports.machine()}): one sample, one thread."
     )
     tables = [evaluations_markdown(rows), note, result.to_markdown(), "![trials](pareto.png)"]
-    reports.write(folder, found, [headline(found), *tables])
+    reports.write(folder, found, [headline(found), *tables], arrays)
 
 
 def headline(result):

@@ -8,7 +8,7 @@ import shlex
 import keras
 import numpy as np
 
-from pipelines.common import disagreements
+from pipelines.common import disagreements, objectives
 from pipelines.common.reports import optional
 from tfpeft.core.kernel_axes import is_kernel, kernel_axes
 from tfpeft.core.layers import layers_by_path
@@ -31,10 +31,10 @@ def of_run(settings, folder, stages, flags, data, objective, measured):
         measured: {name: model}, the teacher first; the file, a path, last.
     """
     *models, file = measured.values()
+    compared, arrays = of_models(models[0], models[-1], file, data, objective)
     kept = {
         "made": made(settings, folder),
-        "data": str(data),
-        "classes": class_names(data),
+        **compared,
         "settings": changed(flags, folder),
         "stages": [
             {
@@ -47,18 +47,33 @@ def of_run(settings, folder, stages, flags, data, objective, measured):
     }
     if "layer_snr_db" in folder.kept.get(stages[-1].name, {}):
         kept["layer_snr_db"] = folder.kept[stages[-1].name]["layer_snr_db"]
+    return kept, arrays
+
+
+def of_models(before, after, file, data, objective):
+    """Returns what a report has of a model and what became of it, and {name: array} of samples.
+
+    Args:
+        before: The Keras model.
+        after: The Keras model that was exported.
+        file: The path of its file.
+        data: The `Data`.
+        objective: The `Objective` of the latter.
+    """
+    kept, arrays = {"data": str(data), "classes": class_names(data)}, {}
     with optional("layers"):
-        kept["layers"] = of_layers(models[0], models[-1])
-    arrays = {}
+        kept["layers"] = of_layers(before, after)
     with optional("samples"):
-        kept["disagreements"], arrays = disagreements.find(
-            models[0],
-            TFLiteFile(file),
-            data.test,
-            objective.task,
-            objective.kinds,
-            data.names,
-        )
+        # Logits and probabilities are not compared.
+        if objectives.of(data, before).kinds == objective.kinds:
+            kept["disagreements"], arrays = disagreements.find(
+                before,
+                TFLiteFile(file),
+                data.test,
+                objective.task,
+                objective.kinds,
+                data.names,
+            )
     return kept, arrays
 
 

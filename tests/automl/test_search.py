@@ -53,7 +53,7 @@ def test_the_best_file_is_inside_the_budget_and_the_report_says_so(found):
 def test_points_over_the_budget_are_not_trained(found):
     result, folder = found
     rejected = [trial for trial in result.trials if trial.status == "over_budget"]
-    assert rejected  # width 16 has more bytes
+    assert rejected  # width 32 has more bytes
     for trial in rejected:
         assert trial.figures["size_bytes"] > searches.LIMIT
         assert "above max_size_bytes=5,000" in trial.reason
@@ -131,11 +131,15 @@ def test_a_folder_of_other_data_or_another_teacher_is_not_read(found, monkeypatc
     _, folder = found
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(2))
-    with pytest.raises(tfpeft.InputError, match="teacher was None and is"):
-        searches.search(folder, oracle="hyperband", max_trials=4, teacher=model)
+    for argument, value in {"teacher": model, "mode": "max", "metrics": ["mae"]}.items():
+        with pytest.raises(tfpeft.InputError, match=f"{argument} was None and is"):
+            searches.search(folder, oracle="hyperband", max_trials=4, **{argument: value})
+    loss = keras.losses.CategoricalFocalCrossentropy(from_logits=True)
+    with pytest.raises(tfpeft.InputError, match="loss was .* and is .*Focal"):
+        searches.search(folder, oracle="hyperband", max_trials=4, loss=loss)
     x, y = searches.data()
     monkeypatch.setattr(searches, "data", lambda: (x, 1 - y))
-    with pytest.raises(tfpeft.InputError, match="holds other trials.*data was"):
+    with pytest.raises(tfpeft.InputError, match="holds other trials.*data and its order was"):
         searches.search(folder, oracle="hyperband", max_trials=4)
 
 

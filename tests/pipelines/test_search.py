@@ -49,6 +49,12 @@ def test_a_run_has_its_files_and_is_read_again(folder, capsys):
     assert set(report["rows"]) == {"model.tflite", "model"}
     assert report["rows"]["model.tflite"]["macs"] <= 900 < report["rows"]["model"]["macs"]
     assert report["test_samples"] == 100
+    assert report["classes"] == ["0", "1", "2"]
+    (group,) = report["disagreements"]
+    assert "100 test samples" in group["summary"]
+    widths = [[row[side]["width"] for side in ("teacher", "final")] for row in report["layers"]]
+    assert widths[0][0] == 48 > widths[0][1]
+    assert widths[1] == [3, 3]
     again, _ = report["made"]["commands"]
     assert again.startswith("python -m pipelines.search --")
     assert "--max_macs=900" in again

@@ -159,12 +159,15 @@ def test_a_search_has_its_fronts_and_its_trials():
     run = search_run()
     checker = checked(report_html(run))
     text = " ".join(" ".join(checker.texts).split())
-    for words in ("Pareto fronts", "over the budget", "failed: no layer left", "30.0 kB allowed"):
+    words = ("Pareto fronts", "over the budget", "failed: no layer left", "30.0 kB allowed")
+    for words in (*words, "Accuracy 87.00 %", "on validation data, higher is better"):
         assert words in text
     page = report_html(run)
     assert page.count('class="point best"') == 2 * 3  # wide and narrow, of three figures
     assert page.count('<line class="limit"') == 2  # of bytes alone
     assert page.count('class="point last"') == page.count('class="point first"') == 2 * 2
+    run["trials"][0]["status"] = "stopped"  # which has no file, and so no place in a chart
+    assert report_html(run).count('class="point') == page.count('class="point') - 2 * 3
     run["best"] = None
     assert "No trial is inside the budget" in report_html(run)
 
@@ -212,7 +215,9 @@ def test_the_card_has_metadata_that_is_yaml():
     run["metrics"], run["rows"]["model.tflite"]["metrics"] = {"mse": {}}, {"mse": 1e-5}
     (small,) = yaml.safe_load(model_card(run).split("---\n")[1])["model-index"][0]["results"]
     assert small["metrics"] == [{"type": "mse", "name": "MSE", "value": 1e-5}]
-    yaml.safe_load(model_card(search_run()).split("---\n")[1])
+    (searched,) = yaml.safe_load(model_card(search_run()).split("---\n")[1])["model-index"]
+    # Of test data, and not the metric on validation data by which the trial was chosen.
+    assert searched["results"][0]["metrics"][0]["value"] == 87.0
     yaml.safe_load(model_card(recommend_run()).split("---\n")[1])
 
 

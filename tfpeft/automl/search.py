@@ -1,6 +1,7 @@
 """search: the best model under a budget, over techniques, their settings and architectures."""
 
 import dataclasses
+import hashlib
 import os
 import tempfile
 import typing
@@ -27,6 +28,7 @@ from tfpeft.core.arguments import (
     invalid,
     unexpected,
 )
+from tfpeft.core.compiling import described
 from tfpeft.core.packages import check_packages
 from tfpeft.core.random_states import random_states_kept
 from tfpeft.core.weight_files import fingerprint
@@ -86,7 +88,7 @@ def search(
             `Small1D`, `TinyTransformer`), a list of these; or a function hp -> `keras.Model` of
             KerasTuner's `HyperParameters`.
         data: (x, y) or (x, y, sample_weight), a dataset or PyDataset: what is trained on. It is
-            held in memory.
+            held in memory, and in each process and call in the same order: seed what shuffles it.
         budget: A `Budget`. With `min_metric` alone the smallest file with this metric is searched.
         minutes: How long the search takes, above 0: of training, not of reading data. A search in
             `folder` that has ended goes on with more of them.
@@ -170,6 +172,9 @@ def search(
     if oracle == "netadapt" and (role != workers.ALONE or not _is_model(model_or_space)):
         expected = "a trained model in one process for oracle='netadapt'"
         raise unexpected(expected, f"{type(model_or_space).__name__}, {role}")
+    if oracle == "netadapt" and not budget.figures:
+        expected = "a budget of bytes, latency, MACs or arena for oracle='netadapt'"
+        raise unexpected(expected, str(budget))
     # Late: KerasTuner need not be there, and is slow to import.
     from tfpeft.automl.trials.job import SearchJob
 
@@ -219,8 +224,12 @@ def search(
             "techniques": space.as_dict(),
             "budget": budget.as_dict(),
             "monitor": objective.name,
-            "data": digest_of([inputs.train, inputs.validation]),
+            "data and its order": digest_of([inputs.train, inputs.validation]),
             "teacher": _identity(inputs.teacher),
+            "task": inputs.task.name,
+            "loss": described(inputs.loss),
+            "metrics": described(metrics),
+            "mode": mode,
             **plan,
         }
         temporary = tempfile.TemporaryDirectory() if folder is None else None
@@ -237,11 +246,13 @@ def _batch_size(samples):
 
 
 def _identity(teacher):
-    """Returns what says whether a teacher is the same: of a model its weights, or the path."""
+    """Returns what says whether a teacher is the same: of a model its weights, of a file a hash."""
     if _is_model(teacher):
         return fingerprint(teacher)
-    is_path = isinstance(teacher, (str, os.PathLike))
-    return str(teacher) if is_path else teacher and type(teacher).__name__
+    if isinstance(teacher, (str, os.PathLike)) and os.path.isfile(teacher):
+        with open(teacher, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return described(teacher)
 
 
 def _is_model(value):

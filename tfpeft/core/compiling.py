@@ -1,5 +1,8 @@
 """Compiled copies: the optimizer, loss and metrics of one model for another."""
 
+import contextlib
+import json
+
 import keras
 
 from tfpeft.core import clone
@@ -34,6 +37,24 @@ def compiled_parts(model):
     options = {} if options is None else options.config
     metrics = [options.get(key) for key in ("metrics", "weighted_metrics")]
     return options.get("loss"), [each for each in metrics if each]
+
+
+def described(value):
+    """Returns what says whether losses or metrics are the same, as plain JSON values.
+
+    Args:
+        value: As `compile` takes them: names, objects, functions, or lists and dicts of these.
+    """
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): described(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [described(each) for each in value]
+    if hasattr(value, "get_config"):
+        with contextlib.suppress(Exception):  # whatever a class of the user raises
+            return [type(value).__name__, json.loads(json.dumps(value.get_config(), default=repr))]
+    return getattr(value, "__qualname__", type(value).__name__)
 
 
 def _new_metric(metric):

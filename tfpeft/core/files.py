@@ -153,7 +153,7 @@ class ResumableFolder:
         if missing:
             raise self._damaged(f", without {', '.join(missing)}")
         before = {key: saved.pop(key, None) for key in self.settings}
-        changed = dict(_differences(before, self.settings))
+        changed = dict(differences(before, self.settings))
         fixed = [self.prefix + text for key, text in changed.items() if not self._may_change(key)]
         if fixed:
             more = f"; and {len(fixed) - _LISTED} more" if len(fixed) > _LISTED else ""
@@ -204,11 +204,11 @@ class ResumableFolder:
                 content(partial)
 
 
-def _differences(before, now):
+def differences(before, now):
     """Yields (name, text) per setting that differs; those in nested dicts go by their own names."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new)
+            yield from differences(old, new)
         elif old != new and (key in before or new):  # a new setting that asks for nothing
             yield key, f"{key} was {shortened(repr(old), 100)} and is {shortened(repr(new), 100)}"

@@ -29,7 +29,12 @@ _TILES = (  # key, title, what a smaller value is
 
 
 def headlines(run):
-    """Returns the figures that decide, one per output: the keys of "metrics", or "accuracy"."""
+    """Returns the figures that decide, one per output: the keys of "metrics", or "accuracy".
+
+    Of a search it is its "metric".
+    """
+    if run["job"] == "search":
+        return [run["metric"]]
     if run.get("metrics"):
         return list(run["metrics"])
     found = (metrics_of(row) for row in (run.get("rows") or {}).values())

@@ -15,7 +15,6 @@ from tfpeft.reports.figures import (
     with_unit,
 )
 from tfpeft.reports.tables import markdown_table
-from tfpeft.reports.trials_sections import best_trial
 
 _PIPELINE_TAGS = {  # (task, kind of the inputs) -> tag of the Hub
     ("classification", "image"): "image-classification",
@@ -65,10 +64,7 @@ def model_card(run, samples=None):
 
 
 def _measured(run):
-    """Returns {figure: value} of the file, or of the best trial."""
-    best = best_trial(run)
-    if best is not None:
-        return {run["metric"]: best["metric"]}
+    """Returns {figure: value} of the file on test data."""
     rows = run.get("rows") or {}
     if run.get("tasks"):
         found = {}

@@ -22,6 +22,7 @@ _STATUSES = {
     "stopped": "stopped early",
     "failed": "failed",
 }
+_WITH_FILES = ("completed", "over_budget")
 _LABELLED = 6  # points of a front that have their names beside them
 
 
@@ -37,8 +38,7 @@ def search_tiles(run):
     best, metric = best_trial(run), run.get("metric") or ""
     if best is None:
         return []
-    value, interval = quality(metric, best["metric"]), _range(best, metric)
-    tiles = [parts.tile(name_of(metric), value, interval)]
+    tiles = [_metric_tile(run, best, metric)]
     limits = run.get("budget") or {}
     for figure, value in (best.get("figures") or {}).items():
         limit = limits.get(f"max_{figure}")
@@ -47,6 +47,17 @@ def search_tiles(run):
             tiles.append(parts.tile(cost_name(figure).capitalize(), cost(figure, value), detail))
     tiles.append(parts.tile("Trials", str(len(run["trials"])), _counts(run["trials"])))
     return tiles
+
+
+def _metric_tile(run, best, metric):
+    """Returns the metric of the file on test data; of a run without them that of the trial."""
+    row = (run.get("rows") or {}).get("model.tflite") or {}
+    value = (row.get("metrics") or {}).get(metric)
+    if not is_number(value):
+        detail = ", ".join(filter(None, [_range(best, metric), "validation data"]))
+        return parts.tile(name_of(metric), quality(metric, best["metric"]), detail)
+    interval = {"interval": (row.get("intervals") or {}).get(metric)}
+    return parts.tile(name_of(metric), quality(metric, value), _range(interval, metric))
 
 
 def search_sections(run):
@@ -95,7 +106,9 @@ def _fronts(run):
         measured = [
             t
             for t in run["trials"]
-            if is_number((t.get("figures") or {}).get(figure)) and is_number(t.get("metric"))
+            if t["status"] in _WITH_FILES
+            and is_number((t.get("figures") or {}).get(figure))
+            and is_number(t.get("metric"))
         ]
         if len(measured) < 2:
             continue
@@ -123,7 +136,7 @@ def _fronts(run):
         svg = scatter(
             points,
             x_label=label,
-            y_label=f"{title(metric)}, {better} is better",
+            y_label=f"{title(metric)} on validation data, {better} is better",
             description=f"{title(metric)} against {label} of {len(points)} trials, "
             f"{len(line)} of them on the Pareto front",
             lines=[line] if len(line) > 1 else [],
@@ -163,7 +176,10 @@ def _tables(run):
     varied = [name for name in _settings(trials) if len(set(map(str, _values(name, trials)))) > 1]
     rows = [_row(trial, metric, figures, varied) for trial in ranked]
     best = [i for i, trial in enumerate(ranked) if trial["id"] == run.get("best")]
-    caption = "Trials inside the budget first; settings are those that differ between trials."
+    caption = (
+        "Trials inside the budget first, with metrics on validation data; settings are those that "
+        "differ between trials."
+    )
     shown = parts.table(header, rows[:_SHOWN_ROWS], caption=caption, marked=best)
     rest = parts.table(header, rows[_SHOWN_ROWS:_MOST_ROWS])
     more = len(rows) - _MOST_ROWS

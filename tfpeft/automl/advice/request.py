@@ -57,6 +57,7 @@ class Request:
             **self.options,
             "steps": self.steps,
             **self.training,
+            "loss": described(compiled_parts(self.model)[0]),
             "weights": digest_of([weight.numpy() for weight in self.model.weights]),
             "data": digest_of(list(batches)),
         }

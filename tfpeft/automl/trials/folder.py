@@ -1,10 +1,13 @@
 """The folder of a search: one process owns it, and workers join it."""
 
 import contextlib
+import json
 import pathlib
 
 from tfpeft.automl.trials import workers
-from tfpeft.core.files import ResumableFolder
+from tfpeft.core.arguments import InputError
+from tfpeft.core.files import ResumableFolder, differences
+from tfpeft.core.json_files import read_json
 from tfpeft.core.paths import folder_to_write
 
 RECORD = "search.json"
@@ -15,6 +18,21 @@ class _SearchFolder(ResumableFolder):
 
     def _may_change(self, setting):
         return setting == "minutes"
+
+    @staticmethod
+    def check_worker(path, settings):
+        """Raises unless a worker was called as the chief of the search in `path`, but for minutes.
+
+        Its teacher's outputs are those of the chief's samples, by their numbers.
+        """
+        saved, own = read_json(path / RECORD, {}), json.loads(json.dumps(settings))
+        changed = dict(differences({key: saved.get(key) for key in own}, own))
+        changed.pop("minutes", None)
+        if changed:
+            raise InputError(
+                f"{path} (`folder`) is of a chief with other settings, expected the same ones. "
+                f"Received: {'; '.join(changed.values())}"
+            )
 
 
 @contextlib.contextmanager
@@ -29,6 +47,7 @@ def opened_folder(folder, settings, role):
     if role == workers.WORKER:
         path = pathlib.Path(folder_to_write(folder, "`folder`"))
         workers.wait_for(path / RECORD)
+        _SearchFolder.check_worker(path, settings)
         yield path
         return
     with _SearchFolder(

@@ -11,7 +11,7 @@ from keras_tuner.engine import base_tuner
 
 from tfpeft.automl.trials.candidates import own_values
 from tfpeft.automl.trials.clock import StopAtDeadline
-from tfpeft.automl.trials.costs import export, figures_of
+from tfpeft.automl.trials.costs import export, figures_of, latency_of
 from tfpeft.automl.trials.median import median_reason
 from tfpeft.automl.trials.oracles import WORST
 from tfpeft.automl.trials.records import SearchTrial
@@ -19,6 +19,7 @@ from tfpeft.automl.trials.techniques import TRAINED_BITS, file_quantization
 from tfpeft.automl.trials.training import Stopped, Watch
 from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.quantization.quantize_aware import quantize_aware
 
 _TIMED_FROM = 10.0  # seconds of a training, from which the time of a step is taken before it
@@ -153,6 +154,8 @@ class Runner:
         path, budget = self.path(name), self.objective.budget
         export(model, path, settings, budget, self.training.calibration, trained=True)
         evaluation = self.objective.evaluate(path, self.validation)
+        if "latency_ms" in budget.figures and evaluation.latency_ms > budget.max_latency_ms:
+            evaluation = dataclasses.replace(evaluation, **self._latency(path))
         figures = {
             each: getattr(evaluation, each)
             for each in ("size_bytes", "gzip_bytes", "macs", "latency_ms")
@@ -170,6 +173,25 @@ class Runner:
             "figures": figures,
             "evaluation": evaluation.as_dict(),
         }
+
+    def measured_again(self, trial):
+        """Returns a trial with the latency that its file has now; one over the budget says so."""
+        latency = self._latency(self.path(trial.id))
+        figures = {**trial.figures, "latency_ms": latency["latency_ms"]}
+        violations = self.objective.violations(figures, trial.metric)
+        return dataclasses.replace(
+            trial,
+            figures=figures,
+            evaluation={**trial.evaluation, **latency},
+            status="over_budget" if violations else "completed",
+            reason="; ".join(violations),
+        )
+
+    def _latency(self, path):
+        """Returns {figure: milliseconds} of a file, which has a limit of its latency."""
+        limit = self.objective.budget.max_latency_ms
+        found = latency_of(TFLiteFile(path), self._first, limit)
+        return dict(zip(("latency_ms", "latency_p90_ms"), found, strict=True))
 
     def _is_timed(self, steps):
         """Whether a training of so many steps is long enough for its pace to count."""
@@ -265,6 +287,15 @@ class Tuner(base_tuner.BaseTuner):
         super().__init__(oracle, Declared(), directory=str(folder), project_name="oracle")
         if not self._is_worker():
             self.save()  # so that a kill within the first trial leaves what is resumed
+
+    def _get_tuner_fname(self):
+        """Returns the file by which KerasTuner knows of a search that goes on.
+
+        It is the same for a chief and for a process alone, of which one may follow the other.
+        """
+        if self._is_worker():
+            return super()._get_tuner_fname()
+        return os.path.join(str(self.project_dir), "tuner0.json")
 
     def _try_run_and_update_trial(self, trial):
         """Runs a trial and reports its score; KerasTuner's own takes mistakes for failures."""
