@@ -56,4 +56,4 @@ if __name__ == "__main__":
         (folder.parent / f"ready-{name}").touch()
         while len(list(folder.parent.glob("ready-*"))) < 2:  # so that both get trials
             time.sleep(0.05)
-    print("result", search(folder, max_trials=2 if name else 3))
+    print("result", search(folder))

@@ -6,19 +6,57 @@ import pytest
 
 import tfpeft
 from tests.automl import searches
+from tfpeft.automl.trials.netadapt import NetAdapt
 
 pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
 
 
-def test_a_trained_model_is_cut_by_measured_figures(tmp_path):
+def convolutional(width):
     keras.utils.set_random_seed(0)
     layers = [
-        keras.layers.Conv2D(8, 3, activation="relu"),
-        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Conv2D(width, 3, activation="relu"),
+        keras.layers.Conv2D(width, 3, activation="relu"),
         keras.layers.GlobalAveragePooling2D(),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(2)])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_each_limit_has_its_own_steps(tmp_path, monkeypatch):
+    def latency(file, first, limit):  # of no machine: it follows from the multiply-accumulates
+        return file.macs(first) / 1e5, file.macs(first) / 1e5
+
+    asked, proposals = [], NetAdapt.proposals
+
+    def recorded(self, model, name, before, target):
+        asked.append((name, before, target))
+        return proposals(self, model, name, before, target)
+
+    monkeypatch.setattr("tfpeft.automl.trials.costs.latency_of", latency)
+    monkeypatch.setattr(NetAdapt, "proposals", recorded)
+    monkeypatch.setattr("tfpeft.automl.trials.netadapt._ROUNDS", 2)
+    budget = tfpeft.Budget(max_size_bytes=3_900, max_latency_ms=0.3)
+    quantized = tfpeft.Techniques(quantization=("int8",), learning_rate=(1e-3,))
+    result = searches.search(
+        tmp_path / "s",
+        space=convolutional(16),
+        techniques=quantized,
+        oracle="netadapt",
+        epochs=1,
+        budget=budget,
+    )
+    assert {name for name, _, _ in asked} == {"latency_ms", "size_bytes"}
+    limits = {"size_bytes": 3_900, "latency_ms": 0.95 * 0.3}  # a latency is never the same again
+    first = {"latency_ms": 42_080 / 1e5, "size_bytes": 5_280}  # of the int8 file
+    for name, before, target in asked:
+        step = max((first[name] - limits[name]) / 2, 0.02 * before)
+        assert target == pytest.approx(max(limits[name], before - step), rel=0.01)
+    assert result.best.figures["size_bytes"] <= 3_900
+
+
+def test_a_trained_model_is_cut_by_measured_figures(tmp_path):
+    model = convolutional(8)
     weights = [weight.numpy() for weight in model.weights]
     options = {"oracle": "netadapt", "epochs": 1, "techniques": None}
     options["budget"] = tfpeft.Budget(max_macs=9_000)  # of 11,824

@@ -143,9 +143,30 @@ def test_a_folder_of_other_data_or_another_teacher_is_not_read(found, monkeypatc
         searches.search(folder, oracle="hyperband", max_trials=4)
 
 
+def test_a_latency_is_measured_again_in_the_end(tmp_path, monkeypatch):
+    budget = tfpeft.Budget(max_latency_ms=1000.0)
+    options = {"budget": budget, "max_trials": 2, "epochs": 1, "minutes": 0.2}
+    result = searches.search(tmp_path / "s", **options)
+    measured, found = [], []
+
+    def latency(file, first, limit):  # as if the trials had run on a faster machine
+        measured.append(file)
+        found.append(2000.0 if len(measured) == 1 else 2.5)
+        return found[-1], found[-1] + 0.25
+
+    monkeypatch.setattr("tfpeft.automl.trials.tuner.latency_of", latency)
+    again = searches.search(tmp_path / "s", **options)
+    slow = next(trial for trial in again.trials if trial.id == result.best.id)
+    assert (slow.status, slow.figures["latency_ms"]) == ("over_budget", 2000.0)
+    assert "above max_latency_ms=1000" in slow.reason
+    assert again.best.id != result.best.id
+    assert (again.evaluation.latency_ms, again.evaluation.latency_p90_ms) == (2.5, 2.75)
+    assert again.best.figures["latency_ms"] == 2.5
+
+
 def test_what_is_returned_keeps_every_limit(tmp_path):
     budget = tfpeft.Budget(
-        max_size_bytes=8_000, max_gzip_bytes=5_000, max_macs=12_000, max_latency_ms=1.0
+        max_size_bytes=8_000, max_gzip_bytes=5_000, max_macs=12_000, max_latency_ms=100.0
     )
     result = searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.2)
     measured = tfpeft.evaluate(result.path, searches.data())

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+import tfpeft
 from tests.automl import searches
 
 pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
@@ -36,16 +38,24 @@ def wait_for(condition, process, log):
         time.sleep(0.05)
 
 
-def test_a_search_resumes_after_a_kill(tmp_path):
-    folder, log = tmp_path / "search", tmp_path / "log"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of a search that was killed within the second trial."""
+    parent = tmp_path_factory.mktemp("killed")
+    folder, log = parent / "search", parent / "log"
     process = start(folder, log)
-    trials = folder / "trials"
-    # Within the second trial: the first one has its record.
+    # The first trial has its record.
     wait_for(lambda: (folder / "oracle/trial_0001").exists(), process, log)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    first = (trials / "0000.json").read_text()
     assert not (folder / "report.json").exists()
+    return folder
+
+
+def test_a_search_resumes_after_a_kill(killed, tmp_path):
+    folder = shutil.copytree(killed, tmp_path / "search")
+    trials = folder / "trials"
+    first = (trials / "0000.json").read_text()
     result = searches.search(folder)
     assert (trials / "0000.json").read_text() == first
     trained = [trial for trial in result.trials if trial.metric is not None]
@@ -53,8 +63,10 @@ def test_a_search_resumes_after_a_kill(tmp_path):
     assert len({json.dumps(trial.settings) for trial in trained[:3]}) == 3
 
 
-def test_two_workers_share_the_trials(tmp_path):
-    folder = tmp_path / "search"
+def test_two_workers_share_the_trials_that_are_left(killed, tmp_path):
+    """Of a search that one process began, whose first trial has ended."""
+    folder = shutil.copytree(killed, tmp_path / "search")
+    first = (folder / "trials/0000.json").read_text()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,6 +84,23 @@ def test_two_workers_share_the_trials(tmp_path):
     texts = {name: log.read_text() for name, log in logs.items()}
     assert "result Budget: max_size_bytes=5,000" in texts["chief"]
     assert "result None" in texts["worker0"]
-    assert [sum(f"Trial 000{i}: " in texts[name] for i in range(2)) for name in logs] == [0, 1, 1]
-    report = json.loads((folder / "report.json").read_text())
-    assert {"0000", "0001", "final"} <= {trial["id"] for trial in report["trials"]}
+    run = [[i for i in range(3) if f"Trial 000{i}: " in texts[name]] for name in logs]
+    assert sorted(run) == [[], [1], [2]]
+    assert (folder / "trials/0000.json").read_text() == first
+    trials = json.loads((folder / "report.json").read_text())["trials"]
+    trained = {trial["id"]: trial["settings"] for trial in trials if trial["epochs"]}
+    assert {"0000", "0001", "0002", "final"} <= trained.keys()
+    assert len({json.dumps(trained[f"000{i}"]) for i in range(3)}) == 3
+
+
+def test_a_worker_is_called_as_its_chief(killed, monkeypatch):
+    variables = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "1"}
+    for name, value in {**variables, "KERASTUNER_TUNER_ID": "worker0"}.items():
+        monkeypatch.setenv(name, value)
+    budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, max_macs=10**6)
+    with pytest.raises(tfpeft.InputError, match="a chief with other.*max_macs was None and is"):
+        searches.search(killed, budget=budget)
+    x, y = searches.data()
+    monkeypatch.setattr(searches, "data", lambda: (x[::-1], y[::-1]))
+    with pytest.raises(tfpeft.InputError, match="data and its order was"):
+        searches.search(killed)
