@@ -30,15 +30,14 @@ GROUPS = {
     "model": MODEL_FLAGS,
     "training": (BATCH_SIZE, LEARNING_RATE),
 }
-# With more time, or other techniques, a run of the same model goes on.
-_MAY_CHANGE = (recommending.MINUTES, recommending.TRIED)
 
 
 def main(settings):
     recommending.check(settings)
-    flags = [flag for group in GROUPS.values() for flag in group if flag not in _MAY_CHANGE]
     named_after = "model" if settings.goal == "tasks" else "dataset"
-    with RunFolder("recommend", settings, flags, named_after=named_after) as folder:
+    with RunFolder(
+        "recommend", settings, recommending.RUN_FLAGS, named_after=named_after
+    ) as folder:
         found = recommending.recommend(settings, folder)
         recommending.write_report(folder, found, settings)
         print(f"\n{found}\n\nReport: {folder / 'report.md'}")

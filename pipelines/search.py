@@ -43,7 +43,7 @@ from pipelines.common.flags import (
     Flag,
     with_value,
 )
-from pipelines.common.folders import RunFolder
+from pipelines.common.folders import RunFolder, name_of_run
 from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from pipelines.stages import teacher as teacher_stage
@@ -252,8 +252,7 @@ class _Joined:
     """The folder of a run that another process, the chief, writes."""
 
     def __init__(self, settings):
-        stem = pathlib.Path(settings.dataset).stem.replace(":", ".")
-        self._path = pathlib.Path(settings.output_dir) / (settings.name or f"{stem}-search")
+        self._path = pathlib.Path(settings.output_dir) / name_of_run("search", settings)
 
     def has(self, name):
         """Returns whether a file is there."""
@@ -334,9 +333,9 @@ def write_report(folder, result, settings, kept, arrays):
     }
     rows = {name: row.as_dict() for name, row in result.rows.items()}
     note = (
-        f"The first table is of the {kept['test_samples']} test samples; trials were chosen on validation "
-        "data, of which the second table is. The file's latency is the one that the budget was "
-        f"checked with, of this machine ({reports.machine()}): one sample, one thread."
+        f"The first table is of the {kept['test_samples']} test samples; trials were chosen on "
+        "validation data, of which the second table is. The file's latency is the one that the "
+        f"budget was checked with, of this machine ({reports.machine()}): one sample, one thread."
     )
     tables = [evaluations_markdown(rows), note, result.to_markdown(), "![trials](pareto.png)"]
     reports.write(folder, found, [headline(found), *tables], arrays)

@@ -32,6 +32,12 @@ _NOT_RECORDED = (
 )
 
 
+def name_of_run(job, settings, named_after="dataset"):
+    """Returns the name of the folder of a run: --name, or one of its data and job."""
+    stem = pathlib.Path(getattr(settings, named_after)).stem.replace(":", ".")
+    return settings.name or f"{stem}-{job}"
+
+
 class RunFolder(ResumableFolder):
     """One folder per run. `run.json` holds the job and the flags that the run started with.
 
@@ -48,8 +54,7 @@ class RunFolder(ResumableFolder):
     """
 
     def __init__(self, job, settings, flags, *, named_after="dataset", files=None):
-        stem = pathlib.Path(getattr(settings, named_after)).stem.replace(":", ".")
-        name = settings.name or f"{stem}-{job}"
+        name = name_of_run(job, settings, named_after)
         if pathlib.Path(name).is_absolute() or ".." in pathlib.Path(name).parts:
             raise invalid_flag("name", "the name of a folder in --output_dir", name)
         self._files = files or {}

@@ -19,7 +19,15 @@ from pipelines.common import (
 )
 from pipelines.common.compilation import compilation_of
 from pipelines.common.errors import unread_flag
-from pipelines.common.flags import OBJECTIVE_FLAGS, READ_FLAGS, Flag
+from pipelines.common.flags import (
+    BATCH_SIZE,
+    DATA_FLAGS,
+    LEARNING_RATE,
+    MODEL_FLAGS,
+    OBJECTIVE_FLAGS,
+    READ_FLAGS,
+    Flag,
+)
 from pipelines.common.request import request_of
 from tfpeft.automl.advice.goals import GOALS, TECHNIQUES, TRAINED_LESS
 from tfpeft.automl.advice.words import DATA, MODEL
@@ -75,6 +83,12 @@ SHARED = Flag(
     repeated=True,
 )
 FLAGS = (GOAL, DEVICE, MINUTES, ALLOWED, TRIED, TRIAL_STEPS, SHARED)
+RUN_FLAGS = (
+    *(*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS, BATCH_SIZE, LEARNING_RATE),
+    # With more time, or other techniques, a run of the same model goes on.
+    *(flag for flag in FLAGS if flag not in (MINUTES, TRIED)),
+)
+"""The flags that the folder of recommendations belongs to."""
 _MOST = 10_000  # samples of a split; they are held in memory
 
 

@@ -48,7 +48,8 @@ STAGES_FLAG = Flag(
     f"Any of {', '.join(STAGES)}, in the order in which they run; quantize last, and before it "
     "cluster and quantize_aware. By default "
     "distill,prune,quantize; of a --model, tune,prune_channels,prune,quantize, or with flags of "
-    "distill alone tune,distill,prune,quantize. With `auto`, what pipelines.recommend puts first.",
+    "distill alone tune,distill,prune,quantize. With `auto`, what pipelines.recommend puts first; "
+    "with --max_size_bytes, then of the .tflite file, the first that is inside.",
 )
 MAX_ACCURACY_DROP = Flag(
     "max_accuracy_drop",

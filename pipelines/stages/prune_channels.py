@@ -174,14 +174,14 @@ def _arguments(settings):
 
 def _targets(settings):
     """Returns {argument: target} of --ratio and the budgets; by default half of the MACs."""
-    targets = {name: _budget(name, getattr(settings, name)) for name in _BUDGETS}
+    targets = {name: budget_of(name, getattr(settings, name)) for name in _BUDGETS}
     targets = {name: value for name, value in targets.items() if value is not None}
     if settings.ratio is not None:
         targets["ratio"] = settings.ratio
     return targets or _DEFAULT
 
 
-def _budget(name, text):
+def budget_of(name, text):
     """Returns a budget as the library takes it; with "%" it is a fraction of the model's own."""
     if text is None:
         return None

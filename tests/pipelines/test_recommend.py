@@ -1,5 +1,6 @@
 """pipelines.recommend, --stages=auto, and the commands and lines of code of recommendations."""
 
+import dataclasses
 import json
 import shlex
 
@@ -10,7 +11,7 @@ import pytest
 import tfpeft
 from pipelines import compress, recommend, share
 from pipelines.common import recommending
-from pipelines.stages import compression
+from pipelines.stages import automatic, compression
 from tests.pipelines.scripts import call
 from tfpeft.automl.advice.chains import QUANTIZE_AWARE, Chain, first_step, quantize
 from tfpeft.automl.advice.goals import device_of
@@ -126,6 +127,43 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
     assert len(found) == 1
     with pytest.raises(InputError, match="target was None"):  # another device: another chain
         call(compress, *given, "--target=xnnpack")
+    again, _ = asked["made"]["commands"]
+    assert "pipelines.recommend" in again
+    assert call(recommend, *shlex.split(again)[3:]) == 0  # of the same folder
+
+
+def test_a_budget_takes_the_first_recommendation_that_is_inside(
+    files, tmp_path, capsys, monkeypatch
+):
+    found = []
+    original = tfpeft.recommend
+
+    def with_quantization_alone(*args, **options):
+        found.append(original(*args, **{**options, "techniques": ["quantize"]}))
+        return found[-1]
+
+    monkeypatch.setattr(tfpeft, "recommend", with_quantization_alone)
+    given = [each for each in arguments(files, tmp_path) if not each.startswith("--name")]
+    # Beside the folder of pipelines.recommend, which has another goal.
+    few = ["--techniques=quantize", "--minutes=0.001"]
+    assert call(recommend, *given, "--goal=latency", *few) == 0
+    found.clear()
+    given += ["--stages=auto", "--goal=size"]
+    with pytest.raises(tfpeft.BudgetError, match="at most --max_size_bytes=100.*the smallest"):
+        call(compress, *given, "--max_size_bytes=100")
+    sizes = {each["name"]: each["size_bytes"] for each in found[0].trials if each["gain"]}
+    (first,) = found[0].recommendations
+    size, title = sizes[first.trial], f"Recommended: {first.title}."
+    assert size < sizes["quantize-int8"] < found[0].model["size_bytes"]
+    larger = dataclasses.replace(first, trial="quantize-int8", title="int8")
+    both = dataclasses.replace(found[0], recommendations=[larger, first])
+    assert automatic._chain(both, size)["text"].startswith(title)
+    assert automatic._chain(both, 1.0)["text"].startswith("Recommended: int8.")  # of the model's
+    capsys.readouterr()
+    assert call(compress, *given, f"--max_size_bytes={size}", "--epochs=1") == 0
+    assert title in capsys.readouterr().out
+    assert (tmp_path / "data-compress/model.tflite").stat().st_size <= size
+    assert (tmp_path / "data-compress-recommend/report.html").is_file()
 
 
 def test_tasks_share_a_model_that_is_their_backbone(files, tmp_path):
@@ -164,6 +202,8 @@ def test_tasks_share_a_model_that_is_their_backbone(files, tmp_path):
         (compress, ["--stages=auto"], "--goal, expected one of latency"),
         (compress, ["--stages=auto", "--goal=tasks"], "--goal"),
         (compress, ["--stages=auto,quantize", "--goal=size"], "--goal"),
+        (compress, ["--stages=auto", "--goal=size", "--quantization=int8"], "stage quantize, and"),
+        (compress, ["--stages=auto", "--goal=size", "--max_size_bytes=few"], "--max_size_bytes"),
     ],
 )
 def test_bad_flags(files, tmp_path, script, flags, message):

@@ -159,8 +159,10 @@ def test_a_search_has_its_fronts_and_its_trials():
     run = search_run()
     checker = checked(report_html(run))
     text = " ".join(" ".join(checker.texts).split())
-    words = ("Pareto fronts", "over the budget", "failed: no layer left", "30.0 kB allowed")
-    for words in (*words, "Accuracy 87.00 %", "on validation data, higher is better"):
+    for words in (
+        *("Pareto fronts", "over the budget", "failed: no layer left", "30.0 kB allowed"),
+        *("Accuracy 87.00 %", "on validation data, higher is better"),
+    ):
         assert words in text
     page = report_html(run)
     assert page.count('class="point best"') == 2 * 3  # wide and narrow, of three figures

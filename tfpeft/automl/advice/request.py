@@ -10,6 +10,7 @@ from tfpeft.automl.advice.goals import Device, Goal
 from tfpeft.automl.advice.training import labelled, split
 from tfpeft.automl.advice.trials import Clock, open_store
 from tfpeft.core.arguments import last_cause, unexpected
+from tfpeft.core.compiling import compiled_parts, described
 
 
 @dataclasses.dataclass(frozen=True)
