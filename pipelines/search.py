@@ -48,7 +48,7 @@ from pipelines.common.request import request_of
 from pipelines.common.script import Script
 from pipelines.stages import teacher as teacher_stage
 from pipelines.stages.stage import Inputs
-from tfpeft.automl.search import ORACLES
+from tfpeft.automl import search
 from tfpeft.automl.trials import workers
 from tfpeft.core.arguments import unexpected
 from tfpeft.core.json_files import read_json
@@ -98,7 +98,7 @@ SEARCH_FLAGS = (
         "package.module:function, which makes a Keras model of KerasTuner's hyperparameters. By "
         "default model with --model, and else what fits the inputs.",
     ),
-    Flag("oracle", str, "hyperband", "What proposes the next trial.", choices=ORACLES),
+    Flag("oracle", str, "hyperband", "What proposes the next trial.", choices=search.ORACLES),
     Flag(
         "epochs", int, None, "Of a whole training of a trial; by default by the minutes.", **_COUNT
     ),
@@ -178,7 +178,7 @@ def _is_of_model(settings):
 
 def run(settings, folder, budget):
     """Trains the teacher, searches, and writes the report."""
-    data, model, teacher = _prepare(settings, folder)
+    data, model, teacher = _prepare(settings, folder, budget)
     training.seed_everything(settings.seed)
     data, objective = data.for_model(teacher if model is None else model)
     subject = model if _is_of_model(settings) else _spaces(settings, data)
@@ -201,7 +201,7 @@ def run(settings, folder, budget):
     write_report(folder, result, settings, kept, arrays)
 
 
-def _prepare(settings, folder):
+def _prepare(settings, folder, budget):
     """Returns the data, --model or None, and the teacher, which is trained where none is given."""
     custom_objects = models.import_custom_objects(settings.custom_objects)
     trust = {"trust_code": settings.trust_code}
@@ -227,6 +227,7 @@ def _prepare(settings, folder):
         return data, model, model
     print("[1/2] teacher", flush=True)
     if not folder.has(_TEACHER):
+        _check_reachable(settings, data, budget)
         training.seed_everything(settings.seed + 1)
         trained = with_value(settings, "epochs", settings.teacher_epochs)
         trained = with_value(trained, "augment", ())
@@ -236,12 +237,24 @@ def _prepare(settings, folder):
     return data, None, models.load_model(folder / _TEACHER, custom_objects=custom_objects)
 
 
+def _check_reachable(settings, data, budget):
+    """Raises for a budget that no student keeps, before the teacher is trained."""
+    search.check_reachable(
+        _spaces(settings, data),
+        samples.as_data(data.train),
+        budget,
+        validation_data=samples.as_data(data.validation),
+        task=data.task,
+        seed=settings.seed,
+    )
+
+
 def _run_worker(settings, budget):
     """Runs trials for the chief, whose folder has the teacher."""
     folder = _Joined(settings)
     if settings.model is None and settings.teacher is None:
         workers.wait_for(folder / _TEACHER)
-    data, model, teacher = _prepare(settings, folder)
+    data, model, teacher = _prepare(settings, folder, budget)
     data, objective = data.for_model(teacher if model is None else model)
     subject = model if _is_of_model(settings) else _spaces(settings, data)
     _search(settings, folder / "search", subject, data, objective, teacher, budget)

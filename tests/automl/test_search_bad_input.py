@@ -18,12 +18,46 @@ def test_an_impossible_budget_is_found_before_training(tmp_path):
 
 
 def test_a_metric_that_is_not_reached_is_an_error(tmp_path):
-    budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=1.01)
-    with pytest.raises(tfpeft.BudgetError, match="below min_metric=1.01"):
-        searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.15)
+    budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=1e-9)
+    options = {"budget": budget, "max_trials": 1, "epochs": 1, "monitor": "val_loss"}
+    with pytest.raises(tfpeft.BudgetError, match="above min_metric=1e-09"):
+        searches.search(tmp_path / "s", **options, minutes=0.15)
     with pytest.raises(tfpeft.BudgetError, match="allow more `minutes`, or other"):
-        searches.search(tmp_path / "s", budget=budget, max_trials=1, epochs=1, minutes=0.3)
+        searches.search(tmp_path / "s", **options, minutes=0.3)
     assert (tmp_path / "s" / "trials" / "final_0.3.json").is_file()
+
+
+@pytest.mark.parametrize("least", [92, 1.01, -0.5])
+def test_an_accuracy_is_a_fraction(least):
+    budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=least)
+    with pytest.raises(tfpeft.InputError, match=r"min_metric.*in \[0, 1\] of accuracy"):
+        searches.search(None, budget=budget)
+
+
+def test_a_monitor_that_no_file_has_is_found_before_training(tmp_path):
+    with pytest.raises(tfpeft.InputError, match="monitor.*one of accuracy, .*'sharpness'"):
+        searches.search(tmp_path / "s", monitor="val_sharpness", mode="max")
+    assert not list((tmp_path / "s" / "trials").glob("0*.json"))
+    budget = tfpeft.Budget(min_metric=0.5)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(2))
+    with pytest.raises(tfpeft.InputError, match="for oracle='netadapt'"):
+        searches.search(None, space=model, budget=budget, oracle="netadapt", techniques=None)
+
+
+def test_a_budget_that_few_points_of_a_function_keep_is_reached(tmp_path):
+    def dense(hp):
+        width = hp.Int("width", 2, 512, default=64)
+        layers = [keras.layers.Flatten(), keras.layers.Dense(width), keras.layers.Dense(2)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+    options = {"space": dense, "max_trials": 1, "epochs": 1, "minutes": 0.3}
+    options |= {"budget": tfpeft.Budget(max_macs=64 * 2 + 4)}
+    result = searches.search(tmp_path / "s", **options)
+    assert result.best.settings["width"] == 2
+    options["budget"] = tfpeft.Budget(max_macs=100)
+    with pytest.raises(tfpeft.BudgetError, match="smallest has macs=132 of .* points that were"):
+        searches.search(tmp_path / "t", **options)
 
 
 def test_a_space_without_a_valid_point():

@@ -36,6 +36,18 @@ def test_a_lock_names_its_process_and_is_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_in_use_while_its_process_runs(tmp_path):
+    assert not locks.is_in_use(tmp_path)
+    lock = FolderLock(tmp_path, "`folder`")
+    content = json.loads((tmp_path / LOCK).read_text())
+    parent = {**content, "process": os.getppid(), "started": locks._started(os.getppid())}
+    (tmp_path / LOCK).write_text(json.dumps(parent))
+    assert locks.is_in_use(tmp_path)
+    (tmp_path / LOCK).write_text(json.dumps({**parent, "started": "another boot 1"}))
+    assert not locks.is_in_use(tmp_path)
+    lock.release()
+
+
 def test_a_process_that_ends_in_the_middle_can_remove_all_its_locks(tmp_path):
     held = []
     for name in ("a", "b"):

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import search
 from tests.pipelines.scripts import call
-from tfpeft.core.arguments import InputError
+from tfpeft.core.arguments import BudgetError, InputError
 
 pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
 LIMITS = ("--max_macs=900", "--min_metric=0.5")  # of 1,152 multiply-accumulates
@@ -84,6 +84,16 @@ def test_a_run_has_its_files_and_is_read_again(folder, capsys):
 def test_flags_that_do_not_go_together(folder, flags, message):
     with pytest.raises(InputError, match=message):
         run(folder, *flags)
+
+
+def test_an_impossible_budget_is_found_before_the_teacher_is_trained(folder):
+    given = [f"--dataset={folder / 'mine.npz'}", f"--output_dir={folder}", "--name=none"]
+    with pytest.raises(BudgetError, match="the smallest has size_bytes="):
+        call(search, *given, "--max_size_bytes=100")
+    assert not (folder / "none" / "teacher.keras").exists()
+    with pytest.raises(InputError, match=r"min_metric.*in \[0, 1\]"):
+        call(search, *given, "--name=percent", "--min_metric=92")
+    assert not (folder / "percent" / "teacher.keras").exists()
 
 
 def test_a_search_of_labels_by_chance_says_so(folder, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import pathlib
 import tempfile
 import typing
 from collections.abc import Callable, Sequence
@@ -239,6 +240,36 @@ def search(
             if role == workers.WORKER:
                 return None
             return job.result(test_data, temporary)
+
+
+def check_reachable(space, data, budget, *, validation_data, task, seed=0):
+    """Raises what `search` raises of a space and a budget, before a teacher for it is trained.
+
+    Args:
+        space, data, budget, validation_data, task, seed: As of `search`; no trained model.
+    """
+    check_packages(["keras_tuner"], "search")
+    from tfpeft.automl.trials.candidates import Candidates  # late, as above
+    from tfpeft.automl.trials.costs import Costs
+    from tfpeft.automl.trials.job import whole_space
+    from tfpeft.automl.trials.records import Records
+
+    with random_states_kept(), tempfile.TemporaryDirectory() as folder:
+        inputs = inputs_of(
+            _first_model(space, None),
+            data,
+            validation_data,
+            teacher=None,
+            task=task,
+            loss=None,
+            seed=seed,
+        )
+        Objective(inputs.task, inputs.outputs, budget)
+        subject = subject_of(space, inputs.interface, inputs.train, inputs.loss)
+        techniques = TechniqueSpace(Techniques(), budget, has_teacher=False, is_trained=False)
+        costs = Costs(budget, inputs.train.x)
+        candidates = Candidates(subject, techniques, costs, Records(pathlib.Path(folder)))
+        candidates.check_reachable(whole_space(candidates), seed)
 
 
 def _batch_size(samples):

@@ -116,6 +116,15 @@ def release_all():
         lock.release()
 
 
+def is_in_use(folder):
+    """Whether a process that runs, as far as can be seen from here, has the lock of a folder."""
+    try:
+        holder = _parsed((pathlib.Path(folder) / LOCK).read_text())
+    except OSError:
+        return False
+    return holder is not None and _may_run(holder)
+
+
 def _this_process():
     return {
         "host": socket.gethostname(),

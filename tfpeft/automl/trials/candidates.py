@@ -110,6 +110,8 @@ class Candidates:
         defaults = [_default_values(space, kind) for kind in kinds]
         points = [*defaults, *(_shallow(values, space) for values in defaults)]
         found = [self.grown(values, space) for values in points]
+        if not self.subject.shrinking:  # of a user's function: what is smaller is not known
+            found += [_extremes(space, values)[0] for values in defaults]
         return [each for number, each in enumerate(found) if each not in found[:number]]
 
     def grown(self, values, space):
@@ -146,6 +148,7 @@ class Candidates:
             for start in self.starts(space)
         ]
         if not self.subject.shrinking:
+            points += [at for start in self.starts(space) for at in _extremes(space, start)]
             points += [_drawn_values(space, seed + i) for i in range(_SMALLEST_TRIES)]
         found, failures = [], []
         for values in points:
@@ -163,7 +166,7 @@ class Candidates:
         if not found:
             expected = "a space with a valid point, or more"
             raise unexpected(expected, f"{len(failures)} points, which failed: {failures[0]}")
-        raise unreachable(found)
+        raise unreachable(found, None if self.subject.shrinking else len(points))
 
     def _smallest(self, space, values, quantization):
         """Returns the values of the smallest model near some values, with a quantization."""
@@ -235,6 +238,23 @@ def _shallow(values, space):
     return {**values, **chosen}
 
 
+def _extremes(space, values):
+    """Returns values with all numbers at their least, all at their largest, and one by one.
+
+    Args:
+        space: `HyperParameters`.
+        values: {choice: value}.
+    """
+    ends = {}
+    for each in space.space:
+        known = [getattr(each, name, None) for name in ("min_value", "max_value")]
+        known = list(getattr(each, "values", ())) if None in known else known
+        if each.name in values and known and not {type(v) for v in known} - {int, float}:
+            ends[each.name] = min(known), max(known)
+    one = [{**values, name: end} for name, pair in ends.items() for end in pair]
+    return [{**values, **{name: pair[i] for name, pair in ends.items()}} for i in (0, 1)] + one
+
+
 def _drawn_values(space, seed):
     hp = space.copy()
     hp.values = {}
@@ -244,11 +264,12 @@ def _drawn_values(space, seed):
     return hp.values
 
 
-def unreachable(found):
+def unreachable(found, tried=None):
     """Returns the error of a budget that no point keeps, with the least value of each figure.
 
     Args:
         found: (figures, violations) of the smallest points.
+        tried: How many points were tried, where the smallest ones are not known.
     """
     names = {name for figures, _ in found for name in figures}
     least = {}
@@ -260,8 +281,9 @@ def unreachable(found):
         f"{name}={value:,.4g}" if isinstance(value, float) else f"{name}={value:,}"
         for name, value in least.items()
     )
+    of = "" if tried is None else f" of {tried} points that were tried"
     closest = min(found, key=lambda each: len(each[1]))[1]
     return BudgetError(
         f"Received an invalid value for `budget`, expected limits that a model of the space can "
-        f"keep, of which the smallest has {shown}. Received: {'; '.join(closest)}"
+        f"keep, of which the smallest has {shown}{of}. Received: {'; '.join(closest)}"
     )

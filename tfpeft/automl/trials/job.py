@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import json
+import pathlib
+import tempfile
 
 import keras
 import keras_tuner
 
+from tfpeft.automl.advice.training import evenly
 from tfpeft.automl.students.inputs import write_teacher
 from tfpeft.automl.trials import netadapt, workers
 from tfpeft.automl.trials.candidates import Candidates, with_values
 from tfpeft.automl.trials.clock import Clock
-from tfpeft.automl.trials.costs import Costs
+from tfpeft.automl.trials.costs import Costs, export
 from tfpeft.automl.trials.oracles import make_oracle
 from tfpeft.automl.trials.records import Records
 from tfpeft.automl.trials.results import SearchResult
@@ -34,6 +37,7 @@ _SAFETY = 0.8  # of the time that is left, which the longer training is planned 
 _WHOLE_TRAININGS = {"hyperband": 16 / 3, "bayesian": 8, "random": 8, "netadapt": 2}
 """Whole trainings that trials have the time for: of Hyperband, those of two brackets of 9 units."""
 _MOST_EPOCHS, _FEWEST_STEPS = 100, 9
+_CHECKED = 64  # samples by which a monitor is checked
 _LONG = 3 * 3600.0  # seconds for trials from which Hyperband has a rung more
 
 
@@ -62,7 +66,7 @@ class SearchJob:
         if plan["oracle"] == "netadapt":
             settings = self._candidates.settings(self._candidates.start())
             self._candidates.subject = netadapt.NetAdapt(folder, subject, self._costs, settings)
-        self._space = _whole_space(self._candidates)
+        self._space = whole_space(self._candidates)
 
     def run(self):
         """Runs the trials that have not ended, and trains the best one longer."""
@@ -138,6 +142,7 @@ class SearchJob:
             units=1,
         )
         if is_new:
+            self._check_monitor()
             steps, pace, point = self._whole_training()
             units = _units(steps, self._clock.seconds_for_trials)
             plan = {"steps": steps, "units": units, "pace": pace, "point": point}
@@ -156,6 +161,25 @@ class SearchJob:
                 f"{self._training.samples:,} samples"
             )
 
+    def _check_monitor(self):
+        """Raises for a figure that decides and that no file has, by an untrained one."""
+        if self._objective.name == self._objective.task.headline:
+            return
+        hp = self._start()
+        settings = {**self._candidates.settings(hp), "quantization": "none"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "untrained.tflite"
+            model = self._candidates.build(hp)
+            export(model, path, settings, self._objective.budget, self._training.calibration)
+            some = evenly(self._inputs.validation, _CHECKED)
+            self._objective.metric(self._objective.evaluate(path, some))
+
+    def _start(self):
+        """Returns the first point inside the budget; of "netadapt" the model as it is."""
+        if self._plan["oracle"] == "netadapt":
+            return self._candidates.start()
+        return self._first_point()
+
     def _whole_training(self):
         """Returns the steps of a whole training, and the first point with the seconds of a step.
 
@@ -164,9 +188,7 @@ class SearchJob:
         """
         if self._plan["epochs"] is not None:
             return self._plan["epochs"] * self._training.steps_per_epoch, None, None
-        hp = self._candidates.start()
-        if self._plan["oracle"] != "netadapt":
-            hp = self._first_point()
+        hp = self._start()
         pace = self._training.pace(self._candidates.build(hp), self._candidates.settings(hp))
         whole = self._clock.seconds_for_trials - self._clock.elapsed
         steps = 0.8 * whole / _WHOLE_TRAININGS[self._plan["oracle"]] / pace
@@ -196,7 +218,7 @@ class SearchJob:
         with contextlib.redirect_stdout(None):  # that it reloads, which is no news
             tuner = Tuner(oracle, self._runner, self._folder, self._on_trial)
         if self._role == workers.CHIEF:
-            workers.serve(tuner, oracle, self._clock)
+            workers.serve(tuner, oracle, self._clock, self._print)
         else:
             tuner.search()
         if oracle.error is not None:
@@ -298,7 +320,7 @@ class SearchJob:
             print(line, flush=True)
 
 
-def _whole_space(candidates):
+def whole_space(candidates):
     """Returns `HyperParameters` with the choices of every kind of space."""
     hp = keras_tuner.HyperParameters()
     candidates.declare(hp)

@@ -6,6 +6,7 @@ from tfpeft.core.arguments import invalid
 from tfpeft.core.data import Batch
 from tfpeft.core.monitor import metric_mode
 from tfpeft.evaluation.compare import compare, evaluate
+from tfpeft.reports.figures import is_fraction
 
 _SMALL_PART = 0.1  # of `min_metric`, what the smallest file can add to a score
 _BYTES = 2**16  # a file of which adds half of it
@@ -26,11 +27,15 @@ class Objective:
 
     def __init__(self, task, outputs, budget, *, metrics=None, monitor=None, mode=None, seed=0):
         self.task, self.outputs, self.budget, self.seed = task, outputs, budget, seed
-        self.name, self._metrics = monitor or task.headline, metrics
+        self.name = (monitor or task.headline).removeprefix("val_")
+        self._metrics = metrics
         if self.name == task.headline and mode is None:
             self.higher_is_better = task.higher_is_better
         else:
             self.higher_is_better = metric_mode(self.name, mode=mode) == "max"
+        least = budget.min_metric
+        if least is not None and is_fraction(self.name) and not 0 <= least <= 1:
+            raise invalid("min_metric", f"a fraction in [0, 1] of {self.name}", least)
 
     def evaluate(self, path, data):
         """Returns the `Evaluation` of a file on a `Batch`."""

@@ -69,8 +69,8 @@ class WithinBudget:
         """Returns values inside the budget; None if many points in a row are not."""
         starts = self.candidates.starts(self.hyperparameters)
         begun = len(self.start_order)
-        if begun < len(starts):
-            values = self._fitting(starts[begun])
+        for start in starts[begun:]:
+            values = self._fitting(start)
             if values is not None:
                 return values
         for _ in range(_DRAWS):
