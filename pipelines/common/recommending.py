@@ -212,10 +212,7 @@ def _with_files(found, settings):
 
 
 def _command_with_files(command, settings):
-    """Returns a command with the files and the other flags of the settings.
-
-    None for what `pipelines.share`, which reads an .npz or a .csv, cannot read.
-    """
+    """Returns a command with the files and the other flags of the settings."""
     given = [flag for flag in (*READ_FLAGS, *OBJECTIVE_FLAGS) if flag.name in settings.given]
     flags = [
         f"--{flag.name}={_text(getattr(settings, flag.name))}"
@@ -229,11 +226,6 @@ def _command_with_files(command, settings):
     command = command.replace(f"={MODEL}", f"={_text(settings.model)}")
     for name, path in _files_of_tasks(settings).items():
         command = command.replace(f"--task={name}={name}.npz", f"--task={_text(f'{name}={path}')}")
-    if f"--task=task={DATA}" in command:
-        if not settings.dataset.endswith(".npz"):
-            return None
-        task = f"--task={_text(f'task={settings.dataset}')}"
-        return " ".join([command.replace(f"--task=task={DATA}", task), *of_model])
     if f"--dataset={DATA}" not in command:
         return " ".join([command, *of_model])
     of_model += ["--allow_chance"] if settings.allow_chance else []

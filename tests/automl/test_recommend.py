@@ -257,6 +257,13 @@ def test_three_tasks_share_a_backbone_with_adapters():
     assert "--task=middle=middle.npz" in first.command
 
 
+def test_a_backbone_has_no_head(convolutional):
+    classes = keras.Sequential([convolutional, keras.layers.Softmax()])
+    tasks = dict.fromkeys(("first", "second"), digits()[0])
+    with pytest.raises(tfpeft.InputError, match="a backbone without its head"):
+        tfpeft.recommend(classes, None, goal="tasks", tasks=tasks, minutes=1, verbose=False)
+
+
 def test_adapters_are_compared_with_training_of_all_weights():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 64)).astype("float32")

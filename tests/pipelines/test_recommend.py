@@ -280,13 +280,6 @@ def test_commands_have_the_files_and_the_flags_of_the_model(files, tmp_path):
     again, _ = compress.SCRIPT.parse(found)
     for name in ("model", "dataset", "custom_objects", "allow_chance", "task"):
         assert getattr(again, name) == getattr(settings, name), name
-    adapters = "python -m pipelines.share --backbone=model.keras --task=task=data.npz"
-    found = shlex.split(recommending._command_with_files(adapters, settings))[3:]
-    again, _ = share.SCRIPT.parse(found)
-    assert list(again.task) == ["task=a b.npz"]
-    assert again.custom_objects == "my layers.py"
-    folder, _ = recommend.SCRIPT.parse(["--model=a.keras", "--dataset=photos", "--goal=size"])
-    assert recommending._command_with_files(adapters, folder) is None
 
 
 def test_lines_of_code_share_a_backbone_of_sequences(tmp_path, monkeypatch):
@@ -303,7 +296,7 @@ def test_lines_of_code_share_a_backbone_of_sequences(tmp_path, monkeypatch):
     assert len(tfpeft.TFLiteFile("model.tflite").signatures) >= 1
 
 
-def test_commands_of_adapters_are_those_of_share():
+def test_lines_of_code_of_adapters_are_python():
     from tfpeft.automl.advice.adapters import METHODS, _words
 
     for name in METHODS:
@@ -313,8 +306,4 @@ def test_commands_of_adapters_are_those_of_share():
             "trainable_parameters": 1,
             "training_bytes": 1,
         }
-        command = _words(found)["command"]
-        if command is not None:
-            settings, _ = share.SCRIPT.parse(shlex.split(command)[3:])
-            assert settings.adapter == name
         compile(_words(found)["code"], "code", "exec")

@@ -80,8 +80,8 @@ def recommend(
     times of a device that is not this machine, but for Vela's estimates.
 
     Args:
-        model: A built, trained `keras.Model`; it stays as it is. Of "tasks" it is the backbone, or
-            a model whose last layer with weights is left out.
+        model: A built, trained `keras.Model`; it stays as it is. Of "tasks" it is the backbone,
+            without the head of the task that it was trained for.
         data: A sample of the training data, (x, y) or (x, y, sample_weight), a finite
             `tf.data.Dataset` or `keras.utils.PyDataset` of batches of these. It is held in memory.
             None with `tasks`.

@@ -15,7 +15,7 @@ from tfpeft.automl.advice.request import samples_of
 from tfpeft.automl.advice.result import few_samples, recommendations
 from tfpeft.automl.advice.training import Training
 from tfpeft.automl.advice.trials import kept_model
-from tfpeft.automl.advice.words import BEGINNING, DATA, MODEL
+from tfpeft.automl.advice.words import BEGINNING
 from tfpeft.core.clone import copy_model
 from tfpeft.core.layers import set_trainable
 
@@ -138,13 +138,8 @@ def training_bytes(model):
 
 
 def _words(found):
-    """Returns the title, the limits, the command and the code of a trial."""
+    """Returns the title, the limits and the code of a trial."""
     name = found["name"]
-    command = None  # of norm_tuning, which the scripts do not have
-    if name != "norm_tuning":
-        command = f"python -m pipelines.share --backbone={MODEL} --task=task={DATA}"
-        command += f" --learning_rate={found['learning_rate']:g} --adapter={name}"
-        command += f" --rank={_RANK}" if "rank=" in _CODE[name] else ""
     lines = [
         BEGINNING,
         f"adapted = tfpeft.add_adapters(model, tfpeft.{_CODE[name]})",
@@ -161,6 +156,6 @@ def _words(found):
             "activations take what they took. The forward pass is no faster, and the trained "
             "model no smaller."
         ),
-        "command": command,
+        "command": None,  # the scripts train adapters below new heads only
         "code": "\n".join(lines),
     }

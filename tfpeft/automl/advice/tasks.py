@@ -17,6 +17,7 @@ from tfpeft.automl.advice.training import evenly, split
 from tfpeft.automl.advice.trials import kept_model
 from tfpeft.automl.advice.words import BEGINNING, MODEL
 from tfpeft.caching.precompute import precompute
+from tfpeft.core import graph
 from tfpeft.core.arguments import invalid, unexpected
 from tfpeft.core.graph import is_graph
 from tfpeft.export.tflite import export_tflite
@@ -130,6 +131,9 @@ def _pooling(backbone, batch):
     rank = len(getattr(outputs, "shape", ()))
     if rank not in (2, 3):
         expected = "a backbone of outputs (samples, features) or (samples, positions, features)"
+        raise invalid("model", expected, backbone)
+    if rank == 2 and graph.last_activation(backbone) == "softmax":
+        expected = "a backbone without its head, as features of a softmax hold little of a sample"
         raise invalid("model", expected, backbone)
     return None if rank == 2 else "mean"
 
