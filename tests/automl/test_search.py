@@ -82,6 +82,19 @@ def test_rungs_go_on_with_the_weights_of_the_rung_below(found):
         assert by_id[name].settings == by_id[by_id[name].parent].settings
 
 
+def test_the_best_of_few_points_go_on(tmp_path):
+    space = tfpeft.SmallCNN(**{**searches.SPACE, "width": (4, 6, 8)}, first_stride=(1,))
+    options = {"oracle": "hyperband", "max_trials": None, "epochs": 9}
+    result = searches.search(tmp_path / "s", space=space, **options)
+    trained = [trial for trial in result.trials if trial.id.startswith("0")]
+    # Of 36 steps, three points have 4, the best of them goes on to 12, and this one to all.
+    assert [trial.steps for trial in trained] == [4, 4, 4, 8, 24]
+    assert [trial.parent for trial in trained[3:]] == [
+        max(trained[:3], key=lambda trial: trial.metric).id,
+        trained[3].id,
+    ]
+
+
 def test_a_search_that_has_ended_is_read_from_its_folder(found):
     result, folder = found
     began = time.monotonic()

@@ -9,6 +9,8 @@ import tfpeft
 from tests.automl import searches
 from tfpeft.automl.students.interface import interface_of
 from tfpeft.automl.trials.costs import Costs, export, imposed, least_bytes
+from tfpeft.automl.trials.objective import Objective
+from tfpeft.automl.trials.records import Records, SearchTrial
 from tfpeft.automl.trials.training import Stopped, Training, Watch
 from tfpeft.automl.trials.tuner import Runner
 from tfpeft.evaluation.outputs import Outputs
@@ -89,7 +91,7 @@ def test_moving_statistics_follow_the_first_training_of_a_model(batch):
 def test_a_watch_measures_after_a_ninth_and_a_third(batch):
     training, seen = training_of(batch), []
 
-    def is_worse(steps, metric):
+    def is_worse(part, steps, metric):
         seen.append(steps)
         return "worse" if steps >= 15 else None
 
@@ -98,6 +100,22 @@ def test_a_watch_measures_after_a_ninth_and_a_third(batch):
         training.run(model_of(), settings, 45, watch=Watch(batch, is_worse))
     assert seen == [5, 15]
     assert (stopped.value.steps, 0 <= stopped.value.metric <= 1) == (15, True)
+
+
+def test_trainings_of_other_lengths_are_compared_after_equal_parts(batch, tmp_path):
+    records = Records(tmp_path / "trials")
+    for i, metric in enumerate((0.7, 0.8, 0.9)):
+        records.add(SearchTrial(f"000{i}", {}, "completed", metric=metric, reports={"3": metric}))
+    objective = Objective(TASK, OUTPUTS, tfpeft.Budget(max_macs=1))
+    runner = Runner(tmp_path, None, None, batch, objective, records, None, steps=90, units=9)
+    reports = {}
+    watch = runner._watch("0003", reports)
+    watch.arguments(7, "accuracy")  # steps of a part
+    watch.on_epoch_end(0, {"val_accuracy": 0.5})  # no other has a metric of this part
+    watch.on_epoch_end(2, {"val_accuracy": 0.81})
+    with pytest.raises(Stopped, match="0.79 after 21 steps, worse than the median 0.8 of 3"):
+        watch.on_epoch_end(2, {"val_accuracy": 0.79})
+    assert reports == {"1": 0.5, "3": 0.79}
 
 
 def test_models_have_as_many_steps_as_take_them_equal_times(batch, tmp_path):

@@ -9,6 +9,7 @@ import keras
 from tfpeft.core.files import replacing
 
 _FILE = "clock.json"
+_SAVED_EVERY = 10.0  # seconds
 _SEARCHED = 0.6
 """The part of the minutes in which trials start; the best one is trained longer in the rest."""
 
@@ -19,9 +20,11 @@ class Clock:
     Args:
         folder: A `pathlib.Path`; the time is kept in a file there.
         minutes: How long the search may take.
+        is_kept: Whether `save` writes the time: not of workers, whose chief does.
     """
 
-    def __init__(self, folder, minutes):
+    def __init__(self, folder, minutes, *, is_kept=True):
+        self._is_kept, self._saved = is_kept, time.monotonic()
         self._path, self._seconds = folder / _FILE, 60.0 * minutes
         self._before, self._started = 0.0, time.monotonic()
         if self._path.is_file():
@@ -50,8 +53,16 @@ class Clock:
         """Seconds that all trials have."""
         return _SEARCHED * self._seconds
 
+    def save_at_times(self):
+        """Writes the time every ten seconds, so that a kill does not give it back."""
+        if time.monotonic() - self._saved > _SAVED_EVERY:
+            self.save()
+
     def save(self):
         """Writes the time to its file."""
+        self._saved = time.monotonic()
+        if not self._is_kept:
+            return
         with replacing(self._path) as partial:
             partial.write_text(json.dumps({"seconds": self.elapsed}))
 
@@ -104,5 +115,6 @@ class StopAtDeadline(StepTimer):
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
+        self._clock.save_at_times()
         if self._clock.left < 0:
             self.is_late = self.model.stop_training = True

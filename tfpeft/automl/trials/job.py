@@ -60,7 +60,7 @@ class SearchJob:
         self._objective, self._plan, self._verbose = objective, plan, verbose
         self._subject = subject
         self._records = Records(folder / "trials")
-        self._clock = Clock(folder, plan["minutes"])
+        self._clock = Clock(folder, plan["minutes"], is_kept=role != workers.WORKER)
         self._costs = Costs(objective.budget, inputs.train.x)
         self._candidates = Candidates(subject, techniques, self._costs, self._records)
         if plan["oracle"] == "netadapt":
@@ -225,8 +225,7 @@ class SearchJob:
             raise oracle.error
 
     def _on_trial(self, trial):
-        if self._role == workers.ALONE:
-            self._clock.save()
+        self._clock.save()
         metric = "" if trial.metric is None else f" {self._objective.name} {trial.metric:.4f},"
         size = trial.figures.get("size_bytes")
         bytes_text = "" if size is None else f" {size:,} bytes,"
@@ -345,12 +344,12 @@ def _none_inside(trials, objective):
         reasons = [trial.reason for trial in trials if trial.status == "failed"]
         what = f"of which the first failed: {reasons[0]}" if reasons else "none of them trained"
         return BudgetError(
-            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`. "
-            f"Received: {len(trials)} trials, {what}"
+            f"Expected a trial inside the budget {objective.budget}; allow more `minutes`, with "
+            f"the same `folder`. Received: {len(trials)} trials, {what}"
         )
     closest = max(trained, key=objective.score)
     return BudgetError(
-        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, or "
-        "other limits. Received: as the closest one trial "
+        f"Expected a trained file inside the budget {objective.budget}; allow more `minutes`, with "
+        "the same `folder`, or other limits. Received: as the closest one trial "
         f"{closest.id}, {closest.reason}"
     )

@@ -1,6 +1,7 @@
 """KerasTuner's oracles, which propose points inside the budget and stop in time."""
 
 import json
+import math
 
 import keras_tuner
 import numpy as np
@@ -134,7 +135,29 @@ class WithinBudget:
 
 
 class Hyperband(WithinBudget, keras_tuner.oracles.HyperbandOracle):
-    """Hyperband, whose first rungs have points inside the budget."""
+    """Hyperband, whose first rungs have points inside the budget.
+
+    Where a space has no more of them, the rungs are as wide as the points that there are, and
+    their best ones go on.
+    """
+
+    _points = None  # {number of a bracket: points of its first rung}, once there are no more
+
+    def _proposed(self, trial_id):
+        response = super()._proposed(trial_id)
+        if response["status"] != "STOPPED" or self._points is not None:
+            return response
+        self._brackets = [bracket for bracket in self._brackets if bracket["rounds"][0]]
+        self._points = {each["bracket_num"]: len(each["rounds"][0]) for each in self._brackets}
+        # No bracket begins after these.
+        self.hyperband_iterations, self._current_bracket = self._current_iteration + 1, 0
+        return super()._proposed(trial_id)
+
+    def _get_size(self, bracket_num, round_num):
+        size = super()._get_size(bracket_num, round_num)
+        if self._points is None or bracket_num not in self._points:
+            return size
+        return min(size, math.ceil(self._points[bracket_num] / FACTOR**round_num))
 
     def _forget(self, trial_id):
         for bracket in self._brackets:

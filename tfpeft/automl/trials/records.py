@@ -31,7 +31,7 @@ class SearchTrial:
         seconds: How long it took, those of that trial not included.
         steps: Updates of this trial alone.
         seconds_per_step: Of its training.
-        reports: {fraction of its steps, in hundredths: metric of the model after them}.
+        reports: {how many of nine parts of its float training: metric of the model after them}.
         evaluation: The figures of `Evaluation.as_dict()` on validation data; None without a file.
         parent: The id of the trial that it goes on with; None if it begins anew.
     """

@@ -189,7 +189,8 @@ class Watch(keras.callbacks.Callback):
 
     Args:
         data: A `Batch` of validation data.
-        is_worse: A function (steps, metric) that returns why the training stops, or None.
+        is_worse: A function (part, steps, metric) that returns why the training stops after so many
+            of `PARTS` parts, or None.
     """
 
     def __init__(self, data, is_worse):
@@ -210,7 +211,7 @@ class Watch(keras.callbacks.Callback):
         if self._name not in logs:
             return
         metric = float(logs[self._name])
-        reason = self._is_worse((epoch + 1) * self._steps, metric)
+        reason = self._is_worse(epoch + 1, (epoch + 1) * self._steps, metric)
         if reason is not None:
             raise Stopped(reason, metric, (epoch + 1) * self._steps)
 

@@ -96,7 +96,7 @@ class Runner:
                 model.load_weights(self._weights(parent))
             # A model in training has the task's metric, and no other that decides.
             watches = watches and self.objective.name == self.objective.task.headline
-            watch = self._watch(name, reports, steps) if watches else None
+            watch = self._watch(name, reports) if watches else None
             training_began = time.monotonic()
             model, inner = self.training.run(
                 *(model, settings, steps),
@@ -209,12 +209,14 @@ class Runner:
         times = min(_MOST_TIMES, max(1 / _MOST_TIMES, self.pace / pace))
         return max(1, round(steps * times))
 
-    def _watch(self, name, reports, whole):
-        """Returns the `Watch` of the median rule, of a training of so many steps."""
+    def _watch(self, name, reports):
+        """Returns the `Watch` of the median rule."""
         higher = self.objective.task.higher_is_better
 
-        def is_worse(steps, metric):
-            part = str(round(100 * steps / whole))
+        # A training has a part with the rounding of the file behind those that are watched, of
+        # another length for each kind of file: the parts are compared, and not the steps.
+        def is_worse(part, steps, metric):
+            part = str(part)
             reports[part] = metric
             others = [
                 trial.reports[part]

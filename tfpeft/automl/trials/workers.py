@@ -64,7 +64,7 @@ def serve(tuner, oracle, clock, show):
     """
     server = threading.Thread(target=tuner.search, daemon=True)
     server.start()
-    began = saved = time.monotonic()
+    began = time.monotonic()
     is_alone = True
     while server.is_alive():
         is_alone = is_alone and not oracle.tuner_ids
@@ -76,7 +76,5 @@ def serve(tuner, oracle, clock, show):
             return
         if clock.left < -_GRACE or (oracle.is_over and clock.left_for_trials < -2 * _GRACE):
             return
-        if time.monotonic() - saved > 10:
-            clock.save()
-            saved = time.monotonic()
+        clock.save_at_times()
         time.sleep(_POLL)
