@@ -1,40 +1,31 @@
 """A search in several processes: after a kill, and in two workers."""
 
 import json
-import os
 import pathlib
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
 import tfpeft
 from tests.automl import searches
+from tests.pipelines import scripts
 
 pytest.importorskip("keras_tuner", reason="pip install tfpeft[search]")
-ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def start(folder, log, **environment):
     """Starts a search in a process."""
-    with open(log, "w") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.automl.searches", str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    files = {"output": log, "errors": log.with_suffix(".errors")}
+    script, cwd = "tests.automl.searches", pathlib.Path(__file__).parents[2]
+    return scripts.start(script, str(folder), cwd=cwd, **files, environment=environment)
 
 
 def wait_for(condition, process, log):
     """Waits until a condition holds, while a process runs."""
     while not condition():
-        assert process.poll() is None, log.read_text()
+        assert process.is_alive(), log.read_text()
         time.sleep(0.05)
 
 
@@ -46,8 +37,8 @@ def killed(tmp_path_factory):
     process = start(folder, log)
     # The first trial has its record.
     wait_for(lambda: (folder / "oracle/trial_0001").exists(), process, log)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (folder / "report.json").exists()
     return folder
 
@@ -77,7 +68,8 @@ def test_two_workers_share_the_trials_that_are_left(killed, tmp_path):
     ]
     try:
         for process, log in zip(processes, logs.values(), strict=True):
-            assert process.wait(200) == 0, log.read_text()
+            process.join(200)
+            assert process.exitcode == 0, log.read_text()
     finally:
         for process in processes:
             process.kill()

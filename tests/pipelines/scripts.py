@@ -30,7 +30,7 @@ def run_module(*arguments, cwd):
     return done.returncode, done.stdout, done.stderr
 
 
-def start(script, *arguments, cwd, output, errors, max_file_size=None):
+def start(script, *arguments, cwd, output, errors, max_file_size=None, environment=()):
     """Starts a script in a process of its own, which need not import TensorFlow again.
 
     It is forked from a server that imported what scripts import, and began no work.
@@ -42,12 +42,14 @@ def start(script, *arguments, cwd, output, errors, max_file_size=None):
         output: File for its standard output.
         errors: File for its standard errors.
         max_file_size: The largest file that it can write, in bytes.
+        environment: {name: value} of variables that are set.
 
     Returns:
         A `multiprocessing.Process`.
     """
     _FORKSERVER.set_forkserver_preload([*_PRELOADED, __name__])
-    target = (script, arguments, str(cwd), str(output), str(errors), max_file_size)
+    files = (str(cwd), str(output), str(errors))
+    target = (script, arguments, *files, max_file_size, dict(environment))
     process = _FORKSERVER.Process(target=_run_as_main, args=target)
     process.start()
     return process
@@ -66,8 +68,9 @@ def run(script, *arguments, cwd, max_file_size=None):
     return process.exitcode, *texts
 
 
-def _run_as_main(script, arguments, cwd, output, errors, max_file_size):
+def _run_as_main(script, arguments, cwd, output, errors, max_file_size, environment):
     gc.freeze()  # what was imported is no garbage: searches for it are many, and all in vain
+    os.environ.update(environment)
     os.chdir(cwd)
     sys.path.insert(0, cwd)  # as `python -m` does
     sys.argv = [script, *arguments]
