@@ -14,7 +14,8 @@ for a browser), report.md, report.json, accuracy_size.png and model_card.md. Sto
 and started again with the same flags, it resumes with the stage that was not finished. Epochs are
 chosen on validation data; the report is of test data.
 
-Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_drop allows.
+Exit status: 0; 1 for bad input; 2 where the file is worse than --max_accuracy_drop allows, or with
+--stages=auto larger than --max_size_bytes.
 """
 
 from pipelines.common.flags import with_value
@@ -24,9 +25,14 @@ from pipelines.stages import STAGES, automatic, compression
 
 def main(settings):
     if automatic.is_asked_for(settings):
-        settings = automatic.settings_with_stages(settings, SCRIPT)
+        settings, limit = automatic.settings_with_stages(settings, SCRIPT)
         if settings is None:  # nothing to gain, which is printed
             return 0
+        return max(_run(settings), automatic.status_of(settings, limit))
+    return _run(settings)
+
+
+def _run(settings):
     stages = settings.stages or compression.default_stages(settings)
     settings = with_value(settings, "stages", stages)
     return compression.run("compress", settings, stages, own_flags=(compression.STAGES_FLAG,))

@@ -245,6 +245,7 @@ def _check_reachable(settings, data, budget):
         budget,
         validation_data=samples.as_data(data.validation),
         task=data.task,
+        monitor=settings.monitor,
         seed=settings.seed,
     )
 
@@ -255,6 +256,7 @@ def _run_worker(settings, budget):
     if settings.model is None and settings.teacher is None:
         workers.wait_for(folder / _TEACHER)
     data, model, teacher = _prepare(settings, folder, budget)
+    training.seed_everything(settings.seed)  # as the chief: names of metrics are numbered
     data, objective = data.for_model(teacher if model is None else model)
     subject = model if _is_of_model(settings) else _spaces(settings, data)
     _search(settings, folder / "search", subject, data, objective, teacher, budget)

@@ -129,8 +129,11 @@ def recommend(settings, folder):
         seed=settings.seed,
         **arguments,
     )
-    each = [_with_files(one, settings) for one in found.recommendations]
-    return dataclasses.replace(found, recommendations=each)
+    lists = {
+        name: [_with_files(each, settings) for each in getattr(found, name)]
+        for name in ("recommendations", "alternatives")
+    }
+    return dataclasses.replace(found, **lists)
 
 
 def write_report(folder, found, settings=None):

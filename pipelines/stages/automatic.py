@@ -1,9 +1,10 @@
 """The stages that a recommendation names, for --stages=auto: asked for once, then kept."""
 
 import json
+import pathlib
 import shlex
 
-from pipelines.common import recommending
+from pipelines.common import recommending, workers
 from pipelines.common.errors import invalid_flag, unread_flag
 from pipelines.common.flags import (
     DATA_FLAGS,
@@ -24,7 +25,7 @@ FLAGS = (recommending.GOAL, recommending.MINUTES)
 _LIMIT = "max_size_bytes"
 _GOALS = ("latency", "size", "download", "memory")
 _FILE = "chain.json"
-_FORM = {"flags": ([str], None), "text": str, "asked": {str: object}}
+_FORM = {"flags": ([str], None), "text": str, "asked": {str: object}, _LIMIT: (float, None)}
 
 
 def is_asked_for(settings):
@@ -42,7 +43,10 @@ def settings_with_stages(settings, script):
 
     It is the first one, or with --max_size_bytes the first whose file is inside. They are kept in
     the folder NAME-recommend, beside that of the run, so that a run that was stopped goes on with
-    the same ones. None where there is nothing to gain.
+    the same ones.
+
+    Returns:
+        The settings, None where there is nothing to gain; and the limit in bytes, or None.
 
     Args:
         settings: Settings of the script.
@@ -72,12 +76,26 @@ def settings_with_stages(settings, script):
                 folder.write(_FILE, json.dumps(chain, indent=2))
     print(chain["text"], flush=True)
     if chain["flags"] is None:
-        return None
+        return None, None
     recommended, _ = script.parse(chain["flags"])
     values = {name: getattr(recommended, name) for name in recommended.given}
     asked = {flag.name for flag in FLAGS} | {"stages", _LIMIT}
     given = {name: getattr(settings, name) for name in settings.given - asked}
-    return settings_of(script.flags, {**values, **given})
+    return settings_of(script.flags, {**values, **given}), chain[_LIMIT]
+
+
+def status_of(settings, limit):
+    """Returns the exit status: 2 where the file has more bytes than the limit, with a line."""
+    name = name_of_run("compress", settings)
+    path = workers.own_path(pathlib.Path(settings.output_dir) / name) / "model.tflite"
+    size = path.stat().st_size
+    if limit is None or size <= limit:
+        return 0
+    print(
+        f"{path} has {size:,} bytes, expected at most --{_LIMIT}={limit:,.0f}. The trial had no "
+        "more, without the names of classes and after a short training"
+    )
+    return 2
 
 
 def _check_stage_flags(settings):
@@ -110,36 +128,39 @@ def _request(settings):
     return settings
 
 
+def _first_inside(found, limit):
+    """Returns the first `Recommendation` whose file has at most so many bytes."""
+    sizes = {trial["name"]: trial.get("size_bytes") for trial in found.trials}
+    allowed = [each for each in found.alternatives if each.loss_is != TOO_MUCH]
+    for each in allowed:
+        if sizes[each.trial] <= limit:
+            return each
+    smallest = min((sizes[each.trial] for each in allowed), default=found.model["size_bytes"])
+    raise BudgetError(
+        f"Expected a recommendation whose file has at most --{_LIMIT}={limit:,.0f}, without losing "
+        "too much: with more --minutes there may be one, and pipelines.search trains students for "
+        f"a budget. Received: {len(allowed)} trials, of which the smallest file has {smallest:,} "
+        "bytes"
+    )
+
+
 def _chain(found, limit):
-    """Returns what is kept of `Recommendations`: the flags of the first one, and its text.
+    """Returns what is kept of `Recommendations`: the flags of the first one, its text, the limit.
 
     Args:
         found: The `Recommendations`.
         limit: Bytes of its file at most, up to 1 a fraction of the model's; None for any number.
     """
     size = found.model.get("size_bytes")
-    limit = limit * size if limit is not None and limit <= 1 else limit
+    limit = float(limit * size) if limit is not None and limit <= 1 else limit
     if found.nothing_to_gain and (limit is None or size <= limit):
-        return {"flags": None, "text": str(found)}
-    sizes = {trial["name"]: trial.get("size_bytes") for trial in found.trials}
-    inside = [
-        each
-        for each in found.recommendations
-        if limit is None or (sizes[each.trial] <= limit and each.loss_is != TOO_MUCH)
-    ]
-    if not inside:
-        smallest = min((value for value in sizes.values() if value), default=size)
-        raise BudgetError(
-            f"Expected a recommendation whose file has at most --{_LIMIT}={limit:,.0f}, without "
-            "losing too much: with more --minutes there may be one, and pipelines.search trains "
-            f"students for a budget. Received: {len(found.recommendations)} recommendations, of "
-            f"which the smallest file has {smallest:,} bytes"
-        )
-    first = inside[0]
+        return {"flags": None, "text": str(found), _LIMIT: None}
+    first = found.recommendations[0] if limit is None else _first_inside(found, limit)
     known = {flag.name for flag in (*DATA_FLAGS, *OBJECTIVE_FLAGS, *MODEL_FLAGS)} | {"target"}
     tokens = [token for token in shlex.split(first.command) if token.startswith("--")]
     flags = [token for token in tokens if token[2:].partition("=")[0] not in known]
     return {
+        _LIMIT: limit,
         "flags": flags,
         "text": f"Recommended: {first.title}. {first.gain}; {first.metric_text}\n{first.command}",
     }

@@ -72,6 +72,7 @@ def test_a_cnn_for_a_microcontroller_computes_less_without_channels(convolutiona
 
 def test_what_may_be_best_trains_again_for_longer(convolutional, tmp_path, monkeypatch):
     monkeypatch.setattr("tfpeft.automl.advice.files._MOST_STEPS", 5)
+    monkeypatch.setattr("tfpeft.automl.advice.files.LONGER", (4,))
     options = {"goal": "latency", "target": "xnnpack", "techniques": ["prune_channels"]}
     options |= {"steps": None, "max_metric_loss": 0.0, "folder": tmp_path / "trials"}
     found = recommended(convolutional, **options)

@@ -158,7 +158,7 @@ def test_a_folder_of_other_data_or_another_teacher_is_not_read(found, monkeypatc
 
 def test_a_latency_is_measured_again_in_the_end(tmp_path, monkeypatch):
     budget = tfpeft.Budget(max_latency_ms=1000.0)
-    options = {"budget": budget, "max_trials": 2, "epochs": 1, "minutes": 0.2}
+    options = {"budget": budget, "max_trials": 2, "epochs": 1}
     result = searches.search(tmp_path / "s", **options)
     measured, found = [], []
 

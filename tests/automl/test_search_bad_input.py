@@ -21,10 +21,10 @@ def test_a_metric_that_is_not_reached_is_an_error(tmp_path):
     budget = tfpeft.Budget(max_size_bytes=searches.LIMIT, min_metric=1e-9)
     options = {"budget": budget, "max_trials": 1, "epochs": 1, "monitor": "val_loss"}
     with pytest.raises(tfpeft.BudgetError, match="above min_metric=1e-09"):
-        searches.search(tmp_path / "s", **options, minutes=0.15)
+        searches.search(tmp_path / "s", **options, minutes=1)
     with pytest.raises(tfpeft.BudgetError, match="allow more `minutes`, with"):
-        searches.search(tmp_path / "s", **options, minutes=0.3)
-    assert (tmp_path / "s" / "trials" / "final_0.3.json").is_file()
+        searches.search(tmp_path / "s", **options, minutes=2)
+    assert (tmp_path / "s" / "trials" / "final_2.json").is_file()
 
 
 @pytest.mark.parametrize("least", [92, 1.01, -0.5])
@@ -51,7 +51,7 @@ def test_a_budget_that_few_points_of_a_function_keep_is_reached(tmp_path):
         layers = [keras.layers.Flatten(), keras.layers.Dense(width), keras.layers.Dense(2)]
         return keras.Sequential([keras.Input((8, 8, 1)), *layers])
 
-    options = {"space": dense, "max_trials": 1, "epochs": 1, "minutes": 0.3}
+    options = {"space": dense, "max_trials": 1, "epochs": 1}
     options |= {"budget": tfpeft.Budget(max_macs=64 * 2 + 4)}
     result = searches.search(tmp_path / "s", **options)
     assert result.best.settings["width"] == 2

@@ -156,14 +156,22 @@ def test_a_budget_takes_the_first_recommendation_that_is_inside(
     size, title = sizes[first.trial], f"Recommended: {first.title}."
     assert size < sizes["quantize-int8"] < found[0].model["size_bytes"]
     larger = dataclasses.replace(first, trial="quantize-int8", title="int8")
-    both = dataclasses.replace(found[0], recommendations=[larger, first])
+    both = dataclasses.replace(found[0], alternatives=[larger, first])
     assert automatic._chain(both, size)["text"].startswith(title)
     assert automatic._chain(both, 1.0)["text"].startswith("Recommended: int8.")  # of the model's
+    with pytest.raises(
+        tfpeft.BudgetError, match=r"at most --max_size_bytes=75\d, .* 5,\d{3} bytes"
+    ):
+        call(compress, *given, "--max_size_bytes=10%")  # of 7,540
     capsys.readouterr()
     assert call(compress, *given, f"--max_size_bytes={size}", "--epochs=1") == 0
     assert title in capsys.readouterr().out
     assert (tmp_path / "data-compress/model.tflite").stat().st_size <= size
     assert (tmp_path / "data-compress-recommend/report.html").is_file()
+    settings, _ = compress.SCRIPT.parse(given)
+    assert automatic.status_of(settings, float(size)) == 0
+    assert automatic.status_of(settings, 1000.0) == 2
+    assert "expected at most --max_size_bytes=1,000" in capsys.readouterr().out
 
 
 def test_tasks_share_a_model_that_is_their_backbone(files, tmp_path):

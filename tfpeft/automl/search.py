@@ -242,11 +242,12 @@ def search(
             return job.result(test_data, temporary)
 
 
-def check_reachable(space, data, budget, *, validation_data, task, seed=0):
+def check_reachable(space, data, budget, *, validation_data, task, monitor=None, seed=0):
     """Raises what `search` raises of a space and a budget, before a teacher for it is trained.
 
     Args:
-        space, data, budget, validation_data, task, seed: As of `search`; no trained model.
+        space, data, budget: As of `search`; no trained model.
+        validation_data, task, monitor, seed: As of `search`.
     """
     check_packages(["keras_tuner"], "search")
     from tfpeft.automl.trials.candidates import Candidates  # late, as above
@@ -264,7 +265,7 @@ def check_reachable(space, data, budget, *, validation_data, task, seed=0):
             loss=None,
             seed=seed,
         )
-        Objective(inputs.task, inputs.outputs, budget)
+        Objective(inputs.task, inputs.outputs, budget, monitor=monitor)
         subject = subject_of(space, inputs.interface, inputs.train, inputs.loss)
         techniques = TechniqueSpace(Techniques(), budget, has_teacher=False, is_trained=False)
         costs = Costs(budget, inputs.train.x)

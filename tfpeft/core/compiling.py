@@ -53,7 +53,9 @@ def described(value):
         return [described(each) for each in value]
     if hasattr(value, "get_config"):
         with contextlib.suppress(Exception):  # whatever a class of the user raises
-            return [type(value).__name__, json.loads(json.dumps(value.get_config(), default=repr))]
+            # Names that Keras gives are numbered, and of another number in each call.
+            config = {k: v for k, v in value.get_config().items() if k != "name"}
+            return [type(value).__name__, json.loads(json.dumps(config, default=described))]
     return getattr(value, "__qualname__", type(value).__name__)
 
 

@@ -111,6 +111,8 @@ class Recommendations:
             layer alone loses half of them; None where it is not known.
         recommendations: `Recommendation`s: first those whose loss of the metric is allowed, by
             their gain, then those of which it is unclear, then those that lose too much.
+        alternatives: All trials that gain as `Recommendation`s, in the same order: of
+            `recommendations` each combination of techniques has the first of them.
         nothing_to_gain: Whether no trial had a gain without losing too much.
         reasons: Why, in words, where there is nothing to gain; and what to know besides.
         not_tried: {technique: why it was not tried}.
@@ -128,9 +130,10 @@ class Recommendations:
     reasons: list[str]
     not_tried: dict[str, str]
     trials: list[dict]
+    alternatives: list[Recommendation] = dataclasses.field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict:
-        """Returns all of it as plain JSON values."""
+        """Returns all of it but `alternatives` as plain JSON values."""
         return {
             "job": "recommend",
             **{

@@ -26,7 +26,8 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
     """
     done = [each for each in store.done.values() if each["name"] != OF_MODEL]
     gaining = ranked([each for each in done if not _is_tuned(each)], request.max_metric_loss)
-    found = _firsts([_recommendation(each, words, request.max_metric_loss) for each in gaining])
+    alternatives = [_recommendation(each, words, request.max_metric_loss) for each in gaining]
+    found = _firsts(alternatives)
     nothing = not found or found[0].loss_is == TOO_MUCH
     tried = {stage for each in done for stage in each["technique"].split("+")}
     not_tried = {name: why for name, why in dict(skipped).items() if name not in tried}
@@ -50,6 +51,7 @@ def recommendations(request, store, metric, *, words, model, layers, skipped=(),
         ],
         not_tried=not_tried,
         trials=done,
+        alternatives=alternatives,
     )
 
 

@@ -9,7 +9,6 @@ import tempfile
 import keras
 import keras_tuner
 
-from tfpeft.automl.advice.training import evenly
 from tfpeft.automl.students.inputs import write_teacher
 from tfpeft.automl.trials import netadapt, workers
 from tfpeft.automl.trials.candidates import Candidates, with_values
@@ -37,7 +36,6 @@ _SAFETY = 0.8  # of the time that is left, which the longer training is planned 
 _WHOLE_TRAININGS = {"hyperband": 16 / 3, "bayesian": 8, "random": 8, "netadapt": 2}
 """Whole trainings that trials have the time for: of Hyperband, those of two brackets of 9 units."""
 _MOST_EPOCHS, _FEWEST_STEPS = 100, 9
-_CHECKED = 64  # samples by which a monitor is checked
 _LONG = 3 * 3600.0  # seconds for trials from which Hyperband has a rung more
 
 
@@ -171,8 +169,8 @@ class SearchJob:
             path = pathlib.Path(folder) / "untrained.tflite"
             model = self._candidates.build(hp)
             export(model, path, settings, self._objective.budget, self._training.calibration)
-            some = evenly(self._inputs.validation, _CHECKED)
-            self._objective.metric(self._objective.evaluate(path, some))
+            # All of the data: an AUC, say, needs a sample of each class.
+            self._objective.metric(self._objective.evaluate(path, self._inputs.validation))
 
     def _start(self):
         """Returns the first point inside the budget; of "netadapt" the model as it is."""

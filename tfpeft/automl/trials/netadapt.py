@@ -164,7 +164,12 @@ def run(adapt, runner, loss, on_trial):
         target = max(limits[name], figures[name] - step)
         current.compile("sgd", loss)
         with training_graphs_freed():
-            _round(adapt, runner, current, figures, name, target, on_trial)
+            is_cut = _round(adapt, runner, current, figures, name, target, on_trial)
+        if not is_cut and budget.violations(figures):
+            expected = f"a model with channels to cut further below {name}={figures[name]:,g}"
+            raise unexpected(expected, f"the budget {budget}", error=BudgetError)
+        if not is_cut:  # inside, if not by as much as was aimed at
+            break
     name = f"whole{len(adapt.rounds)}"
     if runner.records.get(name) is None:
         on_trial(runner.run(name, _values(runner, adapt)))
@@ -180,7 +185,7 @@ def _figures(adapt, runner, current):
 
 
 def _round(adapt, runner, current, before, name, target, on_trial):
-    """Runs a round: keeps the best of the cuts of all groups."""
+    """Runs a round: keeps the best of the cuts of all groups; returns whether there was any."""
     number, best = len(adapt.rounds) + 1, None
     proposals = []
     for each in adapt.proposals(current, name, before[name], target):
@@ -190,8 +195,7 @@ def _round(adapt, runner, current, before, name, target, on_trial):
         if proposals and runner.clock.left_for_trials < 0:
             break
     if not proposals:
-        expected = f"a model with channels to cut further below {name}={before[name]:,g}"
-        raise unexpected(expected, f"the budget {runner.objective.budget}", error=BudgetError)
+        return False
     steps = max(1, runner.steps // (_ROUNDS * len(proposals)))
     higher, ended = runner.objective.task.higher_is_better, []
     for group, count, removed, model, figures in proposals:
@@ -227,6 +231,7 @@ def _round(adapt, runner, current, before, name, target, on_trial):
             on_trial(runner.record_as(f"round{number}", hp, model, trial))
         else:
             runner.records.add(trial)
+    return True
 
 
 def _values(runner, adapt):

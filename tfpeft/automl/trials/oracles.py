@@ -147,15 +147,22 @@ class Hyperband(WithinBudget, keras_tuner.oracles.HyperbandOracle):
         response = super()._proposed(trial_id)
         if response["status"] != "STOPPED" or self._points is not None:
             return response
-        self._brackets = [bracket for bracket in self._brackets if bracket["rounds"][0]]
-        self._points = {each["bracket_num"]: len(each["rounds"][0]) for each in self._brackets}
-        # No bracket begins after these.
-        self.hyperband_iterations, self._current_bracket = self._current_iteration + 1, 0
+        points = {}
+        for bracket in self._brackets:
+            number, count = bracket["bracket_num"], len(bracket["rounds"][0])
+            points[number] = max(count, points.get(number, 0))
+        # Of two with one number, which workers can have begun, the fuller one goes on.
+        self._brackets = [
+            each
+            for each in self._brackets
+            if len(each["rounds"][0]) == points[each["bracket_num"]] > 0
+        ]
+        self._points = points
         return super()._proposed(trial_id)
 
     def _get_size(self, bracket_num, round_num):
         size = super()._get_size(bracket_num, round_num)
-        if self._points is None or bracket_num not in self._points:
+        if self._points is None or not self._points.get(bracket_num):
             return size
         return min(size, math.ceil(self._points[bracket_num] / FACTOR**round_num))
 

@@ -9,6 +9,7 @@ from tfpeft.core.locks import is_in_use
 
 _POLL = 0.2  # seconds
 _PATIENCE = 900.0  # seconds that a worker waits for a chief of which nothing is seen
+_LONGEST = 12 * 3600.0  # seconds that a worker waits for a chief that seems to be there
 _ALONE = 60.0  # seconds after which a chief without workers says so
 _GRACE = 60.0  # seconds after the end that the chief waits for the trial of a worker
 
@@ -37,10 +38,12 @@ def wait_for(path):
     Raises:
         InputError: if it does not come.
     """
-    began = time.monotonic()
+    first = began = time.monotonic()
     while not path.is_file():
-        # A chief that reads data, or trains a teacher, has the folder of its run.
-        if any(is_in_use(folder) for folder in list(path.parents)[:2]):
+        # A chief that reads data, or trains a teacher, has the folder of its run. That of another
+        # machine is not seen to end.
+        is_there = any(is_in_use(folder) for folder in list(path.parents)[:2])
+        if is_there and time.monotonic() - first < _LONGEST:
             began = time.monotonic()
         if time.monotonic() - began > _PATIENCE:
             raise InputError(
