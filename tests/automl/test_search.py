@@ -47,6 +47,7 @@ def test_the_best_file_is_inside_the_budget_and_the_report_says_so(found):
         assert costs == sorted(costs)
         assert metrics == sorted(metrics)
     assert {"model.tflite", "best.keras", "pareto.png", "report.md"} <= set(os.listdir(folder))
+    assert "Pareto fronts" in (folder / "report.html").read_text()
     assert "over budget" in result.to_markdown()
 
 

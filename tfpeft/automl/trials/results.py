@@ -16,6 +16,7 @@ from tfpeft.core.arguments import check_choice
 from tfpeft.core.files import replacing
 from tfpeft.core.paths import file_to_write, folder_to_write
 from tfpeft.evaluation.results import Evaluation
+from tfpeft.reports.html import report_html
 from tfpeft.reports.plots import front_plot
 from tfpeft.reports.tables import markdown_table
 
@@ -161,7 +162,7 @@ class SearchResult:
         )
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes model.tflite, best.keras, report.json, report.md and pareto.png to a folder."""
+        """Writes a folder: model.tflite, best.keras, pareto.png, report.json, .md and .html."""
         folder = folder_to_write(folder, "`folder`")
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "model.tflite") as partial:
@@ -171,8 +172,12 @@ class SearchResult:
         self.plot(folder / "pareto.png", self._first_figure())
         with replacing(folder / "report.md") as partial:
             partial.write_text(f"# Search\n\n{self.to_markdown()}\n")
+        text = json.dumps(self.as_dict(), indent=2)
+        page = report_html({**json.loads(text), "name": folder.resolve().name})
+        with replacing(folder / "report.html") as partial:
+            partial.write_text(page, encoding="utf-8")
         with replacing(folder / "report.json") as partial:
-            partial.write_text(json.dumps(self.as_dict(), indent=2))
+            partial.write_text(text)
 
 
 def _number(value):
