@@ -53,6 +53,10 @@ def test_each_limit_has_its_own_steps(tmp_path, monkeypatch):
         step = max((first[name] - limits[name]) / 2, 0.02 * before)
         assert target == pytest.approx(max(limits[name], before - step), rel=0.01)
     assert result.best.figures["size_bytes"] <= 3_900
+    names = {layer.name for layer in result.model.layers if layer.weights}
+    errors = result.as_dict()["layer_snr_db"]  # of the int8 file
+    assert names <= errors.keys()
+    assert min(errors.values()) > 10
 
 
 def test_a_trained_model_is_cut_by_measured_figures(tmp_path):

@@ -34,6 +34,8 @@ class SearchTrial:
         reports: {how many of nine parts of its float training: metric of the model after them}.
         evaluation: The figures of `Evaluation.as_dict()` on validation data; None without a file.
         parent: The id of the trial that it goes on with; None if it begins anew.
+        layer_snr_db: {layer: signal-to-noise ratio in dB} of an integer file, against the float
+            file that it was made of; {} of others.
     """
 
     id: str
@@ -50,6 +52,7 @@ class SearchTrial:
     reports: dict = dataclasses.field(default_factory=dict)
     evaluation: dict | None = None
     parent: str | None = None
+    layer_snr_db: dict = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """Returns what a report has of the trial, as plain JSON values."""

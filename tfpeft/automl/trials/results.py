@@ -84,6 +84,7 @@ class SearchResult:
             "budget": self.budget.as_dict(),
             "trials": [trial.as_dict() for trial in self.trials],
             "best": self.best.id,
+            "layer_snr_db": self.best.layer_snr_db,
             "front": {name: [t.id for t in self.front(name)] for name in self._figures()},
             "rows": {name: row.as_dict() for name, row in self.rows.items()},
         }

@@ -19,6 +19,7 @@ from tfpeft.automl.trials.techniques import TRAINED_BITS, file_quantization
 from tfpeft.automl.trials.training import Stopped, Watch
 from tfpeft.automl.trials.training_graphs import training_graphs_freed
 from tfpeft.core.arguments import InputError, last_cause, unexpected
+from tfpeft.export.layer_errors import recording_layer_errors
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.quantization.quantize_aware import quantize_aware
 
@@ -152,7 +153,8 @@ class Runner:
     def _measured(self, model, name, settings):
         """Exports a model and returns the fields of its record."""
         path, budget = self.path(name), self.objective.budget
-        export(model, path, settings, budget, self.training.calibration, trained=True)
+        with recording_layer_errors() as errors:
+            export(model, path, settings, budget, self.training.calibration, trained=True)
         evaluation = self.objective.evaluate(path, self.validation)
         if "latency_ms" in budget.figures and evaluation.latency_ms > budget.max_latency_ms:
             evaluation = dataclasses.replace(evaluation, **self._latency(path))
@@ -172,6 +174,7 @@ class Runner:
             "interval": interval and tuple(map(float, interval)),
             "figures": figures,
             "evaluation": evaluation.as_dict(),
+            "layer_snr_db": errors,
         }
 
     def measured_again(self, trial):
