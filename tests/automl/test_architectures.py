@@ -9,7 +9,7 @@ from tfpeft.automl.students.architecture import Spaces
 from tfpeft.automl.students.inputs import inputs_of
 from tfpeft.automl.students.interface import Interface, interface_of, objective_of
 from tfpeft.automl.trials.candidates import with_values
-from tfpeft.automl.trials.job import _whole_space
+from tfpeft.automl.trials.job import whole_space
 
 IMAGE = Interface((8, 8, 1), 3, mean=(0.5,), variance=(2.0,))
 SIGNAL = Interface((32, 2), 2)
@@ -96,7 +96,7 @@ def test_several_spaces_have_their_choices_by_name():
         def declare(hp):
             spaces.build(hp, IMAGE)
 
-    space = _whole_space(Declared)
+    space = whole_space(Declared)
     names = {each.name for each in space.space}
     assert {"space", "small_cnn/width", "mobile_blocks/width", "mobile_blocks/expansion"} <= names
     hp = with_values(space, {"space": "mobile_blocks", "mobile_blocks/width": 4})
