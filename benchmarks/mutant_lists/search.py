@@ -85,4 +85,32 @@ MUTANTS = (
         "* size / (_BYTES + size)",
         (f"{_POINTS}test_with_a_metric_alone_the_smallest_file_is_the_best",),
     ),
+    Mutant(
+        "search: rungs of few points are as wide as those below",
+        "automl/trials/oracles.py",
+        "self._points[bracket_num] / FACTOR**round_num",
+        "self._points[bracket_num]",
+        ("automl/test_search.py::test_the_best_of_few_points_go_on",),
+    ),
+    Mutant(
+        "median rule: trainings are compared after equal steps",
+        "automl/trials/tuner.py",
+        "part = str(part)",
+        "part = str(steps)",
+        (f"{_TRAINING}test_trainings_of_other_lengths_are_compared_after_equal_parts",),
+    ),
+    Mutant(
+        "search: a latency that is over the limit in the end is returned",
+        "automl/trials/job.py",
+        'if measured.status == "completed":',
+        "if measured.status:",
+        ("automl/test_search.py::test_a_latency_is_measured_again_in_the_end",),
+    ),
+    Mutant(
+        "NetAdapt: the step of a limit is that of another",
+        "automl/trials/netadapt.py",
+        "step = max(steps[name], ",
+        "step = max(*steps.values(), ",
+        ("automl/test_netadapt.py::test_each_limit_has_its_own_steps",),
+    ),
 )
