@@ -44,6 +44,8 @@ def of_search():
         "batch_size": tuple(v for v in values.COUNT if v is not None),
         "techniques": (3, {}, "int8"),
         "task": ("nonsense", 3, []),
+        "monitor": (3, []),
+        "mode": ("nonsense", 3, []),
         "seed": values.SEED,
         "folder": (*(v for v in values.PATH if v is not None), values.FILE),
         "data": (None, 3, Made("x alone", x), Made("x of 3, y of 4", lambda: (x(3), y(4)))),
@@ -61,6 +63,16 @@ def of_search():
                 ("budget",),
             )
             for name, limit in impossible.items()
+        ),
+        Case(
+            "search(an accuracy of 92)",
+            lambda: tfpeft.search(**{**good(), "budget": tfpeft.Budget(min_metric=92)}),
+            ("min_metric",),
+        ),
+        Case(
+            "search(a figure that no file has)",
+            lambda: tfpeft.search(**good(), monitor="sharpness", mode="max"),
+            ("monitor",),
         ),
         Case(
             "search(a function that fails)",

@@ -87,6 +87,12 @@ def test_a_model_of_few_channels_is_cut_as_far_as_it_can_be(width, smallest):
         searches.search(None, space=model, techniques=tfpeft.Techniques(channel_ratio=(0.9,)))
 
 
+@pytest.mark.parametrize("argument", ["space", "teacher"])
+def test_a_model_without_weights_is_not_trained(argument):
+    with pytest.raises(tfpeft.InputError, match="a trained model, which has weights"):
+        searches.search(None, **{argument: keras.Sequential([keras.layers.Dense(2)])})
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(tfpeft.InputError, match=r"pip install tfpeft\[search\]"):

@@ -165,6 +165,11 @@ def search(
     check_task(task)
     if techniques is not None and not isinstance(techniques, Techniques):
         raise invalid("techniques", "a tfpeft.Techniques, or None", techniques)
+    for name, model in {"model_or_space": model_or_space, "teacher": teacher}.items():
+        if _is_model(model) and not model.built:
+            raise invalid(name, "a trained model, which has weights", model)
+    if monitor is not None and not isinstance(monitor, str):
+        raise invalid("monitor", "the name of a figure, or None", monitor)
     check_boolean("verbose", verbose)
     check_packages(["keras_tuner"], "search")
     role = workers.role()
