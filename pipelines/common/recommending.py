@@ -136,12 +136,15 @@ def recommend(settings, folder):
     return dataclasses.replace(found, **lists)
 
 
-def write_report(folder, found, settings=None):
+def write_report(folder, found, settings):
     """Writes the files of the report of `Recommendations`."""
     note = f"Latency is of this machine ({reports.machine()}): one sample, one thread."
-    result = {**found.as_dict(), "flags": folder.flags, "versions": reports.versions()}
-    if settings is not None:
-        result["made"] = report_facts.made(settings, folder, repeated=("tasks",))
+    result = {
+        **found.as_dict(),
+        "made": report_facts.made(settings, folder, repeated=("tasks",)),
+        "flags": folder.flags,
+        "versions": reports.versions(),
+    }
     reports.write(folder, result, [found.to_markdown(), note])
 
 

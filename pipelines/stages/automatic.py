@@ -45,12 +45,12 @@ def settings_with_stages(settings, script):
     the folder NAME-recommend, beside that of the run, so that a run that was stopped goes on with
     the same ones.
 
-    Returns:
-        The settings, None where there is nothing to gain; and the limit in bytes, or None.
-
     Args:
         settings: Settings of the script.
         script: The `Script`, which parses the flags of the recommendation.
+
+    Returns:
+        The settings, None where there is nothing to gain; and the limit in bytes, or None.
     """
     if settings.goal not in _GOALS:
         raise invalid_flag("goal", f"one of {', '.join(_GOALS)} with --stages=auto", settings.goal)

@@ -1,5 +1,6 @@
 """`recommend` on tiny trained models: what each goal gets, resuming, and bad input."""
 
+import importlib.util
 import json
 
 import keras
@@ -11,11 +12,11 @@ import tfpeft
 from tfpeft.automl.advice.trials import FileTrials
 
 needs_tflm = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("tflite_micro") is None,
+    importlib.util.find_spec("tflite_micro") is None,
     reason="the package tflite-micro is not installed",
 )
 needs_vela = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("ethosu") is None,
+    importlib.util.find_spec("ethosu") is None,
     reason="the package ethos-u-vela is not installed",
 )
 

@@ -100,15 +100,20 @@ def test_a_report_with_commands_of_these_files(files, tmp_path, capsys):
     assert written == {n: (tmp_path / "run/trials" / n).stat().st_mtime_ns for n in trials}
 
 
-def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys, monkeypatch):
-    found = []
-    original = tfpeft.recommend
+@pytest.fixture
+def found(monkeypatch):
+    """What `recommend` returned, which tries quantizations alone in the test."""
+    returned, original = [], tfpeft.recommend
 
     def with_quantization_alone(*args, **options):
-        found.append(original(*args, **{**options, "techniques": ["quantize"]}))
-        return found[-1]
+        returned.append(original(*args, **{**options, "techniques": ["quantize"]}))
+        return returned[-1]
 
     monkeypatch.setattr(tfpeft, "recommend", with_quantization_alone)
+    return returned
+
+
+def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys, found):
     given = arguments(files, tmp_path, "--stages=auto", "--goal=download", "--epochs=1")
     assert call(compress, *given, "--minutes=1e-6") == 0  # no trial: nothing is kept
     assert "No trial for download ended" in capsys.readouterr().out
@@ -132,17 +137,7 @@ def test_stages_auto_run_what_is_recommended_and_keep_it(files, tmp_path, capsys
     assert call(recommend, *shlex.split(again)[3:]) == 0  # of the same folder
 
 
-def test_a_budget_takes_the_first_recommendation_that_is_inside(
-    files, tmp_path, capsys, monkeypatch
-):
-    found = []
-    original = tfpeft.recommend
-
-    def with_quantization_alone(*args, **options):
-        found.append(original(*args, **{**options, "techniques": ["quantize"]}))
-        return found[-1]
-
-    monkeypatch.setattr(tfpeft, "recommend", with_quantization_alone)
+def test_a_budget_takes_the_first_recommendation_that_is_inside(files, tmp_path, capsys, found):
     given = [each for each in arguments(files, tmp_path) if not each.startswith("--name")]
     # Beside the folder of pipelines.recommend, which has another goal.
     few = ["--techniques=quantize", "--minutes=0.001"]

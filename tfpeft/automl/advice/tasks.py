@@ -17,9 +17,8 @@ from tfpeft.automl.advice.training import evenly, split
 from tfpeft.automl.advice.trials import kept_model
 from tfpeft.automl.advice.words import BEGINNING, MODEL
 from tfpeft.caching.precompute import precompute
-from tfpeft.core import graph
 from tfpeft.core.arguments import invalid, unexpected
-from tfpeft.core.graph import is_graph
+from tfpeft.core.graph import is_graph, last_activation
 from tfpeft.export.tflite import export_tflite
 from tfpeft.export.tflite_file import TFLiteFile
 from tfpeft.sharing.mixing import mix_tasks
@@ -132,7 +131,7 @@ def _pooling(backbone, batch):
     if rank not in (2, 3):
         expected = "a backbone of outputs (samples, features) or (samples, positions, features)"
         raise invalid("model", expected, backbone)
-    if rank == 2 and graph.last_activation(backbone) == "softmax":
+    if rank == 2 and last_activation(backbone) == "softmax":
         expected = "a backbone without its head, as features of a softmax hold little of a sample"
         raise invalid("model", expected, backbone)
     return None if rank == 2 else "mean"

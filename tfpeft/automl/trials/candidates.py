@@ -148,8 +148,9 @@ class Candidates:
             for start in self.starts(space)
         ]
         if not self.subject.shrinking:
-            points += [at for start in self.starts(space) for at in _extremes(space, start)]
+            points += _extremes(space, self.starts(space)[0])
             points += [_drawn_values(space, seed + i) for i in range(_SMALLEST_TRIES)]
+            points = [each for number, each in enumerate(points) if each not in points[:number]]
         found, failures = [], []
         for values in points:
             hp = with_values(space, values)

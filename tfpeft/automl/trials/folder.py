@@ -19,20 +19,20 @@ class _SearchFolder(ResumableFolder):
     def _may_change(self, setting):
         return setting == "minutes"
 
-    @staticmethod
-    def check_worker(path, settings):
-        """Raises unless a worker was called as the chief of the search in `path`, but for minutes.
 
-        Its teacher's outputs are those of the chief's samples, by their numbers.
-        """
-        saved, own = read_json(path / RECORD, {}), json.loads(json.dumps(settings))
-        changed = dict(differences({key: saved.get(key) for key in own}, own))
-        changed.pop("minutes", None)
-        if changed:
-            raise InputError(
-                f"{path} (`folder`) is of a chief with other settings, expected the same ones. "
-                f"Received: {'; '.join(changed.values())}"
-            )
+def _check_worker(path, settings):
+    """Raises unless a worker was called as the chief of the search in `path`, but for minutes.
+
+    Its teacher's outputs are those of the chief's samples, by their numbers.
+    """
+    saved, own = read_json(path / RECORD, {}), json.loads(json.dumps(settings))
+    changed = dict(differences({key: saved.get(key) for key in own}, own))
+    changed.pop("minutes", None)
+    if changed:
+        raise InputError(
+            f"{path} (`folder`) is of a chief with other settings, expected the same ones. "
+            f"Received: {'; '.join(changed.values())}"
+        )
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def opened_folder(folder, settings, role):
     if role == workers.WORKER:
         path = pathlib.Path(folder_to_write(folder, "`folder`"))
         workers.wait_for(path / RECORD)
-        _SearchFolder.check_worker(path, settings)
+        _check_worker(path, settings)
         yield path
         return
     with _SearchFolder(
